@@ -1,0 +1,1 @@
+"""What can be asked for: pure Python, no torch, no web, no I/O."""

@@ -1,0 +1,80 @@
+"""The typed events that a generation yields, in the order they happen. Knows nothing of who listens.
+
+ModelLoaded → Encoded → (StepCompleted, Preview?)* → Decoded* → Exported → Completed, or Failed, or Cancelled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wanreel.core.video import Video
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    model: str
+    device: str  #: "cpu", "cuda:0 NVIDIA H200", …
+    seconds: float  #: 0.0 when it was loaded already
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Prompt and picture are conditioning now."""
+
+    seconds: float
+    notes: tuple[str, ...] = ()  #: "the prompt was cut at 512 tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class StepCompleted:
+    step: int  #: steps done, 1-based
+    total_steps: int
+    seconds: float  #: of this step
+    eta_seconds: float  #: until the last step is done, from the speed so far
+    expert: str = ""  #: "high" or "low" for two-expert models
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A small animated picture of what the video is becoming."""
+
+    step: int
+    data: bytes
+    media_type: str = "image/webp"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    frames: int  #: decoded so far
+    total_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    video: Video
+    seconds: float  #: decode and export together
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    video: Video
+    seconds: float  #: since the request began
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    code: str
+    message: str
+    hint: str = ""
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Ended on request: `reason` is "cancelled", "timeout" or "drain"."""
+
+    reason: str
+
+
+Event = ModelLoaded | Encoded | StepCompleted | Preview | Decoded | Exported | Completed | Failed | Cancelled

@@ -1,0 +1,164 @@
+"""Settings: what the operator chose, and DataDirectory: where things lie. The only reader of the environment.
+
+Values come from WANREEL_* variables, then from `config.toml` in the data directory, then from the defaults here.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from wanreel.core.catalog import MODELS, Catalog, ModelSpec
+from wanreel.core.errors import SettingsError
+
+CONFIG_NAME = "config.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """The folder that holds everything Wanreel keeps."""
+
+    root: Path
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def loras(self) -> Path:
+        return self.root / "loras"
+
+    @property
+    def pictures(self) -> Path:
+        return self.root / "pictures"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        return self.root / "previews"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "wanreel.db"
+
+    @property
+    def config(self) -> Path:
+        return self.root / CONFIG_NAME
+
+
+class UserModel(BaseModel):
+    """A row that the operator adds: a shipped row with another folder or other facts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    base: str = Field(description="The shipped row whose architecture it has.")
+    folder: Path | None = Field(default=None, description="Where its weights lie, in Diffusers layout.")
+
+
+class Settings(BaseSettings):
+    """Every operator-side setting."""
+
+    model_config = SettingsConfigDict(env_prefix="WANREEL_", env_nested_delimiter="__", extra="forbid")
+
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("wanreel", appauthor=False)))
+    models_dir: Path | None = Field(default=None, description="Weights, when not under the data directory.")
+    outputs_dir: Path | None = Field(default=None, description="Results, when not under the data directory.")
+    default_text_model: str = "ti2v-5b"
+    default_picture_model: str = "ti2v-5b"
+    default_first_last_model: str = "flf2v-14b-720p"
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
+    memory_gb: float | None = Field(default=None, gt=0, description="GPU memory it may use, GiB; all of it by default.")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; the machine's cores by default.")
+    max_queue_size: int = Field(default=100, ge=1, description="Queued jobs accepted before submit answers 'full'.")
+    job_time_limit: float = Field(default=6 * 3600.0, gt=0, description="Longest a job may run, seconds.")
+    checkpoints: bool = Field(default=True, description="Save the state while denoising, so that a killed job goes on.")
+    keep_artifacts_days: float = Field(default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them.")
+    min_free_gb: float = Field(default=1.0, ge=0, description="The queue pauses below this much free disk, GiB.")
+    fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
+    models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Given values, then the environment; the file comes in through `load`, which must know the data directory."""
+        return (init_settings, env_settings)
+
+    @property
+    def data(self) -> DataDirectory:
+        return DataDirectory(self.data_dir)
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.models_dir or self.data.models
+
+    @property
+    def results_dir(self) -> Path:
+        return self.outputs_dir or self.data.outputs
+
+    def catalog(self) -> Catalog:
+        """The shipped rows and the operator's. Raises SettingsError for a row that makes no sense."""
+        shipped = Catalog()
+        rows = [_row(shipped, name, model) for name, model in self.models.items()]
+        return Catalog(tuple([spec for spec in MODELS if spec.name not in self.models] + rows))
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from arguments, environment and the data directory's config.toml. Raises SettingsError naming the value."""
+    try:
+        first = Settings(**given)
+        from_file = _read_config(first.data.config)
+        named_in_environment = {name.removeprefix("WANREEL_").lower().split("__")[0] for name in os.environ if name.startswith("WANREEL_")}
+        kept = {key: value for key, value in from_file.items() if key not in given and key not in named_in_environment}
+        return Settings(**(kept | given)) if kept else first
+    except ValidationError as exc:
+        # Only where and what: the input itself may be a secret.
+        faults = "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors())
+        raise SettingsError(
+            f"A setting can't be used: {faults}.", hint="Correct the WANREEL_ variable or config.toml."
+        ) from exc
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise SettingsError(f"{path} can't be read: {exc}.", hint="Correct it or move it away.") from exc
+
+
+def _row(catalog: Catalog, name: str, model: UserModel) -> ModelSpec:
+    if model.base not in catalog:
+        raise SettingsError(f"models.{name}.base: there is no model {model.base!r}.", hint="See `wanreel models`.")
+    base = catalog.get(model.base)
+    facts: dict[str, Any] = dict(model.model_extra or {})
+    unknown = set(facts) - {item.name for item in fields(ModelSpec)}
+    if unknown:
+        raise SettingsError(f"models.{name}: there is no fact {sorted(unknown)[0]!r}.", hint="See the field names of ModelSpec.")
+    title = facts.pop("title", f"{name} ({base.title})")
+    return replace(base, name=name, title=title, hub_id=None, builtin=False, **facts)

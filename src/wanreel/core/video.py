@@ -1,0 +1,27 @@
+"""Video: a finished result on disk. Knows nothing of how it was made beyond its request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanreel.core.resolve import ResolvedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    path: Path
+    last_frame: Path  #: lossless PNG straight from the decoder
+    poster: Path  #: small still for galleries
+    sha256: str  #: of the file at `path`
+    size_bytes: int
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    request: ResolvedRequest
+
+    @property
+    def seconds(self) -> float:
+        """Playing time."""
+        return self.num_frames / self.fps

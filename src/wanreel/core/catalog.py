@@ -37,7 +37,9 @@ class ModelSpec:
     hub_id: str | None  #: repository in Diffusers layout; None when the weights ship with Wanreel or are made up
     release: str  #: of Wan: "2.1" or "2.2"
     modes: tuple[Mode, ...]
-    conditioning: Conditioning  #: how a picture enters: not, as mask + latents in extra channels, as a clean first frame
+    conditioning: (
+        Conditioning  #: how a picture enters: not, as mask + latents in extra channels, as a clean first frame
+    )
     sizes: Mapping[ResolutionName, Size]
     default_resolution: ResolutionName
     num_frames: int  #: official length
@@ -95,7 +97,9 @@ _W22 = "Wan-Video/Wan2.2: generate.py, wan/configs"
 _FAST = "hao-ai-lab/FastVideo: fastvideo/configs/pipelines/wan.py, fastvideo/registry.py"
 
 
-def _wan_sizes(shift_480: float, shift_720: float, *, trained_480: bool = True, trained_720: bool = True) -> dict[ResolutionName, Size]:
+def _wan_sizes(
+    shift_480: float, shift_720: float, *, trained_480: bool = True, trained_720: bool = True
+) -> dict[ResolutionName, Size]:
     """The three offered areas. 1080P was trained by nobody and runs at 720P's shift."""
     return {
         "480P": Size(832, 480, shift_480, trained_480),
@@ -392,7 +396,9 @@ class Catalog:
     def _unknown(self, name: str, wanted: str) -> Problem:
         for family, title in UNSUPPORTED.items():
             if family in wanted:
-                return Problem("model", "unsupported_model", f"{name!r}: {title} is not supported.", "See `wanreel models`.")
+                return Problem(
+                    "model", "unsupported_model", f"{name!r}: {title} is not supported.", "See `wanreel models`."
+                )
         near = get_close_matches(wanted, [spec.name for spec in self.models], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else "See `wanreel models`."
         return Problem("model", "unknown_model", f"there is no model {name!r}.", hint)

@@ -67,30 +67,66 @@ class VideoRequest:
     last_image: PictureRef | None = _knob("picture", "The last frame, for models that take one.")
     model: str | None = _knob("name", "Which model, for example ti2v-5b. By default the best one installed.")
     preset: PresetName | None = _knob(
-        "name", "Half, official or 1.25 times the official steps; fast needs a few-step model.", choices=get_args(PresetName)
+        "name",
+        "Half, official or 1.25 times the official steps; fast needs a few-step model.",
+        choices=get_args(PresetName),
     )
     resolution: ResolutionName | None = _knob(
-        "name", "The picture's area; its aspect follows the picture given.", choices=get_args(ResolutionName), group="size"
+        "name",
+        "The picture's area; its aspect follows the picture given.",
+        choices=get_args(ResolutionName),
+        group="size",
     )
     width: int | None = _knob("integer", "Exact width.", unit="px", minimum=64, maximum=4096, group="size")
     height: int | None = _knob("integer", "Exact height.", unit="px", minimum=64, maximum=4096, group="size")
     seconds: float | None = _knob(
-        "number", "Length in seconds at the model's own frame rate.", unit="s", minimum=0.05, maximum=60, aliases=("duration",), group="size"
+        "number",
+        "Length in seconds at the model's own frame rate.",
+        unit="s",
+        minimum=0.05,
+        maximum=60,
+        aliases=("duration",),
+        group="size",
     )
     num_frames: int | None = _knob(
-        "integer", "Length in frames: 4n+1.", unit="frames", minimum=1, maximum=961, aliases=("frames", "frame_num"), group="size"
+        "integer",
+        "Length in frames: 4n+1.",
+        unit="frames",
+        minimum=1,
+        maximum=961,
+        aliases=("frames", "frame_num"),
+        group="size",
     )
     fps: float | None = _knob(
-        "number", "Playback rate. Does not change what is generated.", unit="frames/s", minimum=1, maximum=120, group="output"
+        "number",
+        "Playback rate. Does not change what is generated.",
+        unit="frames/s",
+        minimum=1,
+        maximum=120,
+        group="output",
     )
     num_inference_steps: int | None = _knob(
-        "integer", "Denoise steps.", minimum=1, maximum=100, aliases=("steps", "infer_steps", "sample_steps"), group="sampling"
+        "integer",
+        "Denoise steps.",
+        minimum=1,
+        maximum=100,
+        aliases=("steps", "infer_steps", "sample_steps"),
+        group="sampling",
     )
     guidance_scale: float | None = _knob(
-        "number", "Guidance of both experts; the two below win over it.", minimum=0, maximum=20, aliases=("guidance", "cfg"), group="sampling"
+        "number",
+        "Guidance of both experts; the two below win over it.",
+        minimum=0,
+        maximum=20,
+        aliases=("guidance", "cfg"),
+        group="sampling",
     )
     guidance_high: float | None = _knob(
-        "number", "Guidance of the high-noise expert (early steps: layout and motion).", minimum=0, maximum=20, group="sampling"
+        "number",
+        "Guidance of the high-noise expert (early steps: layout and motion).",
+        minimum=0,
+        maximum=20,
+        group="sampling",
     )
     guidance_low: float | None = _knob(
         "number",
@@ -101,22 +137,41 @@ class VideoRequest:
         group="sampling",
     )
     flow_shift: float | None = _knob(
-        "number", "Bends the noise schedule; larger spends more steps on layout.", minimum=0.1, maximum=100, aliases=("shift", "sample_shift"), group="sampling"
+        "number",
+        "Bends the noise schedule; larger spends more steps on layout.",
+        minimum=0.1,
+        maximum=100,
+        aliases=("shift", "sample_shift"),
+        group="sampling",
     )
     solver: Solver | None = _knob(
-        "name", "How steps are taken.", choices=get_args(Solver), aliases=("sample_solver", "scheduler"), group="sampling"
+        "name",
+        "How steps are taken.",
+        choices=get_args(Solver),
+        aliases=("sample_solver", "scheduler"),
+        group="sampling",
     )
     seed: int | None = _knob(
-        "integer", "Same seed, same video. -1 draws one, which is recorded.", minimum=-1, maximum=MAX_SEED, group="sampling"
+        "integer",
+        "Same seed, same video. -1 draws one, which is recorded.",
+        minimum=-1,
+        maximum=MAX_SEED,
+        group="sampling",
     )
     loras: tuple[LoraRef, ...] | None = _knob("loras", "LoRAs by registered name.", group="sampling")
     output_format: OutputFormat | None = _knob(
         "name", "The kind of file.", choices=get_args(OutputFormat), aliases=("format",), group="output"
     )
     quality: Quality | None = _knob(
-        "name", "How finely the file is compressed.", choices=get_args(Quality), aliases=("output_quality",), group="output"
+        "name",
+        "How finely the file is compressed.",
+        choices=get_args(Quality),
+        aliases=("output_quality",),
+        group="output",
     )
-    metadata: bool | None = _knob("flag", "Write the whole recipe into the file, so that it can be made again.", group="output")
+    metadata: bool | None = _knob(
+        "flag", "Write the whole recipe into the file, so that it can be made again.", group="output"
+    )
 
     def problems(self) -> list[Problem]:
         """Everything wrong with the values by themselves: kinds, bounds, choices, NaN. Models are `resolve`'s matter."""
@@ -168,7 +223,12 @@ def _by_field(values: Mapping[str, object]) -> tuple[dict[str, object], list[Pro
             problems.append(Problem(given, "unknown_field", f"there is no knob {given!r}.", _nearest_hint(given)))
         elif name in known and known[name] != value:
             problems.append(
-                Problem(name, "contradiction", f"given twice, as {known[name]!r} and as {given} = {value!r}.", "Give it once.")
+                Problem(
+                    name,
+                    "contradiction",
+                    f"given twice, as {known[name]!r} and as {given} = {value!r}.",
+                    "Give it once.",
+                )
             )
         else:
             known[name] = value
@@ -276,7 +336,9 @@ def _check_text(name: str, knob: Knob, value: str) -> Iterator[Problem]:
     if knob.minimum and len(value.strip()) < knob.minimum:
         yield Problem(name, "required", "is empty.", "Describe what happens in the video.")
     if knob.maximum and len(value) > knob.maximum:
-        yield Problem(name, "too_long", f"has {len(value)} characters; at most {knob.maximum:g} are read.", "Shorten it.")
+        yield Problem(
+            name, "too_long", f"has {len(value)} characters; at most {knob.maximum:g} are read.", "Shorten it."
+        )
     if "\x00" in value:
         yield Problem(name, "bad_text", "holds a NUL character.", "Remove it.")
 

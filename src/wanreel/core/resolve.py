@@ -204,7 +204,12 @@ class _Resolver:
         fallback = self.catalog.get(self.defaults.fallback)
         if mode not in fallback.modes:
             self.problems.append(
-                Problem("model", "not_installed", f"{wanted}, the default here, is not installed.", "Install it, or name a model.")
+                Problem(
+                    "model",
+                    "not_installed",
+                    f"{wanted}, the default here, is not installed.",
+                    "Install it, or name a model.",
+                )
             )
             return None
         self._note("model", None, fallback.name, f"{wanted}, the default here, is not installed")
@@ -213,13 +218,19 @@ class _Resolver:
     def _check_mode(self, spec: ModelSpec) -> None:
         mode = mode_of(self.request)
         if self.request.last_image is not None and self.request.image is None:
-            self.problems.append(Problem("image", "required", "a last frame was given without a first one.", "Give both."))
+            self.problems.append(
+                Problem("image", "required", "a last frame was given without a first one.", "Give both.")
+            )
         elif mode in spec.modes:
             return
         elif mode == "text":
-            self.problems.append(Problem("image", "required", f"{spec.name} starts from a picture.", "Give one, or choose a text model."))
+            self.problems.append(
+                Problem("image", "required", f"{spec.name} starts from a picture.", "Give one, or choose a text model.")
+            )
         elif mode == "picture" and "first_last" in spec.modes:
-            self.problems.append(Problem("last_image", "required", f"{spec.name} needs the last frame too.", "Give one."))
+            self.problems.append(
+                Problem("last_image", "required", f"{spec.name} needs the last frame too.", "Give one.")
+            )
         elif mode == "first_last" and "picture" in spec.modes:
             hint = "Leave it out, or choose flf2v-14b-720p."
             self.problems.append(Problem("last_image", "contradiction", f"{spec.name} takes no last frame.", hint))
@@ -231,25 +242,43 @@ class _Resolver:
         solver = self.request.solver
         if solver is not None and solver not in spec.solvers:
             self.problems.append(
-                Problem("solver", "contradiction", f"{spec.name} does not run with {solver}.", f"Choose {' | '.join(spec.solvers)}.")
+                Problem(
+                    "solver",
+                    "contradiction",
+                    f"{spec.name} does not run with {solver}.",
+                    f"Choose {' | '.join(spec.solvers)}.",
+                )
             )
         if self.request.preset == "fast" and spec.fast_steps is None:
             hint = "Choose fastwan2.1-t2v-1.3b or fastwan2.2-ti2v-5b, or another preset."
-            self.problems.append(Problem("preset", "contradiction", f"{spec.name} has no few-step mode of its own.", hint))
+            self.problems.append(
+                Problem("preset", "contradiction", f"{spec.name} has no few-step mode of its own.", hint)
+            )
         steps = self.request.num_inference_steps
         if spec.few_step and steps is not None and steps != spec.steps:
             self.problems.append(
-                Problem("num_inference_steps", "contradiction", f"{spec.name} runs {spec.steps} fixed steps, not {steps}.", "Leave it out.")
+                Problem(
+                    "num_inference_steps",
+                    "contradiction",
+                    f"{spec.name} runs {spec.steps} fixed steps, not {steps}.",
+                    "Leave it out.",
+                )
             )
 
     def _check_contradictions(self) -> None:
         asked = self.request
         if asked.resolution is not None and (asked.width is not None or asked.height is not None):
-            self.problems.append(Problem("resolution", "contradiction", "was given beside width or height.", "Give one or the other."))
+            self.problems.append(
+                Problem("resolution", "contradiction", "was given beside width or height.", "Give one or the other.")
+            )
         if asked.seconds is not None and asked.num_frames is not None:
-            self.problems.append(Problem("seconds", "contradiction", "was given beside num_frames.", "Give one or the other."))
+            self.problems.append(
+                Problem("seconds", "contradiction", "was given beside num_frames.", "Give one or the other.")
+            )
         if asked.loras:
-            self.problems.append(Problem("loras", "unsupported", "LoRAs can't be applied in this version.", "Leave them out."))
+            self.problems.append(
+                Problem("loras", "unsupported", "LoRAs can't be applied in this version.", "Leave them out.")
+            )
 
     def _frame(self, spec: ModelSpec) -> Frame:
         frame, notes = frame_for(spec, self.request)
@@ -271,11 +300,18 @@ class _Resolver:
             self._note("num_frames", asked, spec.hard_max_frames, f"the most that {spec.name} makes")
             return spec.hard_max_frames
         if self.request.seconds is not None:
-            self._note("num_frames", asked, frames, f"{frames / spec.fps:.2f} s at {spec.fps:g} frames/s, {stride}n+1 frames")
+            self._note(
+                "num_frames", asked, frames, f"{frames / spec.fps:.2f} s at {spec.fps:g} frames/s, {stride}n+1 frames"
+            )
         elif frames != wanted:
             self._note("num_frames", asked, frames, f"{stride}n+1")
         if frames > spec.max_frames:
-            self._note("num_frames", asked, frames, f"{spec.name} was trained for {spec.max_frames}; longer clips may flicker or loop")
+            self._note(
+                "num_frames",
+                asked,
+                frames,
+                f"{spec.name} was trained for {spec.max_frames}; longer clips may flicker or loop",
+            )
         return frames
 
     def _fps(self, spec: ModelSpec) -> float:
@@ -283,7 +319,9 @@ class _Resolver:
         if asked is None or asked == spec.fps:
             return spec.fps
         speed = asked / spec.fps
-        self._note("fps", asked, asked, f"{spec.name} moves at {spec.fps:g} frames/s, so this plays {speed:.3g} times as fast")
+        self._note(
+            "fps", asked, asked, f"{spec.name} moves at {spec.fps:g} frames/s, so this plays {speed:.3g} times as fast"
+        )
         return asked
 
     def _steps(self, spec: ModelSpec) -> int:

@@ -87,11 +87,15 @@ class Settings(BaseSettings):
     default_first_last_model: str = "flf2v-14b-720p"
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     memory_gb: float | None = Field(default=None, gt=0, description="GPU memory it may use, GiB; all of it by default.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; the machine's cores by default.")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of the model; the machine's cores by default."
+    )
     max_queue_size: int = Field(default=100, ge=1, description="Queued jobs accepted before submit answers 'full'.")
     job_time_limit: float = Field(default=6 * 3600.0, gt=0, description="Longest a job may run, seconds.")
     checkpoints: bool = Field(default=True, description="Save the state while denoising, so that a killed job goes on.")
-    keep_artifacts_days: float = Field(default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them.")
+    keep_artifacts_days: float = Field(
+        default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them."
+    )
     min_free_gb: float = Field(default=1.0, ge=0, description="The queue pauses below this much free disk, GiB.")
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
@@ -132,7 +136,9 @@ def load_settings(**given: Any) -> Settings:
     try:
         first = Settings(**given)
         from_file = _read_config(first.data.config)
-        named_in_environment = {name.removeprefix("WANREEL_").lower().split("__")[0] for name in os.environ if name.startswith("WANREEL_")}
+        named_in_environment = {
+            name.removeprefix("WANREEL_").lower().split("__")[0] for name in os.environ if name.startswith("WANREEL_")
+        }
         kept = {key: value for key, value in from_file.items() if key not in given and key not in named_in_environment}
         return Settings(**(kept | given)) if kept else first
     except ValidationError as exc:
@@ -159,6 +165,8 @@ def _row(catalog: Catalog, name: str, model: UserModel) -> ModelSpec:
     facts: dict[str, Any] = dict(model.model_extra or {})
     unknown = set(facts) - {item.name for item in fields(ModelSpec)}
     if unknown:
-        raise SettingsError(f"models.{name}: there is no fact {sorted(unknown)[0]!r}.", hint="See the field names of ModelSpec.")
+        raise SettingsError(
+            f"models.{name}: there is no fact {sorted(unknown)[0]!r}.", hint="See the field names of ModelSpec."
+        )
     title = facts.pop("title", f"{name} ({base.title})")
     return replace(base, name=name, title=title, hub_id=None, builtin=False, **facts)

@@ -75,7 +75,9 @@ def _by_resolution(spec: ModelSpec, request: VideoRequest, notes: list[Note]) ->
     if request.resolution is not None and spec.hard_max_side is not None:
         notes.append(("resolution", name, f"{width}×{height}", f"what {spec.name} makes of {name}"))
     elif not size.trained:
-        notes.append(("resolution", request.resolution, f"{width}×{height}", f"{spec.name} was not trained for this size"))
+        notes.append(
+            ("resolution", request.resolution, f"{width}×{height}", f"{spec.name} was not trained for this size")
+        )
     return _padded(spec, width, height, size.flow_shift, notes, request)
 
 
@@ -83,7 +85,14 @@ def _exact(spec: ModelSpec, request: VideoRequest, notes: list[Note]) -> Frame:
     width, height = _both_sides(spec, request)
     limited = _within(spec, width, height)
     if limited != (width, height):
-        notes.append(("width", f"{width}×{height}", f"{limited[0]}×{limited[1]}", f"the largest side {spec.name} makes is {spec.hard_max_side} px"))
+        notes.append(
+            (
+                "width",
+                f"{width}×{height}",
+                f"{limited[0]}×{limited[1]}",
+                f"the largest side {spec.name} makes is {spec.hard_max_side} px",
+            )
+        )
         width, height = limited
     size = _nearest(spec, width * height)
     trained = any(s.trained and s.width * s.height == width * height for s in spec.sizes.values())
@@ -99,18 +108,28 @@ def _both_sides(spec: ModelSpec, request: VideoRequest) -> tuple[int, int]:
     default = spec.sizes[spec.default_resolution]
     shape = request.image or default
     if request.width is not None:
-        return request.width, max(spec.size_multiple, _nearest_multiple(request.width * shape.height, shape.width, spec.size_multiple))
+        return request.width, max(
+            spec.size_multiple, _nearest_multiple(request.width * shape.height, shape.width, spec.size_multiple)
+        )
     height = request.height or default.height
     return max(spec.size_multiple, _nearest_multiple(height * shape.width, shape.height, spec.size_multiple)), height
 
 
-def _padded(spec: ModelSpec, width: int, height: int, flow_shift: float, notes: list[Note], request: VideoRequest) -> Frame:
+def _padded(
+    spec: ModelSpec, width: int, height: int, flow_shift: float, notes: list[Note], request: VideoRequest
+) -> Frame:
     """Generate the next multiple up and export the centre, so that the file has exactly the size asked for."""
     export_width, export_height = width + width % 2, height + height % 2
     if (export_width, export_height) != (width, height):
         notes.append(("width", f"{width}×{height}", f"{export_width}×{export_height}", "video sides are even"))
     multiple = spec.size_multiple
-    frame = Frame(-(-export_width // multiple) * multiple, -(-export_height // multiple) * multiple, export_width, export_height, flow_shift)
+    frame = Frame(
+        -(-export_width // multiple) * multiple,
+        -(-export_height // multiple) * multiple,
+        export_width,
+        export_height,
+        flow_shift,
+    )
     if (frame.width, frame.height) != (export_width, export_height):
         asked = request.resolution or f"{export_width}×{export_height}"
         reason = f"generated at multiples of {multiple}, exported as {export_width}×{export_height}"
@@ -139,7 +158,14 @@ def _note_crop(frame: Frame, request: VideoRequest, notes: list[Note]) -> None:
     wide, high = image.width * frame.height, image.height * frame.width
     lost = 1 - min(wide, high) / max(wide, high)
     if lost > 0.05:
-        notes.append(("image", f"{image.width}×{image.height}", f"{frame.width}×{frame.height}", f"{lost:.0%} is cropped away to fill the frame"))
+        notes.append(
+            (
+                "image",
+                f"{image.width}×{image.height}",
+                f"{frame.width}×{frame.height}",
+                f"{lost:.0%} is cropped away to fill the frame",
+            )
+        )
 
 
 def _nearest(spec: ModelSpec, area: int) -> Size:

@@ -1,0 +1,1 @@
+"""From a ModelSpec to modules on a device. Knows nothing of requests, jobs or files written."""

@@ -1,0 +1,74 @@
+"""Which class makes which part, and what a ModelSpec fixes of its architecture. Knows nothing of files or devices.
+
+The table is ours: the class names written in a downloaded folder are never followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import transformers
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+from transformers import CLIPVisionModel, UMT5EncoderModel
+
+from wanreel.core.catalog import ModelSpec
+
+MASK_CHANNELS = 4  #: one per frame of a latent frame; they go before the picture's latents (Wan 2.1 image2video.py)
+
+#: The PIL version gives the same pixels with and without torchvision; older transformers know one name only.
+CLIP_IMAGE_PROCESSOR: Any = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+
+MODULES: Mapping[str, Any] = {
+    "text_encoder": UMT5EncoderModel,
+    "image_encoder": CLIPVisionModel,
+    "vae": AutoencoderKLWan,
+    "transformer": WanTransformer3DModel,
+    "transformer_2": WanTransformer3DModel,
+}
+SCHEDULER = UniPCMultistepScheduler
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What must be true of a folder for a ModelSpec, as config keys and values by part."""
+
+    parts: tuple[str, ...]  #: folder names that hold weights
+    extras: tuple[str, ...]  #: folder names that hold none
+    fixed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    index: Mapping[str, Any] = field(default_factory=dict[str, Any])  #: of model_index.json
+
+
+def architecture(spec: ModelSpec) -> Architecture:
+    """Derived from the row alone, so that a user's own row works like a shipped one."""
+    transformer = {
+        "in_channels": in_channels(spec),
+        "out_channels": spec.latent_channels,
+        "patch_size": [1, 2, 2],
+    }
+    vae = {
+        "z_dim": spec.latent_channels,
+        "scale_factor_temporal": spec.temporal_stride,
+        "scale_factor_spatial": spec.spatial_stride,
+    }
+    experts = ("transformer", "transformer_2")[: spec.experts]
+    clip = ("image_encoder",) if spec.clip else ()
+    return Architecture(
+        parts=("text_encoder", *clip, "vae", *experts),
+        extras=("tokenizer", "scheduler", *(("image_processor",) if spec.clip else ())),
+        fixed={"vae": vae, **dict.fromkeys(experts, transformer)},
+        index={"boundary_ratio": spec.boundary_ratio, "expand_timesteps": spec.conditioning == "first_frame"},
+    )
+
+
+def in_channels(spec: ModelSpec) -> int:
+    """Channels that enter the transformer: latents, and for channel conditioning the mask and the picture's latents."""
+    if spec.conditioning == "channels":
+        return 2 * spec.latent_channels + MASK_CHANNELS
+    return spec.latent_channels
+
+
+def two_pictures(spec: ModelSpec) -> bool:
+    """Whether the image embedder has learnt positions for a first and a last picture (FLF2V)."""
+    return spec.clip and "first_last" in spec.modes

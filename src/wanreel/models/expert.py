@@ -1,0 +1,133 @@
+"""Expert: one Wan transformer, run block by block so that it can be stopped. Knows nothing of solvers or guidance.
+
+The arithmetic is that of Diffusers' `WanTransformer3DModel.forward` (diffusers 0.42.1,
+models/transformers/transformer_wan.py), over the same submodules and equal to the bit; only the loop is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from wanreel.core.cancel import CancelToken
+from wanreel.models.offload import BlockStream, Guest, GuestRoom, ModuleGuest, Pace, Together
+
+Block = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
+
+
+class Expert:
+    """One transformer. Wan 2.2 14B models have two: high noise (early steps), low noise (late steps)."""
+
+    def __init__(
+        self, transformer: WanTransformer3DModel, stream: BlockStream | None = None, device: torch.device | None = None
+    ) -> None:
+        self.transformer: Any = transformer
+        self.stream = stream
+        self.device = device or torch.device(self.transformer.patch_embedding.weight.device)
+        self._room: GuestRoom | None = None
+        self._guest: Guest | None = None
+        self._compiled: dict[int, Block] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What latents and embeddings are cast to; single layers may be kept in fp32."""
+        return self.transformer.patch_embedding.weight.dtype
+
+    @property
+    def guest(self) -> Guest:
+        """The transformer as a guest of the device, with its blocks streamed if there is a stream."""
+        if self._guest is None:
+            if self.stream is None:
+                self._guest = ModuleGuest(self.transformer, self.device)
+            else:
+                rest = ModuleGuest(self.transformer, self.device, skip=self.stream.blocks)
+                self._guest = Together(rest, self.stream)
+        return self._guest
+
+    def share(self, room: GuestRoom) -> None:
+        """From now on `predict` takes its turn in `room` instead of staying on the device."""
+        self._room = room
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile each block on its first use with torch.compile(**options). Sizes may change from call to call."""
+        self._compiled = {id(block): torch.compile(block, **options) for block in self.transformer.blocks}
+
+    @torch.no_grad()
+    def predict(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text_embeds: Tensor,
+        image_embeds: Tensor | None,
+        cancel: CancelToken,
+    ) -> Tensor:
+        """The velocity that the transformer predicts.
+
+        latents: [b, in_channels, f, h, w]; timestep: [b], or [b, tokens] where each token has its own (TI2V); text_embeds:
+        [b, 512, text_dim]; image_embeds: CLIP's [pictures, tokens, image_dim] for Wan 2.1 picture models. Returns
+        [b, out_channels, f, h, w] in the transformer's dtype. Raises Cancelled between two blocks.
+        """
+        cancel.check()
+        if self._room is not None:
+            self._room.admit(self.guest)
+        model = self.transformer
+        latents = latents.to(self.device, self.dtype)
+        rotary = model.rope(latents)
+        hidden = model.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+        temb, modulation, context = self._embed(timestep, text_embeds, image_embeds)
+        pace = Pace(self.device)
+        for block in self._blocks():
+            cancel.check()
+            hidden = block(hidden, context, modulation, rotary)
+            pace.launched()
+        return self._project(hidden, temb, latents.shape)
+
+    def _blocks(self) -> Iterator[Block]:
+        modules = self.transformer.blocks if self.stream is None else self.stream.walk()
+        for module in modules:
+            yield self._compiled.get(id(module), module)
+
+    def _embed(self, timestep: Tensor, text_embeds: Tensor, image_embeds: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Time embedding [b, dim] or [b, tokens, dim], its six-fold projection, and the context for cross-attention."""
+        per_token = timestep.ndim == 2
+        temb, modulation, context, image = self.transformer.condition_embedder(
+            timestep.to(self.device).flatten(),
+            text_embeds.to(self.device, self.dtype),
+            None if image_embeds is None else image_embeds.to(self.device, self.dtype),
+            timestep_seq_len=timestep.shape[1] if per_token else None,
+        )
+        if per_token:
+            temb, modulation = _collapsed(temb), _collapsed(modulation)
+        modulation = modulation.unflatten(2 if per_token else 1, (6, -1))
+        if image is not None:
+            context = torch.concat([image, context], dim=1)
+        return temb, modulation, context
+
+    def _project(self, hidden: Tensor, temb: Tensor, shape: torch.Size) -> Tensor:
+        """Output norm, projection, and tokens back to [b, c, f, h, w]."""
+        model = self.transformer
+        batch, _, frames, height, width = shape
+        p_t, p_h, p_w = model.config.patch_size
+        if temb.ndim == 3:
+            shift, scale = (model.scale_shift_table.unsqueeze(0) + temb.unsqueeze(2)).chunk(2, dim=2)
+            shift, scale = shift.squeeze(2), scale.squeeze(2)
+        else:
+            shift, scale = (model.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
+        hidden = (model.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
+        hidden = model.proj_out(hidden)
+        hidden = hidden.reshape(batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1)
+        return hidden.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _collapsed(rows: Tensor) -> Tensor:
+    """[b, tokens, d] as [b, 1, d] when all tokens have the same row, which is what text-to-video with TI2V gives.
+
+    Every block would otherwise make two fp32 tensors of [tokens, 6, dim], 2 GB each at 720p. Broadcasting one row gives
+    the same bits; computing one row alone would not, because matrix products round differently for other shapes.
+    """
+    first = rows[:, :1]
+    return first if torch.equal(rows, first.expand_as(rows)) else rows

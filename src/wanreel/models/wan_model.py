@@ -1,0 +1,91 @@
+"""WanModel: the loaded parts of one Wan model. Knows nothing of how they were loaded or of the denoise loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from wanreel.core.catalog import ModelSpec
+from wanreel.models.expert import Expert
+from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
+from wanreel.models.placement import Placement
+
+TRAIN_TIMESTEPS = 1000  #: of every Wan model: a timestep is 1000 times its sigma
+
+
+@dataclass
+class WanModel:
+    """Everything one generation needs, placed on one device. Not re-entrant: one generation at a time.
+
+    `scheduler_config` is the folder's own; its flow_shift is not to be trusted (hub conversions carry a wrong one).
+    """
+
+    spec: ModelSpec
+    tokenizer: Any
+    text_encoder: Any
+    image_encoder: Any | None
+    image_processor: Any | None
+    vae: Any
+    experts: tuple[Expert, ...]  #: high-noise first
+    device: torch.device
+    dtype: torch.dtype  #: of the transformers
+    scheduler_config: Mapping[str, Any]
+    placement: Placement = field(default_factory=Placement)
+    notes: tuple[str, ...] = ()  #: what a user should know of these weights
+    _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
+    _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
+
+    def __post_init__(self) -> None:
+        if self.placement.vae_tiling:
+            self.vae.enable_tiling()
+        if not self.placement.keeps_everything:
+            for expert in self.experts:
+                expert.share(self._room)
+
+    @property
+    def expand_timesteps(self) -> bool:
+        """Whether each token has its own timestep (TI2V)."""
+        return self.spec.conditioning == "first_frame"
+
+    @property
+    def boundary_timestep(self) -> float | None:
+        """Timesteps at or above it are the high-noise expert's; None with one expert."""
+        return None if self.spec.boundary_ratio is None else self.spec.boundary_ratio * TRAIN_TIMESTEPS
+
+    def expert_index(self, timestep: float) -> int:
+        """0 (high noise, or the only one) or 1 (low noise), as `t >= boundary` in Diffusers' pipelines."""
+        boundary = self.boundary_timestep
+        return 0 if boundary is None or timestep >= boundary else 1
+
+    def expert_at(self, timestep: float) -> Expert:
+        """The expert in charge of `timestep` (0 to 1000)."""
+        return self.experts[self.expert_index(timestep)]
+
+    @contextmanager
+    def resident(self, part: str) -> Iterator[Any]:
+        """The part ("text_encoder", "image_encoder", "vae") on the device for the length of the block.
+
+        Experts need no such block: `Expert.predict` brings its own weights. Depending on the placement the part leaves
+        the device afterwards, and whatever else was there leaves it before.
+        """
+        module: nn.Module | None = getattr(self, part)
+        if module is None:
+            raise ValueError(f"{self.spec.name} has no {part}")
+        if self.placement.keeps_everything:
+            yield module
+            return
+        guest = self._guests.setdefault(part, ModuleGuest(module, self.device))
+        self._room.admit(guest)
+        try:
+            yield module
+        finally:
+            self._room.clear()
+
+    def vacate(self) -> None:
+        """Take every weight off the device that the placement does not keep there."""
+        self._room.clear()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, cast
 
-from wanreel.core.catalog import PRESET_STEPS, Catalog, Mode, ModelSpec
+from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
 from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import LoraRef, OutputFormat, Quality, Solver, VideoRequest
@@ -328,14 +328,12 @@ class _Resolver:
         asked, preset = self.request.num_inference_steps, self.request.preset
         if asked is not None:
             return asked
-        if spec.few_step:
-            if preset not in (None, "fast"):
+        steps = preset_steps(spec, preset or "standard")
+        if steps is None:
+            if preset is not None:
                 self._note("preset", preset, "fast", f"{spec.name} always runs {spec.steps} steps")
             return spec.steps
-        if preset == "fast":
-            return cast("int", spec.fast_steps)
-        # Half up, so that 62.5 is 63: never fewer than the preset promises.
-        return max(1, int(spec.steps * PRESET_STEPS[preset or "standard"] + 0.5))
+        return steps
 
     def _guidance(self, spec: ModelSpec) -> tuple[float, float]:
         asked = self.request

@@ -1,0 +1,5 @@
+"""`python -m wanreel`."""
+
+from wanreel.frontends.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""`wanreel`: the group of commands, each imported only when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from wanreel import __version__
+
+#: command name: (module, attribute, help). The help stands here so that `wanreel --help` imports no command.
+COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "generate": ("generate", "generate", "Make a video, or a batch of them, and wait for it."),
+    "recipe": ("recipe", "recipe", "Show the recipe that a video carries."),
+    "models": ("models", "models", "List the models, or look after them."),
+    "presets": ("models", "presets", "List presets and resolutions."),
+    "doctor": ("doctor", "doctor", "Check this machine and say what to fix."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports one when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"wanreel.frontends.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, _, help_text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 unexpected, 2 bad input, 3 model missing or broken, 4 machine (memory, disk, GPU), "
+    "5 generation failed, 6 some of a batch failed, 130 stopped.",
+)
+@click.version_option(__version__, prog_name="wanreel")
+def cli() -> None:
+    """Wanreel turns a prompt, or a picture and a prompt, into a video with the open Wan models."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: runs a command and turns errors into words and exit codes."""
+    from wanreel.frontends.cli.failure import exit_code, explain
+
+    try:
+        result: Any = cli.main(args=argv, prog_name="wanreel", standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nStopped.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the outermost handler: everything becomes words and a code
+        click.echo(explain(error), err=True)
+        sys.exit(exit_code(error))

@@ -1,0 +1,66 @@
+"""One flag per knob of VideoRequest, derived from its declaration, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from wanreel.core.request import KNOBS, Knob
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: knobs that are arguments or options of their own
+_NOT_FLAGS = frozenset({"prompt", "image", "last_image"})
+#: flags users know by a shorter name; the knob's own name works too
+_SHORT: Mapping[str, tuple[str, ...]] = {
+    "model": ("-m",),
+    "preset": ("-p",),
+    "resolution": ("-r",),
+    "num_inference_steps": ("--steps",),
+    "num_frames": ("--frames",),
+    "output_format": ("--format",),
+    "loras": ("--lora",),
+}
+_TYPES: Mapping[str, click.ParamType[Any] | None] = {"integer": click.INT, "number": click.FLOAT}
+
+
+def knob_options(command: Command) -> Command:
+    """Adds a flag for each knob. Bounds are left to the request itself, so that every fault is named at once."""
+    for name in reversed([name for name in KNOBS if name not in _NOT_FLAGS]):
+        command = _option(name, KNOBS[name])(command)
+    return command
+
+
+def asked_values(options: Mapping[str, object]) -> dict[str, object]:
+    """The knobs that were given, by field name."""
+    given = {name: options.get(name) for name in KNOBS if name not in _NOT_FLAGS}
+    loras = given.pop("loras", None)
+    values = {name: value for name, value in given.items() if value is not None}
+    if loras:
+        values["loras"] = [_lora(text) for text in loras]  # type: ignore[attr-defined]
+    return values
+
+
+def _option(name: str, knob: Knob) -> Callable[[Command], Command]:
+    flag = name.replace("_", "-")
+    spellings = [*_SHORT.get(name, ()), f"--{flag}"]
+    if knob.kind == "flag":
+        return click.option(*spellings[:-1], f"--{flag}/--no-{flag}", name, default=None, help=_help(knob))
+    if knob.kind == "loras":
+        return click.option(*spellings, name, multiple=True, metavar="NAME[:STRENGTH[:LOW]]", help=_help(knob))
+    metavar = "|".join(knob.choices) if knob.choices else None
+    return click.option(*spellings, name, type=_TYPES.get(knob.kind), metavar=metavar, help=_help(knob))
+
+
+def _help(knob: Knob) -> str:
+    bounds = f" [{knob.minimum:g} to {knob.maximum:g}]" if knob.kind in ("integer", "number") and knob.maximum is not None else ""
+    unit = f" ({knob.unit})" if knob.unit else ""
+    return f"{knob.help}{unit}{bounds}"
+
+
+def _lora(text: str) -> dict[str, object]:
+    name, *strengths = text.split(":")
+    keys = ("strength",) if len(strengths) == 1 else ("strength_high", "strength_low")
+    return {"name": name, **dict(zip(keys, strengths, strict=False))}

@@ -1,0 +1,99 @@
+"""The progress bar: events in, one live line out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from wanreel.core.errors import GenerationError
+from wanreel.core.events import Completed, Decoded, Encoded, Event, Exported, ModelLoaded, Preview, StepCompleted
+from wanreel.core.video import Video
+
+
+def show_progress(events: Iterator[Event], console: Console, previews: Path, *, quiet: bool) -> Video:
+    """Runs the generation to its end, showing where it is. Returns the video; errors pass through.
+
+    The newest preview lies in `previews` while it runs.
+    """
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("[dim]{task.fields[note]}[/dim]"))
+    with (
+        Progress(*columns, console=console, disable=quiet, transient=True) as progress,
+        PreviewFile(previews / f"preview-{os.getpid()}.webp") as preview,
+    ):
+        bar = _Bar(progress, preview)
+        for event in events:
+            if isinstance(event, Completed):
+                if not quiet:
+                    console.print(f"  [dim]• done in {event.seconds:.1f} s[/dim]")
+                return event.video
+            bar.show(event)
+    raise GenerationError("The generation ended without a result.")
+
+
+class PreviewFile:
+    """One small picture file, replaced as the video takes shape and removed at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written = False
+
+    def write(self, data: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_bytes(data)
+        temporary.replace(self.path)
+        self.written = True
+
+    def __enter__(self) -> PreviewFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class _Bar:
+    """One bar that changes its meaning with the stage."""
+
+    def __init__(self, progress: Progress, preview: PreviewFile) -> None:
+        self._progress = progress
+        self._preview = preview
+        self._task = progress.add_task("loading", total=None, note="")
+
+    def show(self, event: Event) -> None:
+        match event:
+            case ModelLoaded(seconds=seconds, notes=notes, device=device):
+                if seconds:
+                    self._progress.console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")
+                self._say(notes)
+                self._stage("encoding")
+            case Encoded(notes=notes):
+                self._say(notes)
+                self._stage("denoising")
+            case StepCompleted(step=step, total_steps=total, seconds=seconds, eta_seconds=eta):
+                preview = f", preview {self._preview.path}" if self._preview.written else ""
+                note = f"{seconds:.2f} s/step, {_clock(eta)} left{preview}"
+                self._progress.update(self._task, description="denoising", completed=step, total=total, note=note)
+            case Preview(data=data):
+                self._preview.write(data)
+            case Decoded(frames=frames, total_frames=total):
+                self._progress.update(self._task, description="decoding", completed=frames, total=total, note="frames")
+            case Exported():
+                self._stage("finishing")
+            case _:
+                pass
+
+    def _stage(self, name: str) -> None:
+        self._progress.update(self._task, description=name, completed=0, total=None, note="")
+
+    def _say(self, notes: tuple[str, ...]) -> None:
+        for note in notes:
+            self._progress.console.print(f"  [dim]• {note}[/dim]")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"

@@ -1,0 +1,131 @@
+"""build_runtime: the only place where parts are joined. Torch comes in with the first generation, not before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from wanreel.core.cancel import CancelToken
+from wanreel.core.catalog import Catalog, Mode, ModelSpec
+from wanreel.core.errors import InvalidRequest, UnreadablePicture, UnreadableRecipe
+from wanreel.core.events import Event
+from wanreel.core.picture import PictureRef
+from wanreel.core.request import VideoRequest
+from wanreel.core.resolve import Defaults, ResolvedRequest, Resolution, resolve
+from wanreel.core.settings import Settings
+from wanreel.media.pictures import MAX_BYTES, read_picture
+from wanreel.media.recipe import read_recipe
+from wanreel.models.shelf import Shelf
+from wanreel.storage.disk import BlobStore
+
+if TYPE_CHECKING:
+    from wanreel.models.pool import ModelPool
+
+
+@dataclass
+class Runtime:
+    """Everything one process needs to turn requests into videos. Close it to free the model."""
+
+    settings: Settings
+    catalog: Catalog
+    shelf: Shelf
+    pictures: BlobStore
+    _pool: ModelPool | None = field(default=None, repr=False)
+
+    def take_picture(self, data: bytes, knob: str = "image") -> PictureRef:
+        """Check and clean a picture and keep it in the data directory. Raises UnreadablePicture naming `knob`."""
+        picture = read_picture(data, knob)
+        return PictureRef(self.pictures.put(picture.png), picture.width, picture.height, picture.notes)
+
+    def take_picture_file(self, path: Path, knob: str = "image") -> PictureRef:
+        """The same from a file. For local front doors alone: no request field is ever a path."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as exc:
+            raise UnreadablePicture.of(knob, "unreadable_picture", f"{path} can't be read: {exc.strerror}.") from exc
+        return self.take_picture(data, knob)
+
+    def defaults(self) -> Defaults:
+        """What resolve must know of this machine and its operator."""
+        models: dict[Mode, str] = {
+            "text": self.settings.default_text_model,
+            "picture": self.settings.default_picture_model,
+            "first_last": self.settings.default_first_last_model,
+        }
+        return Defaults(models, self.shelf.installed(self.catalog))
+
+    def resolve(self, request: VideoRequest) -> Resolution:
+        """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""
+        resolution = resolve(request, self.catalog, self.defaults())
+        if not self.shelf.has(resolution.spec):
+            self.shelf.folder(resolution.spec)  # raises, saying where it looked
+        return resolution
+
+    def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Run it here and now. The caller owns the loop; closing the iterator stops and leaves nothing behind."""
+        from wanreel.generation.render import Target, render
+
+        target = Target(self.settings.results_dir, self.pictures)
+        return render(self.pool, resolution, target, cancel or CancelToken())
+
+    def recipe_values(self, video: Path) -> dict[str, object]:
+        """The knobs that make the video in `video` again, for `VideoRequest.from_mapping`. Raises UnreadableRecipe."""
+        request = read_request(video).as_request()
+        values = {name: getattr(request, name) for name in VideoRequest.__dataclass_fields__}
+        for knob in ("image", "last_image"):
+            picture = values[knob]
+            if picture is not None and not self.pictures.has(picture.sha256):
+                raise InvalidRequest.of(knob, "missing", f"the picture {video.name} was made from is not here.", "Give it again.")
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def pool(self) -> ModelPool:
+        if self._pool is None:
+            from wanreel.models.machine import choose_device
+            from wanreel.models.open import ModelOpener
+            from wanreel.models.pool import ModelPool
+
+            device = choose_device(self.settings.device, self.settings.memory_gb, self.settings.threads)
+            self._pool = ModelPool(ModelOpener(self.shelf, device).open)
+        return self._pool
+
+    def load(self, model: str) -> None:
+        """Bring a model into memory ahead of the first request."""
+        self.pool.acquire(self.catalog.get(model))
+
+    def unload(self) -> None:
+        """Free the memory of the model held."""
+        if self._pool is not None:
+            self._pool.evict()
+
+    def close(self) -> None:
+        self.unload()
+
+
+def build_runtime(settings: Settings) -> Runtime:
+    """Joins the parts that `settings` ask for. Creates the data directory; raises SettingsError."""
+    own = {name: model.folder for name, model in settings.models.items() if model.folder is not None}
+    return Runtime(
+        settings=settings,
+        catalog=settings.catalog(),
+        shelf=Shelf(settings.weights_dir, own),
+        pictures=BlobStore(settings.data.pictures),
+    )
+
+
+def read_request(video: Path) -> ResolvedRequest:
+    """The request inside a video that Wanreel made. Raises UnreadableRecipe."""
+    try:
+        recipe = cast("Mapping[str, Mapping[str, object]]", json.loads(read_recipe(video)))
+        return ResolvedRequest.from_dict(recipe["request"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise UnreadableRecipe.of("from", "unreadable_recipe", f"{video.name} carries a recipe this version can't read.") from exc
+
+
+def specs_with_state(runtime: Runtime) -> list[tuple[ModelSpec, bool]]:
+    """Every model of the catalogue and whether it is installed."""
+    return [(spec, runtime.shelf.has(spec)) for spec in runtime.catalog]

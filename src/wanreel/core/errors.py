@@ -23,6 +23,7 @@ WanreelError
     ├── JobNotFound           no such job
     ├── IllegalTransition     the job's state does not allow this
     ├── QueueFull             the queue is at its limit; says when to come back
+    ├── IdempotencyConflict   the key was used before, with another request
     ├── LeaseLost             another worker owns the job now
     ├── PoisonJob             the job failed on every attempt it was allowed
     ├── JobTimeout            the job ran past its time limit
@@ -220,6 +221,13 @@ class QueueFull(JobError):
     def __init__(self, message: str, *, retry_after: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class IdempotencyConflict(JobError):
+    """The idempotency key was used before, with another request."""
+
+    code = "idempotency_conflict"
+    default_hint = "Use a new key for a new request."
 
 
 class LeaseLost(JobError):

@@ -1,0 +1,167 @@
+"""Job: a generation that was accepted. Knows nothing of where jobs are kept or who runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Self
+
+from wanreel.core.errors import WanreelError
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  #: waiting for a worker, for the first time or again
+    IN_PROGRESS = "in_progress"  #: a worker holds it
+    COMPLETED = "completed"  #: its video is stored
+    FAILED = "failed"  #: `Job.error` says why; `retry` puts it back
+    CANCELLED = "cancelled"  #: somebody asked to stop
+
+
+#: States that a job does not leave by itself.
+TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class Outcome(StrEnum):
+    """How one attempt ended."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"  #: the worker died
+    DRAINED = "drained"  #: the worker gave the job back on purpose; not held against the job
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """An error as it is kept in the record."""
+
+    code: str  #: stable, for programs: a WanreelError's code
+    message: str  #: what was wrong
+    hint: str = ""  #: what to do
+
+    @classmethod
+    def of(cls, error: WanreelError) -> Self:
+        return cls(error.code, error.message, error.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the running attempt has come."""
+
+    stage: str = ""  #: "load", "encode", "denoise", "decode", "export", …
+    step: int = 0  #: denoise steps done
+    total_steps: int = 0  #: denoise steps to do; 0 while unknown
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRef:
+    """A file that belongs to a job. Names it, does not hold or locate it: storage does."""
+
+    kind: str  #: "video", "manifest", "latents", "thumbnail", …; one of each a job
+    name: str  #: the name in the output storage
+    sha256: str  #: of the bytes, hexadecimal
+    size: int  #: bytes
+    media_type: str  #: "video/mp4", …
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One time that a worker held the job."""
+
+    number: int  #: the fencing token: 1 for the first claim, never used twice for a job
+    worker: str
+    outcome: Outcome
+    started_at: float  #: wall clock, seconds since 1970; for display only
+    ended_at: float | None
+    seconds: float | None  #: run time on the worker's monotonic clock
+    error: JobFailure | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job, in the order in which it was recorded."""
+
+    number: int  #: rises over all jobs of the store; for a tailer
+    job_id: str
+    seq: int  #: rises within the job, with gaps where step events were compacted
+    kind: str  #: "queued", "claimed", "step", "completed", …
+    data: Mapping[str, Any]
+    at: float  #: wall clock, seconds since 1970; for display only
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What is handed in to be queued."""
+
+    request: str  #: the resolved request as JSON text, kept to the letter
+    model: str
+    owner: str = ""  #: whose turn it takes; "" is one owner too
+    priority: int = 0  #: higher goes first
+    parent_id: str | None = None  #: the job this one was made from
+    time_limit: float | None = None  #: seconds of run time one attempt may take
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A durable unit of work as it stood when it was read."""
+
+    id: str  #: 128 random bits, hexadecimal
+    status: JobStatus
+    request: str  #: the resolved request as JSON text
+    model: str
+    owner: str
+    priority: int
+    parent_id: str | None
+    time_limit: float | None  #: seconds
+    created_at: float  #: wall clock, seconds since 1970; for display only, as the next two
+    started_at: float | None  #: of the newest attempt
+    ended_at: float | None
+    attempt: int  #: fencing token of the newest attempt; 0 before the first claim
+    attempts_charged: int  #: attempts held against the job; see `Leases.claim`
+    worker: str | None  #: who holds it while in progress
+    progress: Progress
+    cancel_requested: bool
+    result_sha256: str | None  #: of the video's bytes
+    error: JobFailure | None
+    notes: tuple[str, ...]  #: "resumed_inexact: …", "plan_changed: …"
+    upload: str | None  #: state of the copy elsewhere: "pending", "done", "credentials_lost", …
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL
+
+    def evolve(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A queued job's place in the line."""
+
+    position: int  #: 1 is claimed next
+    starts_in: float | None  #: seconds, predicted from measured run times; None while the queue is paused
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The line as a whole."""
+
+    paused: bool
+    reason: str  #: why it is paused, in words
+    automatic: bool  #: paused by the disk watch, which also resumes it
+    queued: int
+    in_progress: int
+    capacity: int  #: queued jobs accepted before QueueFull
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a heartbeat tells the worker."""
+
+    cancel: bool = False  #: stop this job and confirm with `confirm_cancel`
+    drain: bool = False  #: save a checkpoint, `requeue` and leave

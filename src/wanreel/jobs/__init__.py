@@ -1,0 +1,8 @@
+"""The durable queue: `JobStore` for everybody, `Leases` for workers. Knows nothing of what a job does."""
+
+from __future__ import annotations
+
+from wanreel.jobs.leases import Leases
+from wanreel.jobs.store import JobStore
+
+__all__ = ["JobStore", "Leases"]

@@ -1,0 +1,309 @@
+"""Leases: the worker's face of the store. Knows nothing of rendering, and of time only what it is told.
+
+`claim` hands out a job with an attempt number, the fencing token. Every later call names job and attempt, and raises
+LeaseLost when they are no longer the ones in force: a worker that was taken for dead, or stopped and continued, can't
+change anything any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from wanreel.core.errors import Cancelled, IllegalTransition, LeaseLost, PoisonJob
+from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress
+from wanreel.jobs import line, log, records
+from wanreel.jobs.database import Database
+from wanreel.jobs.rows import attempt_of, failure_columns
+from wanreel.jobs.tables import artifacts, attempts, jobs, workers
+
+MAX_ATTEMPTS = 3
+
+
+class Leases:
+    """Claiming jobs and recording what became of them. One per process; safe to use from several threads."""
+
+    def __init__(self, database: Database, clock: Callable[[], float], max_attempts: int = MAX_ATTEMPTS) -> None:
+        self._database = database
+        self._clock = clock
+        self._max_attempts = max_attempts
+
+    # Workers
+
+    def register(self, worker: str, description: str = "") -> None:
+        """Announce a worker before its first claim. The name must never have been used before; see `Liveness`."""
+        row = insert(workers).values(name=worker, description=description, started_at=self._clock(), drain=False)
+        self._database.write("register", lambda c: c.execute(row), urgent=True)
+
+    def unregister(self, worker: str) -> None:
+        """Take a worker off the list. It must hold no job."""
+        self._database.write(
+            "unregister", lambda c: c.execute(delete(workers).where(workers.c.name == worker)), urgent=True
+        )
+
+    def drain(self, worker: str) -> None:
+        """Ask a worker to give its job back and leave: it hears so in its next heartbeat and gets no other job."""
+        statement = update(workers).where(workers.c.name == worker).values(drain=True)
+        self._database.write("drain", lambda c: c.execute(statement), urgent=True)
+
+    # One job
+
+    def claim(self, worker: str) -> Job | None:
+        """Take the next job in line; None when there is none, or the queue is paused, or the worker must drain.
+
+        The attempt is charged to the job before it starts, so that a job that kills its worker counts too.
+        """
+
+        def body(c: Connection) -> Job | None:
+            draining = c.scalar(select(workers.c.drain).where(workers.c.name == worker))
+            if draining or records.queue_row(c).paused:
+                return None
+            row = line.next_in_line(c)
+            return None if row is None else self._hand_over(c, row, worker)
+
+        return self._database.write("claim", body, urgent=True)
+
+    def _hand_over(self, c: Connection, row: Row[Any], worker: str) -> Job:
+        number, now = row.attempt + 1, self._clock()
+        log.append(c, row.id, "claimed", now, {"attempt": number, "worker": worker})
+        records.change(
+            c,
+            row.id,
+            status=JobStatus.IN_PROGRESS,
+            attempt=number,
+            attempts_charged=row.attempts_charged + 1,
+            worker=worker,
+            started_at=now,
+        )
+        running = {"number": number, "worker": worker, "outcome": Outcome.RUNNING, "started_at": now}
+        c.execute(insert(attempts).values(job_id=row.id, **running))
+        line.pass_turn(c, row.priority, row.turn)
+        return records.reread(c, row.id)
+
+    def heartbeat(
+        self,
+        job_id: str,
+        attempt: int,
+        progress: Progress | None = None,
+        *,
+        saved_step: int | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> Orders:
+        """Show that the attempt lives, and learn what is wanted of it.
+
+        Without progress nothing is written. With it, one "step" event takes the place of the one before, with `detail`
+        (seconds, eta_seconds, expert, …) beside the progress itself. `saved_step` is the step of a checkpoint that is on
+        disk: a job that came further than ever before is no poison, so earlier attempts are no longer held against it.
+        """
+
+        def look(c: Connection) -> Orders:
+            return self._orders(c, self._held(c, job_id, attempt))
+
+        def body(c: Connection) -> Orders:
+            row = self._held(c, job_id, attempt)
+            if progress is not None:
+                shown = {"stage": progress.stage, "step": progress.step, "total_steps": progress.total_steps}
+                records.change(c, job_id, **shown)
+                log.append(c, job_id, "step", self._clock(), {**(detail or {}), **shown}, compact=True)
+            if saved_step is not None and saved_step > row.saved_step:
+                records.change(c, job_id, saved_step=saved_step, attempts_charged=1)
+            return self._orders(c, row)
+
+        if progress is None and saved_step is None:
+            return self._database.read(look)
+        return self._database.write("heartbeat", body)
+
+    def record(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any] | None = None) -> None:
+        """Append an event of the worker's: "loaded", "encoded", "exported", …"""
+
+        def body(c: Connection) -> None:
+            self._held(c, job_id, attempt)
+            log.append(c, job_id, kind, self._clock(), data)
+
+        self._database.write("record", body)
+
+    def note(self, job_id: str, attempt: int, text: str) -> None:
+        """Add a sentence to the job's record ("resumed_inexact: …"). The same text is kept once."""
+
+        def body(c: Connection) -> None:
+            notes = json.loads(self._held(c, job_id, attempt).notes)
+            if text not in notes:
+                records.change(c, job_id, notes=json.dumps([*notes, text], ensure_ascii=False))
+                log.append(c, job_id, "note", self._clock(), {"text": text})
+
+        self._database.write("note", body)
+
+    def complete(
+        self,
+        job_id: str,
+        attempt: int,
+        result_sha256: str,
+        files: tuple[ArtifactRef, ...] = (),
+        *,
+        seconds: float | None = None,
+        upload: str | None = None,
+    ) -> Job:
+        """Make the result the job's one visible result. The files must be on disk under their final names.
+
+        `seconds` is the run time on the worker's monotonic clock. Saying the same twice is no fault, so that a worker
+        that did not hear the answer may ask again. Raises Cancelled when a cancel was accepted first: the worker
+        removes the files and calls `confirm_cancel`.
+        """
+
+        def body(c: Connection) -> Job:
+            row = records.find(c, job_id)
+            ours = row.status == JobStatus.COMPLETED and row.attempt == attempt
+            if ours and row.result_sha256 == result_sha256:
+                return records.reread(c, job_id)
+            if self._held(c, job_id, attempt).cancel_requested:
+                raise Cancelled(f"Job {job_id} was cancelled before its result was recorded.")
+            for file in files:
+                c.execute(insert(artifacts).values(job_id=job_id, **_columns(file)))
+            records.change(c, job_id, result_sha256=result_sha256, upload=upload)
+            records.end(c, job_id, JobStatus.COMPLETED, self._clock())
+            self._close(c, job_id, attempt, Outcome.COMPLETED, seconds)
+            return records.reread(c, job_id)
+
+        return self._database.write("complete", body, urgent=True)
+
+    def fail(
+        self, job_id: str, attempt: int, failure: JobFailure, *, retryable: bool = False, seconds: float | None = None
+    ) -> Job:
+        """Record that the attempt failed. A retryable one is queued again until its attempts are used up."""
+
+        def body(c: Connection) -> Job:
+            row = self._held(c, job_id, attempt)
+            self._close(c, job_id, attempt, Outcome.FAILED, seconds, failure)
+            if retryable:
+                self._give_back(c, row, failure)
+            else:
+                records.end(c, job_id, JobStatus.FAILED, self._clock(), failure)
+            return records.reread(c, job_id)
+
+        return self._database.write("fail", body, urgent=True)
+
+    def requeue(self, job_id: str, attempt: int, reason: str, *, seconds: float | None = None) -> Job:
+        """Give the job back unfinished and blameless: the worker drains, or the machine can't run it now."""
+
+        def body(c: Connection) -> Job:
+            row = self._held(c, job_id, attempt)
+            self._close(c, job_id, attempt, Outcome.DRAINED, seconds)
+            if row.cancel_requested:
+                records.end(c, job_id, JobStatus.CANCELLED, self._clock())
+            else:
+                records.change(c, job_id, attempts_charged=row.attempts_charged - 1)
+                self._queue_again(c, job_id, reason)
+            return records.reread(c, job_id)
+
+        return self._database.write("requeue", body, urgent=True)
+
+    def confirm_cancel(self, job_id: str, attempt: int, *, seconds: float | None = None) -> Job:
+        """Record that the job has stopped as asked. Raises IllegalTransition when nobody asked."""
+
+        def body(c: Connection) -> Job:
+            if not self._held(c, job_id, attempt).cancel_requested:
+                raise IllegalTransition(f"Job {job_id} has no cancel to confirm.")
+            self._close(c, job_id, attempt, Outcome.CANCELLED, seconds)
+            records.end(c, job_id, JobStatus.CANCELLED, self._clock())
+            return records.reread(c, job_id)
+
+        return self._database.write("confirm_cancel", body, urgent=True)
+
+    # Dead workers
+
+    def recover(self, is_alive: Callable[[str], bool]) -> tuple[Job, ...]:
+        """Queue the jobs of dead workers again, or fail those that were tried too often; returns them.
+
+        `is_alive` tells of a worker's name whether its process still holds its lock. Anybody may call this at any time.
+        """
+
+        def look(c: Connection) -> tuple[list[Row[Any]], set[str]]:
+            held = c.execute(
+                select(jobs.c.id, jobs.c.attempt, jobs.c.worker).where(jobs.c.status == JobStatus.IN_PROGRESS)
+            )
+            return list(held), set(c.scalars(select(workers.c.name)))
+
+        held, registered = self._database.read(look)
+        dead = {name for name in {row.worker for row in held} | registered if not is_alive(name)}
+        if not dead:
+            return ()
+
+        def body(c: Connection) -> tuple[Job, ...]:
+            c.execute(delete(workers).where(workers.c.name.in_(dead)))
+            lost = [row for row in held if row.worker in dead]
+            return tuple(job for job in (self._take_back(c, row.id, row.attempt) for row in lost) if job is not None)
+
+        return self._database.write("recover", body, urgent=True)
+
+    def _take_back(self, c: Connection, job_id: str, attempt: int) -> Job | None:
+        """The dead worker's job, in its new state; None when somebody else noticed first."""
+        try:
+            row = self._held(c, job_id, attempt)
+        except LeaseLost:
+            return None
+        failure = JobFailure("worker_died", "The worker process died.", "See the worker's log.")
+        self._close(c, job_id, attempt, Outcome.LOST, None, failure)
+        self._give_back(c, row, failure)
+        return records.reread(c, job_id)
+
+    # Shared
+
+    def _held(self, c: Connection, job_id: str, attempt: int) -> Row[Any]:
+        """The job's row if the attempt is the one in force. Raises LeaseLost."""
+        row = c.execute(select(jobs).where(jobs.c.id == job_id)).first()
+        if row is None or row.status != JobStatus.IN_PROGRESS or row.attempt != attempt:
+            now = "gone" if row is None else f"{row.status} with attempt {row.attempt}"
+            raise LeaseLost(f"Attempt {attempt} no longer holds job {job_id}, which is {now}.")
+        return row
+
+    def _orders(self, c: Connection, row: Row[Any]) -> Orders:
+        drain = c.scalar(select(workers.c.drain).where(workers.c.name == row.worker))
+        return Orders(cancel=row.cancel_requested, drain=bool(drain))
+
+    def _close(
+        self,
+        c: Connection,
+        job_id: str,
+        attempt: int,
+        outcome: Outcome,
+        seconds: float | None,
+        failure: JobFailure | None = None,
+    ) -> None:
+        """Write the end of an attempt into its own record."""
+        mine = update(attempts).where(attempts.c.job_id == job_id, attempts.c.number == attempt)
+        ended = {"outcome": outcome, "ended_at": self._clock(), "seconds": seconds}
+        c.execute(mine.values(**ended, **failure_columns(failure)))
+
+    def _give_back(self, c: Connection, row: Row[Any], failure: JobFailure) -> None:
+        """After an attempt that did not work out: cancelled if that was asked, failed if it was the last, else queued."""
+        if row.cancel_requested:
+            records.end(c, row.id, JobStatus.CANCELLED, self._clock())
+        elif row.attempts_charged >= self._max_attempts:
+            message = f"The job failed on {row.attempts_charged} attempts; the last one: {failure.message}"
+            records.end(c, row.id, JobStatus.FAILED, self._clock(), JobFailure(PoisonJob.code, message, failure.hint))
+        else:
+            self._queue_again(c, row.id, failure.code)
+
+    def _queue_again(self, c: Connection, job_id: str, reason: str) -> None:
+        """Back to its old place in line."""
+        records.change(c, job_id, status=JobStatus.QUEUED, worker=None)
+        log.append(c, job_id, "requeued", self._clock(), {"reason": reason})
+
+
+def attempts_of(connection: Connection, job_id: str) -> tuple[Attempt, ...]:
+    """The job's attempts, oldest first."""
+    mine = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
+    return tuple(attempt_of(row) for row in connection.execute(mine))
+
+
+def _columns(file: ArtifactRef) -> dict[str, Any]:
+    return {
+        "kind": file.kind,
+        "name": file.name,
+        "sha256": file.sha256,
+        "size": file.size,
+        "media_type": file.media_type,
+    }

@@ -1,0 +1,135 @@
+"""The line: who goes next, and where everybody stands. Knows nothing of what a job does.
+
+Queued jobs are ordered by priority, then turn, then place. The owner's n-th waiting job takes a turn one later than his
+(n-1)-th, and nobody joins before the turn that was claimed last, so owners alternate however many jobs each hands in
+(start-time fair queuing with unit costs, Goyal et al. 1996). The order is a column and not a computation: an index
+finds the next job in microseconds among 100,000.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+
+from wanreel.core.job import JobStatus, Outcome, Standing
+from wanreel.jobs.tables import attempts, jobs, turns
+
+#: Completed attempts over which the run time is averaged.
+_MEASURED = 20
+#: Seconds a job is taken to need before any was measured.
+_UNMEASURED_SECONDS = 60.0
+
+_QUEUED = jobs.c.status == JobStatus.QUEUED
+_ORDER = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.place, jobs.c.seq)
+_REVERSED = (jobs.c.priority, jobs.c.turn.desc(), jobs.c.place.desc(), jobs.c.seq.desc())
+
+
+def join_line(connection: Connection, owner: str, priority: int) -> dict[str, int | float]:
+    """The columns that put a job of this owner where it belongs, behind its equals."""
+    claimed = select(turns.c.turn).where(turns.c.priority == priority)
+    # Ended jobs count too: else an owner who hands in one job at a time would always go before a longer line.
+    latest = select(func.max(jobs.c.turn)).where(jobs.c.owner == owner, jobs.c.priority == priority)
+    turn = max(connection.scalar(claimed) or 0, (connection.scalar(latest) or 0) + 1)
+    last_place = select(func.max(jobs.c.place)).where(_QUEUED, jobs.c.priority == priority, jobs.c.turn == turn)
+    return {"priority": priority, "turn": turn, "place": (connection.scalar(last_place) or 0.0) + 1.0}
+
+
+def next_in_line(connection: Connection) -> Row[Any] | None:
+    """The job to claim now."""
+    return connection.execute(select(jobs).where(_QUEUED).order_by(*_ORDER).limit(1)).first()
+
+
+def pass_turn(connection: Connection, priority: int, turn: int) -> None:
+    """Remember that this turn was claimed, so that nobody joins before it."""
+    known = connection.scalar(select(turns.c.turn).where(turns.c.priority == priority))
+    if known is None:
+        connection.execute(insert(turns).values(priority=priority, turn=turn))
+    elif known < turn:
+        connection.execute(update(turns).where(turns.c.priority == priority).values(turn=turn))
+
+
+def in_line(connection: Connection, limit: int) -> list[Row[Any]]:
+    """The queued jobs, next one first."""
+    return list(connection.execute(select(jobs).where(_QUEUED).order_by(*_ORDER).limit(limit)))
+
+
+def count(connection: Connection, status: JobStatus) -> int:
+    """How many jobs have this status."""
+    return connection.scalar(select(func.count()).select_from(jobs).where(jobs.c.status == status)) or 0
+
+
+def standing(connection: Connection, row: Row[Any], *, paused: bool) -> Standing:
+    """Where the queued job stands."""
+    ahead = connection.scalar(select(func.count()).select_from(jobs).where(_QUEUED, _before(row))) or 0
+    return Standing(ahead + 1, None if paused else _wait(connection, ahead))
+
+
+def seconds_until_room(connection: Connection) -> float:
+    """When the next job should leave the line, in seconds."""
+    return max(1.0, _wait(connection, 0))
+
+
+def _wait(connection: Connection, ahead: int) -> float:
+    """Seconds until a job with so many ahead of it starts, if running jobs have just begun."""
+    running = count(connection, JobStatus.IN_PROGRESS)
+    turns_to_wait = ahead + (1 if running else 0)
+    return turns_to_wait * _mean_seconds(connection) / max(1, running)
+
+
+def _mean_seconds(connection: Connection) -> float:
+    measured = select(attempts.c.seconds).where(
+        attempts.c.outcome == Outcome.COMPLETED, attempts.c.seconds.is_not(None)
+    )
+    seconds = list(connection.scalars(measured.order_by(attempts.c.id.desc()).limit(_MEASURED)))
+    return sum(seconds) / len(seconds) if seconds else _UNMEASURED_SECONDS
+
+
+def _before(row: Row[Any]) -> ColumnElement[bool]:
+    """Whether a job goes before `row`."""
+    same_turn = and_(jobs.c.priority == row.priority, jobs.c.turn == row.turn)
+    return or_(
+        jobs.c.priority > row.priority,
+        and_(jobs.c.priority == row.priority, jobs.c.turn < row.turn),
+        and_(same_turn, jobs.c.place < row.place),
+        and_(same_turn, jobs.c.place == row.place, jobs.c.seq < row.seq),
+    )
+
+
+def place_last(connection: Connection, row: Row[Any]) -> dict[str, int | float]:
+    """The columns that put the queued job at the end of the whole line."""
+    others = select(jobs).where(_QUEUED, jobs.c.id != row.id)
+    last = connection.execute(others.order_by(*_REVERSED).limit(1)).first()
+    if last is None:
+        return {}
+    return {"priority": last.priority, "turn": last.turn, "place": last.place + 1.0}
+
+
+def place_before(connection: Connection, row: Row[Any], target: Row[Any]) -> dict[str, int | float]:
+    """The columns that put the queued job right before `target`."""
+    place = _gap_before(connection, row, target)
+    if place is None:
+        _renumber(connection, target.priority, target.turn)
+        target = connection.execute(select(jobs).where(jobs.c.id == target.id)).one()
+        place = _gap_before(connection, row, target)
+        assert place is not None, "places one apart leave a gap"
+    return {"priority": target.priority, "turn": target.turn, "place": place}
+
+
+def _gap_before(connection: Connection, row: Row[Any], target: Row[Any]) -> float | None:
+    """A place between the target and the job before it; None when floats have none left."""
+    earlier = select(jobs.c.place).where(
+        _QUEUED, jobs.c.id != row.id, jobs.c.priority == target.priority, jobs.c.turn == target.turn, _before(target)
+    )
+    previous = connection.scalar(earlier.order_by(*_REVERSED).limit(1))
+    if previous is None:
+        return target.place - 1.0
+    middle = (previous + target.place) / 2.0
+    return middle if previous < middle < target.place else None
+
+
+def _renumber(connection: Connection, priority: int, turn: int) -> None:
+    """Give the jobs of one turn whole numbers as places, in their present order."""
+    group = select(jobs.c.seq).where(_QUEUED, jobs.c.priority == priority, jobs.c.turn == turn).order_by(*_ORDER)
+    for place, seq in enumerate(list(connection.scalars(group)), start=1):
+        connection.execute(update(jobs).where(jobs.c.seq == seq).values(place=float(place)))

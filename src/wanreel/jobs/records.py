@@ -1,0 +1,78 @@
+"""Single steps on one job's rows, shared by both faces of the store. Knows nothing of transactions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, select, update
+
+from wanreel.core.errors import IllegalTransition, JobNotFound
+from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus
+from wanreel.jobs import log
+from wanreel.jobs.rows import artifact_of, failure_columns, job_of
+from wanreel.jobs.tables import artifacts, jobs, queue
+
+
+def find(connection: Connection, job_id: str) -> Row[Any]:
+    """The job's row. Raises JobNotFound."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    if row is None:
+        raise JobNotFound(f"There is no job {job_id!r}.", hint="List them with `wanreel jobs`.")
+    return row
+
+
+def find_queued(connection: Connection, job_id: str, action: str) -> Row[Any]:
+    """The same, for what can be done to queued jobs only. Raises IllegalTransition."""
+    row = find(connection, job_id)
+    if row.status != JobStatus.QUEUED:
+        raise illegal(row, action)
+    return row
+
+
+def illegal(row: Row[Any], action: str) -> IllegalTransition:
+    """The error for doing `action` to a job that is not in a state for it."""
+    return IllegalTransition(f"Job {row.id} is {row.status.replace('_', ' ')}, so it can't be {action}.")
+
+
+def change(connection: Connection, job_id: str, **values: Any) -> None:
+    """Set columns of the job."""
+    connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+
+
+def reread(connection: Connection, job_id: str) -> Job:
+    """The job as it is now within this transaction."""
+    return job_of(find(connection, job_id))
+
+
+def end(connection: Connection, job_id: str, status: JobStatus, at: float, failure: JobFailure | None = None) -> None:
+    """Put the job into a terminal state and say so in its log."""
+    data = {"code": failure.code, "message": failure.message, "hint": failure.hint} if failure else {}
+    number = log.append(connection, job_id, str(status), at, data)
+    change(
+        connection,
+        job_id,
+        status=status,
+        ended_at=at,
+        ended_number=number,
+        worker=None,
+        cancel_requested=status is JobStatus.CANCELLED,
+        **failure_columns(failure),
+    )
+
+
+def artifacts_of(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:
+    """The job's files, by kind."""
+    mine = select(artifacts).where(artifacts.c.job_id == job_id).order_by(artifacts.c.kind)
+    return tuple(artifact_of(row) for row in connection.execute(mine))
+
+
+def remove(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:
+    """Delete the job with all its rows. Returns its files, for the caller to delete afterwards."""
+    files = artifacts_of(connection, job_id)
+    connection.execute(delete(jobs).where(jobs.c.id == job_id))
+    return files
+
+
+def queue_row(connection: Connection) -> Row[Any]:
+    """The one row with the state of the queue."""
+    return connection.execute(select(queue)).one()

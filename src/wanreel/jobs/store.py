@@ -1,0 +1,390 @@
+"""JobStore: the durable queue as everybody but the worker sees it. Knows nothing of what a request says.
+
+What a method returned is on disk: it survives `kill -9` and power loss. Wall-clock times are stored for people to read;
+order, expiry and liveness never depend on them, so a clock that jumps changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, insert, select, update
+
+from wanreel.core.errors import IdempotencyConflict, QueueFull
+from wanreel.core.failpoints import Failpoints
+from wanreel.core.job import (
+    TERMINAL,
+    ArtifactRef,
+    Attempt,
+    Job,
+    JobEvent,
+    JobStatus,
+    NewJob,
+    QueueState,
+    Standing,
+)
+from wanreel.host import free_bytes
+from wanreel.jobs import line, log, records
+from wanreel.jobs.database import Database
+from wanreel.jobs.leases import MAX_ATTEMPTS, Leases, attempts_of
+from wanreel.jobs.rows import failure_columns, job_of
+from wanreel.jobs.tables import idempotency, jobs, queue, workers
+
+CAPACITY = 100  # queued jobs
+
+
+class JobStore:
+    """Jobs in one database. Safe to use from several threads and, each with its own store, several processes."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        capacity: int = CAPACITY,
+        max_attempts: int = MAX_ATTEMPTS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._capacity = capacity
+        self._clock = clock
+        self.leases = Leases(database, clock, max_attempts)
+
+    @classmethod
+    def open(cls, path: Path, *, capacity: int = CAPACITY, fault: str = "") -> Self:
+        """Open, check and if need be create or upgrade the database at `path`. Raises StoreError.
+
+        `fault` is a rule for `Failpoints`, for tests.
+        """
+        return cls(Database(path, failpoints=Failpoints(fault)), capacity=capacity)
+
+    def close(self) -> None:
+        """Close the database. The store can't be used afterwards."""
+        self._database.close()
+
+    # Handing in and looking up
+
+    def enqueue(self, new: NewJob, *, idempotency_key: str | None = None, body: str | None = None) -> Job:
+        """Accept a job. When this returns, the job will run.
+
+        A key used before by the same owner gives the job of that time if `body` is equal, else IdempotencyConflict.
+        `body` is what the client sent (the request itself by default: not enough where resolving draws a seed).
+        Raises QueueFull, and InsufficientStorage when the disk can't take it.
+        """
+        digest = _digest(new.request if body is None else body)
+
+        def accept(c: Connection) -> Job:
+            if idempotency_key is not None:
+                known = self._job_of_key(c, new.owner, idempotency_key, digest)
+                if known is not None:
+                    return known
+            self._refuse_if_full(c)
+            job_id = self._insert(c, new)
+            if idempotency_key is not None:
+                key = {"owner": new.owner, "key": idempotency_key, "body_sha256": digest, "job_id": job_id}
+                c.execute(insert(idempotency).values(**key))
+            return records.reread(c, job_id)
+
+        return self._database.write("enqueue", accept)
+
+    def _job_of_key(self, c: Connection, owner: str, key: str, digest: str) -> Job | None:
+        mine = select(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key)
+        used = c.execute(mine).first()
+        if used is None:
+            return None
+        if used.body_sha256 != digest:
+            raise IdempotencyConflict(f"The idempotency key {key!r} was used before with another request.")
+        return records.reread(c, used.job_id)
+
+    def _refuse_if_full(self, c: Connection) -> None:
+        queued = line.count(c, JobStatus.QUEUED)
+        if queued >= self._capacity:
+            wait = line.seconds_until_room(c)
+            raise QueueFull(
+                f"The queue holds {queued} jobs, which is its limit.",
+                retry_after=wait,
+                hint=f"Try again in {wait:.0f} s, or raise WANREEL_MAX_QUEUE_SIZE.",
+            )
+
+    def _insert(self, c: Connection, new: NewJob) -> str:
+        job_id, now = secrets.token_hex(16), self._clock()
+        row = {
+            "id": job_id,
+            "status": JobStatus.QUEUED,
+            "request": new.request,
+            "request_sha256": _digest(new.request),
+            "model": new.model,
+            "owner": new.owner,
+            "parent_id": new.parent_id,
+            "time_limit": new.time_limit,
+            "created_at": now,
+            **line.join_line(c, new.owner, new.priority),
+            **_UNTRIED,
+            "attempt": 0,
+            "last_event": 0,
+        }
+        c.execute(insert(jobs).values(**row))
+        log.append(c, job_id, "queued", now)
+        return job_id
+
+    def get(self, job_id: str) -> Job:
+        """The job. Raises JobNotFound."""
+        return self._database.read(lambda c: records.reread(c, job_id))
+
+    def list(
+        self,
+        *,
+        owner: str | None = None,
+        status: JobStatus | None = None,
+        after: str | None = None,
+        limit: int = 20,
+        newest_first: bool = True,
+    ) -> tuple[Job, ...]:
+        """Jobs by order of acceptance; `after` is the last id of the page before. Raises JobNotFound for that id."""
+
+        def body(c: Connection) -> tuple[Job, ...]:
+            found = select(jobs)
+            if owner is not None:
+                found = found.where(jobs.c.owner == owner)
+            if status is not None:
+                found = found.where(jobs.c.status == status)
+            if after is not None:
+                seq = records.find(c, after).seq
+                found = found.where(jobs.c.seq < seq if newest_first else jobs.c.seq > seq)
+            order = jobs.c.seq.desc() if newest_first else jobs.c.seq
+            return tuple(job_of(row) for row in c.execute(found.order_by(order).limit(limit)))
+
+        return self._database.read(body)
+
+    def find_completed(self, request: str) -> Job | None:
+        """The newest completed job with this very request text, whose result could be used again."""
+        same = select(jobs).where(jobs.c.request_sha256 == _digest(request), jobs.c.status == JobStatus.COMPLETED)
+        newest = same.order_by(jobs.c.ended_number.desc()).limit(1)
+        row = self._database.read(lambda c: c.execute(newest).first())
+        return None if row is None else job_of(row)
+
+    def artifacts(self, job_id: str) -> tuple[ArtifactRef, ...]:
+        """The job's files. Empty for a job that is not completed or unknown."""
+        return self._database.read(lambda c: records.artifacts_of(c, job_id))
+
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        """The job's attempts, oldest first."""
+        return self._database.read(lambda c: attempts_of(c, job_id))
+
+    def workers(self) -> tuple[tuple[str, str], ...]:
+        """Name and description of the workers that announced themselves and were not yet found dead."""
+        rows = self._database.read(lambda c: c.execute(select(workers).order_by(workers.c.name)).all())
+        return tuple((row.name, row.description) for row in rows)
+
+    # Events
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> tuple[JobEvent, ...]:
+        """The job's events with a seq above `after`, oldest first. Raises JobNotFound."""
+
+        def body(c: Connection) -> tuple[JobEvent, ...]:
+            records.find(c, job_id)
+            return log.of_job(c, job_id, after, limit)
+
+        return self._database.read(body)
+
+    def tail(self, *, after: int, limit: int = 1000) -> tuple[JobEvent, ...]:
+        """Events of all jobs with a number above `after`, oldest first, for one tailer that serves many watchers."""
+        return self._database.read(lambda c: log.of_all(c, after, limit))
+
+    def last_event_number(self) -> int:
+        """Where a tailer that wants only what is new starts."""
+        return self._database.read(log.last_number)
+
+    # The line
+
+    def queue(self) -> QueueState:
+        """The state of the line."""
+        return self._database.read(self._state)
+
+    def queued(self, limit: int = 1000) -> tuple[Job, ...]:
+        """The queued jobs, next one first."""
+        return tuple(job_of(row) for row in self._database.read(lambda c: line.in_line(c, limit)))
+
+    def standing(self, job_id: str) -> Standing | None:
+        """The job's place in line and predicted start; None when it is not queued. Raises JobNotFound."""
+
+        def body(c: Connection) -> Standing | None:
+            row = records.find(c, job_id)
+            if row.status != JobStatus.QUEUED:
+                return None
+            return line.standing(c, row, paused=records.queue_row(c).paused)
+
+        return self._database.read(body)
+
+    def pause(self, reason: str) -> QueueState:
+        """Let no worker claim a job until `resume`. Running jobs go on; new ones are accepted."""
+        return self._set_pause(paused=True, reason=reason)
+
+    def resume(self) -> QueueState:
+        """Undo any pause."""
+        return self._set_pause(paused=False)
+
+    def watch_disk(self, minimum_free: int) -> QueueState:
+        """Pause the queue while the disk has less than `minimum_free` bytes, and resume what was paused for that.
+
+        To be called every few seconds. A pause that a person asked for is left alone.
+        """
+        free = free_bytes(self._database.path.parent)
+        state = self.queue()
+        if free < minimum_free and not state.paused:
+            reason = f"The disk has {free / 2**30:.2f} GiB left; {minimum_free / 2**30:.2f} GiB are needed."
+            return self._set_pause(paused=True, reason=reason, automatic=True)
+        if free >= minimum_free:
+            self._database.ballast.restore()
+            if state.automatic:
+                return self._set_pause(paused=False)
+        return state
+
+    def _set_pause(self, *, paused: bool, reason: str = "", automatic: bool = False) -> QueueState:
+        def body(c: Connection) -> QueueState:
+            c.execute(update(queue).values(paused=paused, automatic=automatic, reason=reason))
+            return self._state(c)
+
+        return self._database.write("pause" if paused else "resume", body, urgent=True)
+
+    def _state(self, c: Connection) -> QueueState:
+        row = records.queue_row(c)
+        queued, running = line.count(c, JobStatus.QUEUED), line.count(c, JobStatus.IN_PROGRESS)
+        return QueueState(row.paused, row.reason, row.automatic, queued, running, self._capacity)
+
+    # Changing jobs
+
+    def move(self, job_id: str, *, before: str | None = None) -> Job:
+        """Put a queued job right before another queued one, or at the end. It takes the other's priority and turn."""
+
+        def body(c: Connection) -> Job:
+            row = records.find_queued(c, job_id, "moved")
+            if before is None:
+                values = line.place_last(c, row)
+            elif before == job_id:
+                values = {}
+            else:
+                values = line.place_before(c, row, records.find_queued(c, before, "moved before"))
+            return self._edited(c, job_id, "moved", values)
+
+        return self._database.write("move", body)
+
+    def edit(self, job_id: str, request: str, model: str) -> Job:
+        """Replace a queued job's request. It keeps its place in line."""
+        values = {"request": request, "request_sha256": _digest(request), "model": model, "saved_step": 0}
+
+        def body(c: Connection) -> Job:
+            records.find_queued(c, job_id, "edited")
+            return self._edited(c, job_id, "edited", values)
+
+        return self._database.write("edit", body)
+
+    def set_priority(self, job_id: str, priority: int) -> Job:
+        """Give a queued job another priority; it joins the end of its owner's jobs there."""
+
+        def body(c: Connection) -> Job:
+            row = records.find_queued(c, job_id, "given another priority")
+            values = {} if row.priority == priority else line.join_line(c, row.owner, priority)
+            return self._edited(c, job_id, "moved", values)
+
+        return self._database.write("set_priority", body)
+
+    def _edited(self, c: Connection, job_id: str, kind: str, values: dict[str, Any]) -> Job:
+        if values:
+            records.change(c, job_id, **values)
+            log.append(c, job_id, kind, self._clock(), compact=True)
+        return records.reread(c, job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job: a queued one at once, a running one when its worker next looks.
+
+        From here on a running job ends as cancelled and never as completed. Cancelling twice is no fault. Raises
+        IllegalTransition for a job that completed or failed.
+        """
+
+        def body(c: Connection) -> Job:
+            row = records.find(c, job_id)
+            if row.status == JobStatus.QUEUED:
+                records.end(c, job_id, JobStatus.CANCELLED, self._clock())
+            elif row.status == JobStatus.IN_PROGRESS and not row.cancel_requested:
+                records.change(c, job_id, cancel_requested=True)
+                log.append(c, job_id, "cancel_requested", self._clock())
+            elif row.status in (JobStatus.COMPLETED, JobStatus.FAILED):
+                raise records.illegal(row, "cancelled")
+            return records.reread(c, job_id)
+
+        return self._database.write("cancel", body, urgent=True)
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again, with all its attempts before it."""
+
+        def body(c: Connection) -> Job:
+            row = records.find(c, job_id)
+            if row.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+                raise records.illegal(row, "retried")
+            self._refuse_if_full(c)
+            values = {**line.join_line(c, row.owner, row.priority), **_UNTRIED, "ended_at": None, "ended_number": None}
+            records.change(c, job_id, status=JobStatus.QUEUED, **values)
+            log.append(c, job_id, "queued", self._clock(), {"retry": True})
+            return records.reread(c, job_id)
+
+        return self._database.write("retry", body)
+
+    def set_upload(self, job_id: str, state: str) -> Job:
+        """Record how the copy of a completed job's result to other storage fares."""
+
+        def body(c: Connection) -> Job:
+            row = records.find(c, job_id)
+            if row.status != JobStatus.COMPLETED:
+                raise records.illegal(row, "uploaded")
+            records.change(c, job_id, upload=state)
+            log.append(c, job_id, "upload", self._clock(), {"state": state}, compact=True)
+            return records.reread(c, job_id)
+
+        return self._database.write("set_upload", body, urgent=True)
+
+    def delete(self, job_id: str) -> tuple[ArtifactRef, ...]:
+        """Forget a job that does not run, with its events and idempotency key. Returns its files, to be deleted after."""
+
+        def body(c: Connection) -> tuple[ArtifactRef, ...]:
+            row = records.find(c, job_id)
+            if row.status == JobStatus.IN_PROGRESS:
+                raise records.illegal(row, "deleted")
+            return records.remove(c, job_id)
+
+        return self._database.write("delete", body, urgent=True)
+
+    def prune(self, keep: int) -> tuple[tuple[str, tuple[ArtifactRef, ...]], ...]:
+        """Forget all ended jobs but the `keep` that ended last. Returns their ids and files, to be deleted after.
+
+        Retention goes by number and not by age, because an age is only as good as the clock.
+        """
+        ended = select(jobs.c.id).where(jobs.c.status.in_(TERMINAL)).order_by(jobs.c.ended_number.desc())
+
+        def body(c: Connection) -> tuple[tuple[str, tuple[ArtifactRef, ...]], ...]:
+            old = list(c.scalars(ended.offset(keep)))
+            return tuple((job_id, records.remove(c, job_id)) for job_id in old)
+
+        return self._database.write("prune", body, urgent=True)
+
+
+#: A job's columns before its first attempt, and again when it is retried.
+_UNTRIED: dict[str, Any] = {
+    "attempts_charged": 0,
+    "saved_step": 0,
+    "worker": None,
+    "stage": "",
+    "step": 0,
+    "total_steps": 0,
+    "cancel_requested": False,
+    "notes": "[]",
+    **failure_columns(None),
+}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

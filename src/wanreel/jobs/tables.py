@@ -1,0 +1,151 @@
+"""The tables as they are now. Knows nothing of how they came about: that is `migrations/`."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+#: SQLite numbers rows by itself only in a column whose type is spelt INTEGER.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _job_id() -> Column[str]:
+    return Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False)
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("seq", _Serial, primary_key=True),  # order of acceptance
+    Column("id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("request_sha256", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("parent_id", Text),
+    Column("time_limit", Float),
+    # The line is ordered by (priority descending, turn, place, seq); see `line.py`.
+    Column("priority", Integer, nullable=False),
+    Column("turn", BigInteger, nullable=False),
+    Column("place", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("ended_number", BigInteger),  # number of the event that ended it: order of ending without a clock
+    Column("attempt", Integer, nullable=False),
+    Column("attempts_charged", Integer, nullable=False),
+    Column("saved_step", Integer, nullable=False),  # the furthest step a checkpoint was reported for
+    Column("worker", Text),
+    Column("stage", Text, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("total_steps", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("result_sha256", Text),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_hint", Text),
+    Column("notes", Text, nullable=False),  # JSON list of text
+    Column("upload", Text),
+    Column("last_event", Integer, nullable=False),  # highest event seq given out
+    UniqueConstraint("id", name="uq_jobs_id"),
+    CheckConstraint("status IN ('queued', 'in_progress', 'completed', 'failed', 'cancelled')", name="ck_jobs_status"),
+    sqlite_autoincrement=True,
+)
+Index("ix_jobs_line", jobs.c.status, jobs.c.priority.desc(), jobs.c.turn, jobs.c.place, jobs.c.seq)
+Index("ix_jobs_owner", jobs.c.owner, jobs.c.priority, jobs.c.turn)
+Index("ix_jobs_owner_seq", jobs.c.owner, jobs.c.seq)
+Index("ix_jobs_ended", jobs.c.ended_number)
+Index("ix_jobs_request", jobs.c.request_sha256)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    _job_id(),
+    Column("number", Integer, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("seconds", Float),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_hint", Text),
+    UniqueConstraint("job_id", "number", name="uq_attempts_number"),
+)
+Index("ix_attempts_outcome", attempts.c.outcome, attempts.c.id)
+
+events = Table(
+    "events",
+    metadata,
+    Column("number", _Serial, primary_key=True),
+    _job_id(),
+    Column("seq", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("data", Text, nullable=False),  # JSON object
+    Column("at", Float, nullable=False),
+    UniqueConstraint("job_id", "seq", name="uq_events_seq"),
+    # Compaction deletes the newest row, so numbers must not be given out twice.
+    sqlite_autoincrement=True,
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("media_type", Text, nullable=False),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_sha256", Text, nullable=False),
+    _job_id(),
+)
+Index("ix_idempotency_job", idempotency.c.job_id)
+
+queue = Table(
+    "queue",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # one row, id 1
+    Column("paused", Boolean, nullable=False),
+    Column("automatic", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("priority", Integer, primary_key=True, autoincrement=False),
+    Column("turn", BigInteger, nullable=False),  # the latest turn claimed at this priority
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("drain", Boolean, nullable=False),
+)

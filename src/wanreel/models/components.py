@@ -5,20 +5,25 @@ The table is ours: the class names written in a downloaded folder are never foll
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import transformers
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 from transformers import CLIPVisionModel, UMT5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from wanreel.core.catalog import ModelSpec
 
 MASK_CHANNELS = 4  #: one per frame of a latent frame; they go before the picture's latents (Wan 2.1 image2video.py)
 
 #: The PIL version gives the same pixels with and without torchvision; older transformers know one name only.
-CLIP_IMAGE_PROCESSOR: Any = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+CLIP_IMAGE_PROCESSOR: Any = (
+    getattr(transformers, "CLIPImageProcessorPil", None)
+    or transformers.CLIPImageProcessor
+)
 
 MODULES: Mapping[str, Any] = {
     "text_encoder": UMT5EncoderModel,
@@ -30,14 +35,50 @@ MODULES: Mapping[str, Any] = {
 SCHEDULER = UniPCMultistepScheduler
 
 
+#: Transformer sizes by `ModelSpec.parameters`. Source: Wan-Video/Wan2.1 and Wan2.2, wan/configs (dim = heads x 128).
+TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
+    "1.3B": {
+        "num_attention_heads": 12,
+        "attention_head_dim": 128,
+        "ffn_dim": 8960,
+        "num_layers": 30,
+    },
+    "5B": {
+        "num_attention_heads": 24,
+        "attention_head_dim": 128,
+        "ffn_dim": 14336,
+        "num_layers": 30,
+    },
+    "14B": {
+        "num_attention_heads": 40,
+        "attention_head_dim": 128,
+        "ffn_dim": 13824,
+        "num_layers": 40,
+    },
+    "2 × 14B": {
+        "num_attention_heads": 40,
+        "attention_head_dim": 128,
+        "ffn_dim": 13824,
+        "num_layers": 40,
+    },
+}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What must be true of a folder for a ModelSpec, as config keys and values by part."""
 
     parts: tuple[str, ...]  #: folder names that hold weights
     extras: tuple[str, ...]  #: folder names that hold none
-    fixed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    index: Mapping[str, Any] = field(default_factory=dict[str, Any])  #: of model_index.json
+    fixed: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )
+    present: Mapping[str, Mapping[str, bool]] = field(
+        default_factory=dict[str, Mapping[str, bool]]
+    )  #: set or not
+    index: Mapping[str, Any] = field(
+        default_factory=dict[str, Any]
+    )  #: of model_index.json
 
 
 def architecture(spec: ModelSpec) -> Architecture:
@@ -46,6 +87,12 @@ def architecture(spec: ModelSpec) -> Architecture:
         "in_channels": in_channels(spec),
         "out_channels": spec.latent_channels,
         "patch_size": [1, 2, 2],
+        **TRANSFORMER_SIZES.get(spec.parameters, {}),
+    }
+    pictures = {
+        "image_dim": spec.clip,
+        "added_kv_proj_dim": spec.clip,
+        "pos_embed_seq_len": two_pictures(spec),
     }
     vae = {
         "z_dim": spec.latent_channels,
@@ -58,7 +105,11 @@ def architecture(spec: ModelSpec) -> Architecture:
         parts=("text_encoder", *clip, "vae", *experts),
         extras=("tokenizer", "scheduler", *(("image_processor",) if spec.clip else ())),
         fixed={"vae": vae, **dict.fromkeys(experts, transformer)},
-        index={"boundary_ratio": spec.boundary_ratio, "expand_timesteps": spec.conditioning == "first_frame"},
+        present=dict.fromkeys(experts, pictures),
+        index={
+            "boundary_ratio": spec.boundary_ratio,
+            "expand_timesteps": spec.conditioning == "first_frame",
+        },
     )
 
 
@@ -72,3 +123,15 @@ def in_channels(spec: ModelSpec) -> int:
 def two_pictures(spec: ModelSpec) -> bool:
     """Whether the image embedder has learnt positions for a first and a last picture (FLF2V)."""
     return spec.clip and "first_last" in spec.modes
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars from transformers: progress is reported by events."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -14,7 +14,14 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
-from wanreel.models.offload import BlockStream, Guest, GuestRoom, ModuleGuest, Pace, Together
+from wanreel.models.offload import (
+    BlockStream,
+    Guest,
+    GuestRoom,
+    ModuleGuest,
+    Pace,
+    Together,
+)
 
 Block = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 
@@ -23,11 +30,16 @@ class Expert:
     """One transformer. Wan 2.2 14B models have two: high noise (early steps), low noise (late steps)."""
 
     def __init__(
-        self, transformer: WanTransformer3DModel, stream: BlockStream | None = None, device: torch.device | None = None
+        self,
+        transformer: WanTransformer3DModel,
+        stream: BlockStream | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.transformer: Any = transformer
         self.stream = stream
-        self.device = device or torch.device(self.transformer.patch_embedding.weight.device)
+        self.device = device or torch.device(
+            self.transformer.patch_embedding.weight.device
+        )
         self._room: GuestRoom | None = None
         self._guest: Guest | None = None
         self._compiled: dict[int, Block] = {}
@@ -44,7 +56,9 @@ class Expert:
             if self.stream is None:
                 self._guest = ModuleGuest(self.transformer, self.device)
             else:
-                rest = ModuleGuest(self.transformer, self.device, skip=self.stream.blocks)
+                rest = ModuleGuest(
+                    self.transformer, self.device, skip=self.stream.blocks
+                )
                 self._guest = Together(rest, self.stream)
         return self._guest
 
@@ -54,7 +68,10 @@ class Expert:
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile each block on its first use with torch.compile(**options). Sizes may change from call to call."""
-        self._compiled = {id(block): torch.compile(block, **options) for block in self.transformer.blocks}
+        self._compiled = {
+            id(block): torch.compile(block, **options)
+            for block in self.transformer.blocks
+        }
 
     @torch.no_grad()
     def predict(
@@ -91,7 +108,9 @@ class Expert:
         for module in modules:
             yield self._compiled.get(id(module), module)
 
-    def _embed(self, timestep: Tensor, text_embeds: Tensor, image_embeds: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _embed(
+        self, timestep: Tensor, text_embeds: Tensor, image_embeds: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Time embedding [b, dim] or [b, tokens, dim], its six-fold projection, and the context for cross-attention."""
         per_token = timestep.ndim == 2
         temb, modulation, context, image = self.transformer.condition_embedder(
@@ -113,14 +132,23 @@ class Expert:
         batch, _, frames, height, width = shape
         p_t, p_h, p_w = model.config.patch_size
         if temb.ndim == 3:
-            shift, scale = (model.scale_shift_table.unsqueeze(0) + temb.unsqueeze(2)).chunk(2, dim=2)
+            shift, scale = (
+                model.scale_shift_table.unsqueeze(0) + temb.unsqueeze(2)
+            ).chunk(2, dim=2)
             shift, scale = shift.squeeze(2), scale.squeeze(2)
         else:
             shift, scale = (model.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
         hidden = (model.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
         hidden = model.proj_out(hidden)
-        hidden = hidden.reshape(batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1)
-        return hidden.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        hidden = hidden.reshape(
+            batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1
+        )
+        return (
+            hidden.permute(0, 7, 1, 4, 2, 5, 3, 6)
+            .flatten(6, 7)
+            .flatten(4, 5)
+            .flatten(2, 3)
+        )
 
 
 def _collapsed(rows: Tensor) -> Tensor:

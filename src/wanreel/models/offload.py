@@ -28,10 +28,16 @@ class Guest(Protocol):
 class ModuleGuest:
     """A whole module, except the tensors of the submodules in `skip`."""
 
-    def __init__(self, module: nn.Module, device: torch.device, skip: Sequence[nn.Module] = ()) -> None:
+    def __init__(
+        self, module: nn.Module, device: torch.device, skip: Sequence[nn.Module] = ()
+    ) -> None:
         skipped = {id(tensor) for part in skip for tensor in tensors_of(part)}
         self._device = device
-        self._home = [(tensor, tensor.data) for tensor in tensors_of(module) if id(tensor) not in skipped]
+        self._home = [
+            (tensor, tensor.data)
+            for tensor in tensors_of(module)
+            if id(tensor) not in skipped
+        ]
 
     def enter(self) -> None:
         with torch.inference_mode(False):
@@ -97,7 +103,11 @@ class _Piece:
     offset: int  #: bytes into the slot
 
     def view(self, slot: Tensor) -> Tensor:
-        return slot[self.offset : self.offset + self.home.nbytes].view(self.home.dtype).view(self.home.shape)
+        return (
+            slot[self.offset : self.offset + self.home.nbytes]
+            .view(self.home.dtype)
+            .view(self.home.shape)
+        )
 
 
 class _Slot:
@@ -118,7 +128,9 @@ class BlockStream:
     memory. On a CPU "device" the same code copies synchronously.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, *, pinned: bool = False) -> None:
+    def __init__(
+        self, blocks: Sequence[nn.Module], device: torch.device, *, pinned: bool = False
+    ) -> None:
         self.blocks = tuple(blocks)
         self._device = device
         self._registered: list[Tensor] = []
@@ -136,7 +148,10 @@ class BlockStream:
     def enter(self) -> None:
         """Take the two slots."""
         with torch.inference_mode(False):
-            self._slots = (_Slot(self._nbytes, self._device), _Slot(self._nbytes, self._device))
+            self._slots = (
+                _Slot(self._nbytes, self._device),
+                _Slot(self._nbytes, self._device),
+            )
         if self._device.type == "cuda":
             self._copies = torch.cuda.Stream(self._device)
             self._copies.wait_stream(torch.cuda.current_stream(self._device))
@@ -203,7 +218,10 @@ class BlockStream:
 
         Memory that can't be locked stays pageable: slower, never wrong.
         """
-        if torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0) == 0:
+        if (
+            torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
+            == 0
+        ):
             self._registered.append(memory)
 
 
@@ -216,7 +234,10 @@ def _pieces_of(block: nn.Module, pin: Callable[[Tensor], None] | None) -> list[_
     if pin is None:
         return pieces
     memory = torch.empty(_end(pieces), dtype=torch.uint8)
-    moved = [_Piece(piece.tensor, piece.view(memory).copy_(piece.home), piece.offset) for piece in pieces]
+    moved = [
+        _Piece(piece.tensor, piece.view(memory).copy_(piece.home), piece.offset)
+        for piece in pieces
+    ]
     for piece in moved:
         piece.tensor.data = piece.home
     pin(memory)

@@ -40,7 +40,11 @@ class Placement:
 
 
 def choose_placement(
-    part_bytes: Mapping[str, int], device_free: int, host_free: int, *, activations: int = ACTIVATIONS
+    part_bytes: Mapping[str, int],
+    device_free: int,
+    host_free: int,
+    *,
+    activations: int = ACTIVATIONS,
 ) -> Placement:
     """The first plan that fits.
 
@@ -54,5 +58,9 @@ def choose_placement(
     vae_tiling = part_bytes.get("vae", 0) + UNTILED_DECODE > usable
     if max(part_bytes.values(), default=0) + activations <= usable:
         return Placement("exclusive", vae_tiling=vae_tiling)
-    experts = sum(size for name, size in part_bytes.items() if name.startswith("transformer"))
-    return Placement("streamed", pinned=experts * 1.2 <= host_free, vae_tiling=vae_tiling)
+    experts = sum(
+        size for name, size in part_bytes.items() if name.startswith("transformer")
+    )
+    return Placement(
+        "streamed", pinned=experts * 1.2 <= host_free, vae_tiling=vae_tiling
+    )

@@ -15,11 +15,21 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from wanreel.core.catalog import ModelSpec
-from wanreel.models.components import CLIP_IMAGE_PROCESSOR, in_channels, two_pictures
-from wanreel.models.diffusers_pipeline import diffusers_pipeline
+from wanreel.models.components import (
+    CLIP_IMAGE_PROCESSOR,
+    in_channels,
+    quiet,
+    two_pictures,
+)
 from wanreel.models.expert import Expert
 from wanreel.models.offload import BlockStream
 from wanreel.models.placement import Placement
@@ -31,7 +41,10 @@ _CLIP_TOKENS = (_CLIP_SIDE // _CLIP_PATCH) ** 2 + 1
 
 
 def build_tiny(
-    spec: ModelSpec, seed: int = 0, device: torch.device | str = "cpu", placement: Placement | None = None
+    spec: ModelSpec,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    placement: Placement | None = None,
 ) -> WanModel:
     """`spec`'s architecture with a few thousand random fp32 weights drawn from `seed`."""
     device, placement = torch.device(device), placement or Placement()
@@ -44,7 +57,10 @@ def build_tiny(
         for module in (text_encoder, image_encoder, vae, *transformers):
             if module is not None:
                 module.to(device)
-    experts = tuple(Expert(transformer, _stream(transformer, device, placement), device) for transformer in transformers)
+    experts = tuple(
+        Expert(transformer, _stream(transformer, device, placement), device)
+        for transformer in transformers
+    )
     return WanModel(
         spec=spec,
         tokenizer=_tokenizer(spec.prompt_tokens),
@@ -63,19 +79,30 @@ def build_tiny(
 
 def save_tiny(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
     """The same model as a folder that Diffusers' `DiffusionPipeline.from_pretrained` loads. Returns `folder`."""
-    diffusers_pipeline(build_tiny(spec, seed)).save_pretrained(folder)
+    from wanreel.models.diffusers_pipeline import diffusers_pipeline  # noqa: PLC0415 - warns about torchvision when imported
+
+    with quiet():
+        diffusers_pipeline(build_tiny(spec, seed)).save_pretrained(folder)
     return folder
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed seeds every GPU too
+        torch.random.default_generator.manual_seed(
+            seed
+        )  # the CPU's alone; torch.manual_seed seeds every GPU too
         yield
 
 
-def _stream(transformer: Any, device: torch.device, placement: Placement) -> BlockStream | None:
-    return BlockStream(transformer.blocks, device, pinned=placement.pinned) if placement.streamed else None
+def _stream(
+    transformer: Any, device: torch.device, placement: Placement
+) -> BlockStream | None:
+    return (
+        BlockStream(transformer.blocks, device, pinned=placement.pinned)
+        if placement.streamed
+        else None
+    )
 
 
 def _transformer(spec: ModelSpec) -> Any:
@@ -97,8 +124,12 @@ def _transformer(spec: ModelSpec) -> Any:
         rope_max_seq_len=64,
         **clip,
     )
-    if two_pictures(spec):  # Diffusers starts the learnt positions at zero, which would hide them from every test
-        torch.nn.init.normal_(model.condition_embedder.image_embedder.pos_embed, std=0.1)
+    if two_pictures(
+        spec
+    ):  # Diffusers starts the learnt positions at zero, which would hide them from every test
+        torch.nn.init.normal_(
+            model.condition_embedder.image_embedder.pos_embed, std=0.1
+        )
     return model.eval()
 
 
@@ -165,7 +196,9 @@ def _tokenizer(max_tokens: int) -> Any:
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -178,6 +211,9 @@ def _tokenizer(max_tokens: int) -> Any:
 def _scheduler_config() -> dict[str, Any]:
     """As hub conversions have it, their shift of 3 included."""
     scheduler = UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        num_train_timesteps=1000,
+        flow_shift=3.0,
     )
     return dict(scheduler.config)

@@ -55,7 +55,11 @@ class WanModel:
     @property
     def boundary_timestep(self) -> float | None:
         """Timesteps at or above it are the high-noise expert's; None with one expert."""
-        return None if self.spec.boundary_ratio is None else self.spec.boundary_ratio * TRAIN_TIMESTEPS
+        return (
+            None
+            if self.spec.boundary_ratio is None
+            else self.spec.boundary_ratio * TRAIN_TIMESTEPS
+        )
 
     def expert_index(self, timestep: float) -> int:
         """0 (high noise, or the only one) or 1 (low noise), as `t >= boundary` in Diffusers' pipelines."""

@@ -1,0 +1,258 @@
+"""WeightFolder: what lies in a folder in Diffusers layout, judged before a weight is read. Loads nothing.
+
+Only safetensors are accepted, names that leave the folder are refused, and every fault found is reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import ModelMixin
+from safetensors import SafetensorError, safe_open
+
+from wanreel.core.catalog import ModelSpec
+from wanreel.core.errors import BrokenWeights
+from wanreel.models.components import MODULES, Architecture, architecture
+
+INDEX_NAME = "model_index.json"
+#: Files that can run code when read; a folder with nothing else is refused by name.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+#: FastVideo's sparse attention (VSA) adds this gate to every block; dense attention has no use for it.
+VSA_GATE = "to_gate_compress"
+VSA_NOTE = "Trained with sparse attention (VSA); its gates are left out, so dense attention is an approximation."
+_IGNORED = ("norm_added_q",)  # as Diffusers does: in converted files, used by nothing
+_SHOWN = 3  # of a list of keys
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a file's header."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str  #: safetensors' name: "BF16", "F32", …
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component's folder."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+
+    @property
+    def elements(self) -> int:
+        """Number of weights that are used."""
+        return sum(
+            info.elements for key, info in self.tensors.items() if VSA_GATE not in key
+        )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(sorted({info.file for info in self.tensors.values()}))
+
+    @property
+    def has_vsa_gates(self) -> bool:
+        return any(VSA_GATE in key for key in self.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFolder:
+    """A folder that passed every check that needs no weights in memory."""
+
+    path: Path
+    parts: Mapping[str, Part]
+    scheduler_config: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def open_folder(spec: ModelSpec, path: Path) -> WeightFolder:
+    """Judge `path` as the weights of `spec`. Raises BrokenWeights naming every fault."""
+    wanted = architecture(spec)
+    faults: list[str] = []
+    if not path.is_dir():
+        raise BrokenWeights(f"{path} is not a folder.", hint=_hint(spec))
+    faults += _index_faults(path, wanted)
+    faults += [
+        f"{name}/ is missing" for name in wanted.extras if not (path / name).is_dir()
+    ]
+    parts: dict[str, Part] = {}
+    for name in wanted.parts:
+        try:
+            parts[name] = _read_part(path / name, name)
+        except BrokenWeights as error:
+            faults.append(error.message)
+    if "transformer_2" not in wanted.parts and (path / "transformer_2").is_dir():
+        faults.append(f"transformer_2/ is there, but {spec.name} has one expert")
+    for part in parts.values():
+        faults += _architecture_faults(part, wanted)
+    if faults:
+        raise BrokenWeights(
+            f"{path} does not hold {spec.name}: {'; '.join(faults)}.", hint=_hint(spec)
+        )
+    notes = (VSA_NOTE,) if any(part.has_vsa_gates for part in parts.values()) else ()
+    return WeightFolder(
+        path, parts, read_json(path / "scheduler" / "scheduler_config.json"), notes
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises BrokenWeights if it is missing or is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BrokenWeights(f"{path.parent.name}/{path.name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise BrokenWeights(
+            f"{path.parent.name}/{path.name} can't be read ({error})"
+        ) from error
+    if not isinstance(data, dict):
+        raise BrokenWeights(f"{path.parent.name}/{path.name} is not a JSON object")
+    return {str(key): value for key, value in data.items()}  # pyright: ignore[reportUnknownVariableType]
+
+
+def meta_module(part: Part) -> Any:
+    """The part's Diffusers module with its weights on the meta device (buffers are real), in eval mode."""
+    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+        return MODULES[part.name].from_config(dict(part.config)).eval()
+
+
+def _hint(spec: ModelSpec) -> str:
+    return (
+        f"Download {spec.hub_id} again, or name the model that this folder holds."
+        if spec.hub_id
+        else ""
+    )
+
+
+def _index_faults(path: Path, wanted: Architecture) -> Iterator[str]:
+    """What model_index.json contradicts. Class names in it are not looked at; keys it lacks are no fault."""
+    try:
+        index = read_json(path / INDEX_NAME)
+    except BrokenWeights as error:
+        yield error.message
+        return
+    for key, value in wanted.index.items():
+        if key in index and index[key] != value:
+            yield f"{INDEX_NAME} says {key}={index[key]}, the model has {value}"
+
+
+def _read_part(folder: Path, name: str) -> Part:
+    if not folder.is_dir():
+        raise BrokenWeights(f"{name}/ is missing")
+    config = read_json(folder / "config.json")
+    if "quantization_config" in config or "auto_map" in config:
+        raise BrokenWeights(
+            f"{name}/config.json asks for quantised weights or its own code, which is not supported"
+        )
+    tensors: dict[str, TensorInfo] = {}
+    for file in _files(folder, name):
+        tensors.update(_header(file, name))
+    return Part(name, folder, config, tensors)
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """The weight files: the shards named by an index, or the one file there is."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if indices:
+        shards = {
+            str(shard)
+            for shard in dict(read_json(indices[0]).get("weight_map", {})).values()
+        }
+        foreign = sorted(shard for shard in shards if Path(shard).name != shard)
+        if foreign:
+            raise BrokenWeights(
+                f"{name}/{indices[0].name} names files outside its folder ({foreign[0]})"
+            )
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+        if missing or not shards:
+            raise BrokenWeights(
+                f"{name}/ lacks {len(missing)} of {len(shards)} files ({_some(missing)})"
+            )
+        return [folder / shard for shard in sorted(shards)]
+    for stem in ("diffusion_pytorch_model", "model"):
+        if (folder / f"{stem}.safetensors").is_file():
+            return [folder / f"{stem}.safetensors"]
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise BrokenWeights(
+            f"{name}/ holds only {_some(pickles)}; pickles can run code, safetensors are needed"
+        )
+    raise BrokenWeights(f"{name}/ holds no safetensors file")
+
+
+def _header(file: Path, name: str) -> Iterator[tuple[str, TensorInfo]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118 - not a dict
+                piece = opened.get_slice(key)
+                yield key, TensorInfo(file, tuple(piece.get_shape()), piece.get_dtype())
+    except (SafetensorError, OSError) as error:
+        raise BrokenWeights(
+            f"{name}/{file.name} is damaged or cut short ({error})"
+        ) from error
+
+
+def _architecture_faults(part: Part, wanted: Architecture) -> Iterator[str]:
+    """Where config, keys and shapes differ from what the row needs.
+
+    Transformers' modules rename keys while they load, so theirs are checked then; here are those of Diffusers.
+    """
+    if not issubclass(MODULES[part.name], ModelMixin):
+        return
+    try:
+        module = meta_module(part)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        yield f"{part.name}/config.json describes no {MODULES[part.name].__name__} ({error})"
+        return
+    faults = list(_config_faults(part.name, module.config, wanted))
+    # With other numbers in the config every key differs as well: the numbers say more.
+    yield from faults or _key_faults(part, module.state_dict())
+
+
+def _config_faults(
+    name: str, config: Mapping[str, Any], wanted: Architecture
+) -> Iterator[str]:
+    for key, value in wanted.fixed.get(name, {}).items():
+        found = list(config[key]) if isinstance(config[key], tuple) else config[key]
+        if found != value:
+            yield f"{name} has {key}={found}, the model has {value}"
+    for key, expected in wanted.present.get(name, {}).items():
+        if (config[key] is not None) != expected:
+            yield f"{name} has {key}={config[key]}, the model has {'one' if expected else 'none'}"
+
+
+def _key_faults(part: Part, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    missing = sorted(state.keys() - part.tensors.keys())
+    if missing:
+        yield f"{part.name} lacks {len(missing)} of {len(state)} tensors ({_some(missing)})"
+    unknown = sorted(
+        key for key in part.tensors.keys() - state.keys() if not _ignored(key)
+    )
+    if unknown:
+        yield f"{part.name} has {len(unknown)} tensors of another architecture ({_some(unknown)})"
+    for key in sorted(state.keys() & part.tensors.keys()):
+        if tuple(state[key].shape) != part.tensors[key].shape:
+            yield f"{part.name} {key} has shape {part.tensors[key].shape}, the model has {tuple(state[key].shape)}"
+            return
+
+
+def _ignored(key: str) -> bool:
+    return any(piece in key.split(".") for piece in (*_IGNORED, VSA_GATE))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

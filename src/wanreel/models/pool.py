@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.models.wan_model import WanModel
@@ -41,6 +44,7 @@ class ModelPool:
 
     def evict(self) -> None:
         """Free the memory of whatever is held."""
-        if self._held is not None:
-            self._held.unload()
-            self._held = None
+        self._held = None
+        gc.collect()  # hooks and caches of a model refer to each other in circles
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,27 @@
+"""ModelOpener: from a row of the catalogue to a model in memory, whether its weights are installed or made up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from wanreel.core.catalog import ModelSpec
+from wanreel.models.load import load_model
+from wanreel.models.shelf import Shelf, is_tiny
+from wanreel.models.tiny import build_tiny
+from wanreel.models.wan_model import WanModel
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOpener:
+    """Opens models of one shelf on one device."""
+
+    shelf: Shelf
+    device: torch.device
+
+    def open(self, spec: ModelSpec) -> WanModel:
+        """The model of `spec`. Raises ModelNotInstalled or BrokenWeights."""
+        if is_tiny(spec):
+            return build_tiny(spec, device=self.device)
+        return load_model(spec, self.shelf.folder(spec), self.device)

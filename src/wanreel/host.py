@@ -1,0 +1,262 @@
+"""What differs between operating systems: locks, signals, making files durable. Knows nothing of Wanreel.
+
+The only module with operating-system calls, in a POSIX and a Windows version each. It needs the standard library alone,
+because the launcher uses it before anything is installed. Failures are raised as `OSError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+_CHUNK = 2**20  # bytes written at a time where a file can't be reserved in one call
+
+#: File system types whose files lie on another machine. Any FUSE type counts too, but for `_LOCAL_FUSE`.
+_NETWORK_TYPES = frozenset(
+    ("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2")
+    + ("orangefs", "panfs", "pvfs2", "smb3", "smbfs", "webdav")
+)
+_LOCAL_FUSE = frozenset(
+    ("fuseblk", "fuse.bindfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuse.lxcfs", "fuse.ntfs-3g", "fuse.portal")
+)
+_CANT = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)  #: what a file system says that has no such call
+
+
+def fsync_file(path: Path) -> None:
+    """Return when the file's bytes are on the disk itself. An error means that what is on the disk is unknown."""
+    # Windows flushes only a handle that may write.
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        _flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Return when the directory's entries (names created, renamed, deleted) are on the disk.
+
+    Does nothing on Windows, which has no such call, nor on a file system that says it can't.
+    """
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _CANT:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def replace_durably(temporary: Path, final: Path) -> None:
+    """Rename so that after a power loss `final` is either the old file or the whole new one, never a part.
+
+    Both must lie on one file system. When it returns, the new one is there to stay.
+    """
+    fsync_file(temporary)
+    _rename(temporary, final)
+    fsync_directory(final.parent)
+
+
+def preallocate(path: Path, size: int) -> None:
+    """Make `path` a file of at least `size` bytes that really takes that space on the disk.
+
+    Raises OSError when there is not enough; what was begun is then left for the caller to remove.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        _reserve(descriptor, size)
+        _flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes this user may still write on the file system of `path`, which must exist."""
+    return shutil.disk_usage(path).free
+
+
+def is_network_filesystem(path: Path) -> bool:
+    """Whether `path` lies on another machine, as far as the system tells. False where it doesn't tell."""
+    if sys.platform == "win32":
+        return _is_remote_drive(path.resolve())
+    found = _filesystem_type(path.resolve(), _mounts())
+    return found in _NETWORK_TYPES or (found.startswith("fuse") and found not in _LOCAL_FUSE)
+
+
+class FileLock:
+    """A lock between processes that its holder's death releases, however it dies.
+
+    The file only carries the lock: it stays when the lock goes, because removing it would let two processes each hold
+    a lock on a file of that name. A child made by `fork` without `exec` shares the lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._descriptor is not None
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free, without waiting. True when this object holds it."""
+        if self._descriptor is not None:
+            return True
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            taken = _try_lock(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if taken:
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+        return taken
+
+    def release(self) -> None:
+        """Give the lock up; nothing happens when it isn't held."""
+        if self._descriptor is not None:
+            # Closing is what unlocks, in both systems.
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@contextlib.contextmanager
+def stop_signals(callback: Callable[[str], object]) -> Iterator[None]:
+    """Within the block, call `callback` with the signal's name each time somebody asks this process to stop.
+
+    That is Ctrl-C, a request to terminate, and a closed terminal (unless it is ignored, as under `nohup`). The former
+    handlers come back afterwards. Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        callback(signal.Signals(number).name)
+
+    wanted = [number for name in _STOP_SIGNALS if (number := getattr(signal, name, None)) is not None]
+    former = {number: signal.getsignal(number) for number in wanted}
+    ours = [number for number in wanted if former[number] is not signal.SIG_IGN]
+    try:
+        for number in ours:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number in ours:
+            # None: a handler that was not made by Python, which can't be put back from here.
+            signal.signal(number, former[number] or signal.SIG_DFL)
+
+
+def _filesystem_type(path: Path, mounts: list[tuple[str, str]]) -> str:
+    """The type of the mount that holds `path`; of several mounted on one place the last covers the others."""
+    holding = [mount for mount in mounts if path == Path(mount[0]) or Path(mount[0]) in path.parents]
+    longest = max((len(point) for point, _ in holding), default=0)
+    return next((kind for point, kind in reversed(holding) if len(point) == longest), "")
+
+
+def _parse_mountinfo(text: str) -> list[tuple[str, str]]:
+    """(mount point, type) of each line of /proc/self/mountinfo (proc(5)): the type follows a lone hyphen."""
+    parts = [line.partition(" - ") for line in text.splitlines()]
+    return [(_unescape(before.split()[4]), after.split()[0]) for before, _, after in parts if after]
+
+
+def _unescape(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
+
+    _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
+    _LOCKED_BYTE = 2**30  # far past the end, because Windows forbids reading a locked range
+    _MOVE_REPLACE_EXISTING, _MOVE_WRITE_THROUGH = 0x1, 0x8
+    _DRIVE_REMOTE = 4
+
+    def _flush(descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def _rename(temporary: Path, final: Path) -> None:
+        flags = _MOVE_REPLACE_EXISTING | _MOVE_WRITE_THROUGH
+        if not ctypes.windll.kernel32.MoveFileExW(str(temporary), str(final), flags):
+            raise ctypes.WinError()
+
+    def _reserve(descriptor: int, size: int) -> None:
+        _write_zeros(descriptor, size)
+
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as exc:
+            if exc.errno in (errno.EACCES, errno.EDEADLK):
+                return False
+            raise
+        return True
+
+    def _is_remote_drive(path: Path) -> bool:
+        if path.drive.startswith("\\\\"):
+            return True
+        return ctypes.windll.kernel32.GetDriveTypeW(path.anchor) == _DRIVE_REMOTE
+
+else:
+    import fcntl
+
+    _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+    def _flush(descriptor: int) -> None:
+        if sys.platform == "darwin":
+            # There, fsync leaves the bytes in the drive's own cache (fsync(2)).
+            try:
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+                return
+            except OSError as exc:
+                if exc.errno not in _CANT:
+                    raise
+        os.fsync(descriptor)
+
+    def _rename(temporary: Path, final: Path) -> None:
+        os.replace(temporary, final)
+
+    def _reserve(descriptor: int, size: int) -> None:
+        if sys.platform == "darwin":
+            _write_zeros(descriptor, size)
+        else:
+            os.posix_fallocate(descriptor, 0, size)
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _mounts() -> list[tuple[str, str]]:
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                return _parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace"))
+            return []
+        with contextlib.suppress(OSError):
+            listed = subprocess.run(["/sbin/mount"], capture_output=True, text=True, check=False).stdout
+            return re.findall(r"^.+? on (.+) \((\w+)", listed, flags=re.MULTILINE)
+        return []
+
+
+def _write_zeros(descriptor: int, size: int) -> None:
+    position = os.lseek(descriptor, 0, os.SEEK_END)
+    while position < size:
+        position += os.write(descriptor, bytes(min(_CHUNK, size - position)))

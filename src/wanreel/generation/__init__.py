@@ -1,0 +1,1 @@
+"""From a ResolvedRequest to frames. Knows nothing of jobs, queues or front ends."""

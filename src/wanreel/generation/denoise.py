@@ -1,0 +1,139 @@
+"""denoise: noise to latents, one DenoiseState a step. Knows nothing of prompts, pictures, files or frames.
+
+The loop is that of Diffusers' Wan pipelines, with three differences: guidance is decided per expert, a run can start
+from any step, and predictions are fp32 before guidance and solver, as in the authors' own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from wanreel.core.cancel import CancelToken
+from wanreel.core.errors import CheckpointError, NumericalFault
+from wanreel.core.resolve import ResolvedRequest
+from wanreel.generation.conditioning import Conditioning
+from wanreel.generation.solvers import Solver, make_solver
+from wanreel.generation.state import DenoiseState
+from wanreel.models.wan_model import WanModel
+
+EXPERT_NAMES = ("high", "low")
+
+
+def denoise(
+    model: WanModel,
+    conditioning: Conditioning,
+    request: ResolvedRequest,
+    start: DenoiseState | None = None,
+    cancel: CancelToken | None = None,
+) -> Iterator[DenoiseState]:
+    """Yields the state after each step that is left. From a `start` of the same request: the same bits as without.
+
+    Raises NumericalFault when latents stop being finite, Cancelled between two transformer blocks, CheckpointError for
+    a `start` that does not fit. Closing the iterator between two states leaves nothing behind.
+    """
+    run = _Run.begin(model, conditioning, request, start, cancel or CancelToken())
+    for index in range(run.state.step, run.state.total_steps):
+        run.advance(index)
+        yield run.state
+
+
+def draw_noise(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """fp32 noise from the CPU generator, so that a seed means the same noise on every device."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+def planned_solver(model: WanModel, request: ResolvedRequest, generator: Generator) -> Solver:
+    """The solver that a run of `request` uses; `sigmas` and `timesteps` are its schedule."""
+    return make_solver(
+        request.solver,
+        steps=request.num_inference_steps,
+        shift=request.flow_shift,
+        spec=model.spec,
+        generator=generator,
+    )
+
+
+@dataclass
+class _Run:
+    """One denoise run and where it stands."""
+
+    model: WanModel
+    conditioning: Conditioning
+    request: ResolvedRequest
+    cancel: CancelToken
+    solver: Solver
+    generator: Generator
+    state: DenoiseState
+
+    @classmethod
+    def begin(
+        cls,
+        model: WanModel,
+        conditioning: Conditioning,
+        request: ResolvedRequest,
+        start: DenoiseState | None,
+        cancel: CancelToken,
+    ) -> _Run:
+        generator = Generator("cpu").manual_seed(request.seed)
+        solver = planned_solver(model, request, generator)
+        total = len(solver.timesteps)
+        if start is None:
+            noise = draw_noise(conditioning.shape, generator).to(model.device)
+            start = DenoiseState(0, total, noise, solver.state(), generator.get_state())
+        else:
+            _check_fit(start, total, conditioning.shape)
+            solver.load(start.solver)
+            generator.set_state(start.rng)
+        return cls(model, conditioning, request, cancel, solver, generator, start)
+
+    @torch.no_grad()
+    def advance(self, index: int) -> None:
+        """Take step `index`."""
+        timestep = self.solver.timesteps[index]
+        latents = self.state.latents
+        prediction = self._predict(timestep, latents)
+        estimate = self.conditioning.hold(latents - self.solver.sigmas[index] * prediction)
+        latents = self.solver.step(prediction, index, latents)
+        last = index == self.state.total_steps - 1
+        if last:
+            latents = self.conditioning.hold(latents)
+        if not bool(torch.isfinite(latents).all()):
+            raise NumericalFault(f"The latents stopped being finite numbers at step {index + 1}.")
+        expert = EXPERT_NAMES[self.model.expert_index(timestep.item())] if self.model.spec.two_experts else ""
+        self.state = DenoiseState(
+            step=index + 1,
+            total_steps=self.state.total_steps,
+            latents=latents,
+            solver=self.solver.state(),
+            rng=self.generator.get_state(),
+            estimate=latents if last else estimate,
+            expert=expert,
+        )
+
+    def _predict(self, timestep: Tensor, latents: Tensor) -> Tensor:
+        """The guided velocity [1, c, f, h, w], fp32."""
+        conditioning, device = self.conditioning, self.model.device
+        which = self.model.expert_index(timestep.item())
+        expert = self.model.experts[which]
+        guidance = (self.request.guidance_high, self.request.guidance_low)[which]
+        given = conditioning.apply(latents).to(expert.dtype)
+        if self.model.expand_timesteps:
+            times = conditioning.token_timesteps(timestep.item(), device)
+        else:
+            times = timestep.expand(1).to(device)
+        prediction = expert.predict(given, times, conditioning.text, conditioning.clip, self.cancel).float()
+        if guidance <= 1.0 or conditioning.negative is None:
+            return prediction
+        without = expert.predict(given, times, conditioning.negative, conditioning.clip, self.cancel).float()
+        return without + guidance * (prediction - without)
+
+
+def _check_fit(start: DenoiseState, total: int, shape: tuple[int, ...]) -> None:
+    if start.total_steps != total or not 0 <= start.step <= total:
+        raise CheckpointError(f"The state is of step {start.step} of {start.total_steps}, the run has {total} steps.")
+    if tuple(start.latents.shape) != shape:
+        raise CheckpointError(f"The state's latents are {tuple(start.latents.shape)}, the run's are {shape}.")

@@ -1,0 +1,165 @@
+"""encode: prompt and pictures to Conditioning, with the numbers of Diffusers' Wan pipelines.
+
+Knows nothing of files, noise or steps. Formulas: diffusers 0.42.1, pipelines/wan/pipeline_wan.py and pipeline_wan_i2v.py.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ftfy
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from wanreel.core.cancel import CancelToken
+from wanreel.core.resolve import ResolvedRequest
+from wanreel.generation.conditioning import Conditioning, latent_shape
+from wanreel.models.wan_model import WanModel
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of one clip, RGB, at any size."""
+
+    first: Image.Image | None = None
+    last: Image.Image | None = None
+
+    def fitted(self, width: int, height: int) -> tuple[Image.Image, ...]:
+        """Those given, covering width x height px; what sticks out is cropped evenly, nothing is stretched."""
+        given = [picture for picture in (self.first, self.last) if picture is not None]
+        return tuple(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS) for picture in given)
+
+
+@torch.no_grad()
+def encode(model: WanModel, request: ResolvedRequest, pictures: Pictures, cancel: CancelToken) -> Conditioning:
+    """Everything that steers the generation, on the model's device. Raises Cancelled between its parts."""
+    shape = latent_shape(model.spec, request)
+    text, negative, notes = _encode_prompts(model, request, cancel)
+    fitted = pictures.fitted(request.width, request.height)
+    if not fitted:
+        return Conditioning(shape, text, negative, notes=notes)
+    clip = _encode_clip(model, fitted, cancel) if model.spec.clip else None
+    frames = [_pixels(picture).to(model.device) for picture in fitted]
+    if model.spec.conditioning == "first_frame":
+        first = _picture_latents(model, frames[0].unsqueeze(2), cancel)
+        return Conditioning(shape, text, negative, first_frame=first, clip=clip, notes=notes)
+    channels = _encode_channels(model, frames, request.num_frames, cancel)
+    return Conditioning(shape, text, negative, channels=channels, clip=clip, notes=notes)
+
+
+def is_guided(request: ResolvedRequest) -> bool:
+    """Whether any expert needs the second pass with the negative prompt."""
+    return request.guidance_high > 1.0 or request.guidance_low > 1.0
+
+
+def clean_prompt(text: str) -> str:
+    """Broken Unicode mended, HTML entities resolved, whitespace collapsed: as the text encoder saw its training data."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text.strip()).strip()
+
+
+def _encode_prompts(
+    model: WanModel, request: ResolvedRequest, cancel: CancelToken
+) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
+    notes: list[str] = []
+    with model.resident("text_encoder") as encoder:
+        cancel.check()
+        text = _encode_prompt(model, encoder, request.prompt, "prompt", notes)
+        cancel.check()
+        negative = None
+        if is_guided(request):
+            negative = _encode_prompt(model, encoder, request.negative_prompt, "negative prompt", notes)
+    cancel.check()
+    return text, negative, tuple(notes)
+
+
+def _encode_prompt(model: WanModel, encoder: Any, prompt: str, name: str, notes: list[str]) -> Tensor:
+    """[1, prompt_tokens, text_dim]; rows after the prompt's last token are zero. Adds a note where the prompt is cut."""
+    limit, text = model.spec.prompt_tokens, clean_prompt(prompt)
+    length = len(model.tokenizer(text, verbose=False).input_ids)
+    if length > limit:
+        notes.append(f"The {name} was cut: {length} tokens, and {model.spec.name} reads {limit}.")
+    tokens = model.tokenizer(
+        [text], padding="max_length", max_length=limit, truncation=True, return_attention_mask=True, return_tensors="pt"
+    )
+    mask = tokens.attention_mask.to(model.device)
+    embeds = encoder(tokens.input_ids.to(model.device), mask).last_hidden_state
+    used = embeds[0, : int(mask.sum())]
+    return torch.cat([used, used.new_zeros(limit - used.shape[0], used.shape[1])]).unsqueeze(0)
+
+
+def _encode_clip(model: WanModel, pictures: Sequence[Image.Image], cancel: CancelToken) -> Tensor:
+    """[pictures, tokens, image_dim] of CLIP's last layer but one."""
+    processor: Any = model.image_processor
+    with model.resident("image_encoder") as encoder:
+        cancel.check()
+        pixels = processor(images=list(pictures), return_tensors="pt").to(model.device)
+        return encoder(**pixels, output_hidden_states=True).hidden_states[-2]
+
+
+def _encode_channels(model: WanModel, frames: Sequence[Tensor], num_frames: int, cancel: CancelToken) -> Tensor:
+    """[1, 4 + c, f, h, w]: a mask that is 1 where a frame is given, then the latents of given and grey frames."""
+    first = frames[0]
+    video = first.new_zeros(1, 3, num_frames, *first.shape[-2:])
+    known = [0] if len(frames) == 1 else [0, num_frames - 1]
+    for place, frame in zip(known, frames, strict=True):
+        video[:, :, place] = frame
+    latents = _picture_latents(model, video, cancel)
+    return torch.cat([_frame_mask(latents, known, num_frames, model.spec.temporal_stride), latents], dim=1)
+
+
+def _frame_mask(latents: Tensor, known: Sequence[int], num_frames: int, stride: int) -> Tensor:
+    """[1, stride, f, h, w]: channel k of latent frame j stands for video frame stride * (j - 1) + 1 + k; frame 0 fills
+    all channels of latent frame 0."""
+    given = torch.zeros(num_frames)
+    given[list(known)] = 1.0
+    rows = torch.cat([given[:1].repeat(stride), given[1:]]).view(-1, stride).T
+    return rows[None, :, :, None, None].expand(1, -1, -1, *latents.shape[-2:]).to(latents)
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    """[1, 3, h, w] fp32 in -1 to 1."""
+    array = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0
+    return 2.0 * torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0) - 1.0
+
+
+def _picture_latents(model: WanModel, video: Tensor, cancel: CancelToken) -> Tensor:
+    """[1, c, f, h, w] fp32 normalised latents of [1, 3, n, h, w] pixels."""
+    with model.resident("vae") as vae:
+        latents = _encode_video(vae, video.to(vae.dtype), cancel).float()
+        mean, inverse_std = latent_statistics(vae, latents)
+        return (latents - mean) * inverse_std
+
+
+def latent_statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and 1/std of the VAE's latents, [1, c, 1, 1, 1] each, in the dtype and on the device of `like`.
+
+    The inverse is taken first, as in the pipelines: dividing by it differs in the last bits from multiplying by std.
+    """
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean = torch.tensor(vae.config.latents_mean).view(shape).to(like)
+    return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(like)
+
+
+def _encode_video(vae: Any, video: Tensor, cancel: CancelToken) -> Tensor:
+    """The mode of vae.encode(video), a latent frame at a time so that it can be stopped."""
+    if vae.use_tiling:
+        cancel.check()
+        return vae.encode(video).latent_dist.mode()
+    if vae.config.patch_size is not None:
+        video = patchify(video, patch_size=vae.config.patch_size)
+    stride = vae.config.scale_factor_temporal
+    cuts = [0, *range(1, video.shape[2] + 1, stride)]
+    memory: list[Any] = [None] * vae._cached_conv_counts["encoder"]
+    parts: list[Tensor] = []
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        cancel.check()
+        parts.append(vae.encoder(video[:, :, start:end], feat_cache=memory, feat_idx=[0]))
+    return vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)[0]

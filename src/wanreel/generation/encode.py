@@ -6,6 +6,7 @@ Knows nothing of files, noise or steps. Formulas: diffusers 0.42.1, pipelines/wa
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def _encode_video(vae: Any, video: Tensor, cancel: CancelToken) -> Tensor:
     cuts = [0, *range(1, video.shape[2] + 1, stride)]
     memory: list[Any] = [None] * vae._cached_conv_counts["encoder"]
     parts: list[Tensor] = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in itertools.pairwise(cuts):
         cancel.check()
         parts.append(vae.encoder(video[:, :, start:end], feat_cache=memory, feat_idx=[0]))
     return vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)[0]

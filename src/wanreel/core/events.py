@@ -1,6 +1,7 @@
 """The typed events that a generation yields, in the order they happen. Knows nothing of who listens.
 
-ModelLoaded → Encoded → (StepCompleted, Preview?)* → Decoded* → Exported → Completed, or Failed, or Cancelled.
+ModelLoaded → Encoded → Resumed? → (StepCompleted, Saved?, Preview?)* → Decoded* → Exported → Completed, or Failed, or
+Cancelled.
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ class Encoded:
 
     seconds: float
     notes: tuple[str, ...] = ()  #: "the prompt was cut at 512 tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An earlier attempt's checkpoint was found, and this one goes on from it."""
+
+    step: int  #: steps done already; all of them when only decode and export are left
+    notes: tuple[str, ...] = ()  #: "resumed_inexact: …", and checkpoints that were refused
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint is on disk."""
+
+    step: int  #: steps done in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +93,4 @@ class Cancelled:
     reason: str
 
 
-Event = ModelLoaded | Encoded | StepCompleted | Preview | Decoded | Exported | Completed | Failed | Cancelled
+Event = ModelLoaded | Encoded | Resumed | Saved | StepCompleted | Preview | Decoded | Exported | Completed | Failed | Cancelled

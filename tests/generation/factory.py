@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.picture import PictureRef

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
-from factory import ARCHITECTURES, Case, make_case
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+from generation.factory import ARCHITECTURES, Case, make_case
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Mode
 from wanreel.generation.denoise import denoise, draw_noise
@@ -109,7 +113,7 @@ def written_out(case: Case, high: float, low: float) -> tuple[torch.Tensor, dict
 
     with torch.no_grad():
         for t in solver.timesteps:
-            which = 0 if t >= case.spec.boundary_ratio * 1000 else 1
+            which = 0 if t >= (case.spec.boundary_ratio or 0) * 1000 else 1
             scale = (high, low)[which]
             steps[which] += 1
             v = velocity(which, t, conditioning.text)
@@ -128,6 +132,7 @@ def test_dmd_from_its_definition(name: str, mode: Mode) -> None:
     generator = torch.Generator().manual_seed(request.seed)
     x = draw_noise(conditioning.shape, generator)
     timesteps = (1000, 757, 522)
+    clean = x
     nearest = [min(table, key=lambda sigma: abs(1000 * sigma - t)) for t in timesteps]
     for place, t in enumerate(timesteps):
         times = conditioning.token_timesteps(t, model.device) if model.expand_timesteps else torch.tensor([t])
@@ -142,8 +147,6 @@ def test_dmd_from_its_definition(name: str, mode: Mode) -> None:
 
 def distilled_case(name: str) -> Case:
     case = make_case(name, guidance_high=1.0)
-    from dataclasses import replace
-
     return replace(case, request=replace(case.request, solver="distill", guidance_low=1.0, flow_shift=5.0))
 
 

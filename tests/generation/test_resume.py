@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from factory import ARCHITECTURES, Case, make_case
+
+from generation.factory import ARCHITECTURES, Case, make_case
 from wanreel.core.catalog import Mode
 from wanreel.core.errors import CheckpointError
 from wanreel.generation.denoise import denoise

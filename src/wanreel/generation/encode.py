@@ -1,6 +1,7 @@
 """encode: prompt and pictures to Conditioning, with the numbers of Diffusers' Wan pipelines.
 
-Knows nothing of files, noise or steps. Formulas: diffusers 0.42.1, pipelines/wan/pipeline_wan.py and pipeline_wan_i2v.py.
+Knows nothing of files, noise or steps. Formulas: diffusers 0.42.1,
+pipelines/wan/pipeline_wan.py and pipeline_wan_i2v.py.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def is_guided(request: ResolvedRequest) -> bool:
 
 
 def clean_prompt(text: str) -> str:
-    """Broken Unicode mended, HTML entities resolved, whitespace collapsed: as the text encoder saw its training data."""
+    """Broken Unicode mended, HTML entities resolved, whitespace collapsed, as in the authors' training."""
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", text.strip()).strip()
 
@@ -82,7 +83,7 @@ def _encode_prompts(
 
 
 def _encode_prompt(model: WanModel, encoder: Any, prompt: str, name: str, notes: list[str]) -> Tensor:
-    """[1, prompt_tokens, text_dim]; rows after the prompt's last token are zero. Adds a note where the prompt is cut."""
+    """[1, prompt_tokens, text_dim]; zero rows after the prompt's last token. Adds a note where the prompt is cut."""
     limit, text = model.spec.prompt_tokens, clean_prompt(prompt)
     length = len(model.tokenizer(text, verbose=False).input_ids)
     if length > limit:

@@ -1,0 +1,26 @@
+"""What the bits of a result depend on beside weights and request, by name. Knows nothing of requests."""
+
+from __future__ import annotations
+
+import diffusers
+import torch
+
+from wanreel.models.wan_model import WanModel
+
+
+def environment_of(model: WanModel) -> dict[str, str]:
+    """Equal environments give equal bits. Where parts of the model live changes nothing and is not named."""
+    device = model.device
+    facts = {
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "vae_tiling": str(model.placement.vae_tiling),
+    }
+    if device.type != "cuda":
+        return facts | {"device": device.type, "threads": str(torch.get_num_threads())}
+    return facts | {
+        "device": torch.cuda.get_device_name(device),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+    }

@@ -33,9 +33,7 @@ def attention_facts(device: torch.device | str = "cuda") -> AttentionFacts:
     """Read from torch and the device; runs no kernel. Falls back to the CPU's facts without CUDA."""
     device = torch.device(device)
     if device.type != "cuda" or not torch.cuda.is_available():
-        return AttentionFacts(
-            torch.__version__, torch.version.cuda, None, "cpu", None, ("cpu",), "cpu"
-        )
+        return AttentionFacts(torch.__version__, torch.version.cuda, None, "cpu", None, ("cpu",), "cpu")
     capability = torch.cuda.get_device_capability(device)
     backends = _enabled_backends()
     old = torch_release() < CUDNN_SINCE

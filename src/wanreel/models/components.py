@@ -5,13 +5,15 @@ The table is ours: the class names written in a downloaded folder are never foll
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import transformers
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from transformers import CLIPVisionModel, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
@@ -20,10 +22,7 @@ from wanreel.core.catalog import ModelSpec
 MASK_CHANNELS = 4  #: one per frame of a latent frame; they go before the picture's latents (Wan 2.1 image2video.py)
 
 #: The PIL version gives the same pixels with and without torchvision; older transformers know one name only.
-CLIP_IMAGE_PROCESSOR: Any = (
-    getattr(transformers, "CLIPImageProcessorPil", None)
-    or transformers.CLIPImageProcessor
-)
+CLIP_IMAGE_PROCESSOR: Any = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 MODULES: Mapping[str, Any] = {
     "text_encoder": UMT5EncoderModel,
@@ -70,15 +69,9 @@ class Architecture:
 
     parts: tuple[str, ...]  #: folder names that hold weights
     extras: tuple[str, ...]  #: folder names that hold none
-    fixed: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=dict[str, Mapping[str, Any]]
-    )
-    present: Mapping[str, Mapping[str, bool]] = field(
-        default_factory=dict[str, Mapping[str, bool]]
-    )  #: set or not
-    index: Mapping[str, Any] = field(
-        default_factory=dict[str, Any]
-    )  #: of model_index.json
+    fixed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    present: Mapping[str, Mapping[str, bool]] = field(default_factory=dict[str, Mapping[str, bool]])  #: set or not
+    index: Mapping[str, Any] = field(default_factory=dict[str, Any])  #: of model_index.json
 
 
 def architecture(spec: ModelSpec) -> Architecture:
@@ -126,7 +119,7 @@ def two_pictures(spec: ModelSpec) -> bool:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """No progress bars from transformers: progress is reported by events."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import WanImageToVideoPipeline, WanPipeline
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from diffusers.pipelines.wan.pipeline_wan_i2v import WanImageToVideoPipeline
 
 from wanreel.models.components import SCHEDULER
 from wanreel.models.wan_model import WanModel
 
 
-def diffusers_pipeline(
-    model: WanModel, *, picture: bool | None = None, **scheduler_options: Any
-) -> Any:
+def diffusers_pipeline(model: WanModel, *, picture: bool | None = None, **scheduler_options: Any) -> Any:
     """WanPipeline, or WanImageToVideoPipeline for models that need a picture; `picture` overrules.
 
     `scheduler_options` overrule the folder's scheduler config (flow_shift above all). The modules must be on the
@@ -29,9 +28,7 @@ def diffusers_pipeline(
         "tokenizer": model.tokenizer,
         "text_encoder": model.text_encoder,
         "vae": model.vae,
-        "scheduler": SCHEDULER.from_config(
-            {**model.scheduler_config, **scheduler_options}
-        ),
+        "scheduler": SCHEDULER.from_config({**model.scheduler_config, **scheduler_options}),
         "transformer": transformers[0],
         "transformer_2": transformers[1],
         "boundary_ratio": spec.boundary_ratio,
@@ -39,8 +36,5 @@ def diffusers_pipeline(
     }
     if not picture:
         return WanPipeline(**parts)
-    return WanImageToVideoPipeline(
-        **parts,
-        image_encoder=model.image_encoder,
-        image_processor=model.image_processor,
-    )
+    parts |= {"image_encoder": model.image_encoder, "image_processor": model.image_processor}
+    return WanImageToVideoPipeline(**parts)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
@@ -37,9 +37,7 @@ class Expert:
     ) -> None:
         self.transformer: Any = transformer
         self.stream = stream
-        self.device = device or torch.device(
-            self.transformer.patch_embedding.weight.device
-        )
+        self.device = device or torch.device(self.transformer.patch_embedding.weight.device)
         self._room: GuestRoom | None = None
         self._guest: Guest | None = None
         self._compiled: dict[int, Block] = {}
@@ -56,9 +54,7 @@ class Expert:
             if self.stream is None:
                 self._guest = ModuleGuest(self.transformer, self.device)
             else:
-                rest = ModuleGuest(
-                    self.transformer, self.device, skip=self.stream.blocks
-                )
+                rest = ModuleGuest(self.transformer, self.device, skip=self.stream.blocks)
                 self._guest = Together(rest, self.stream)
         return self._guest
 
@@ -68,10 +64,15 @@ class Expert:
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile each block on its first use with torch.compile(**options). Sizes may change from call to call."""
-        self._compiled = {
-            id(block): torch.compile(block, **options)
-            for block in self.transformer.blocks
-        }
+        self._compiled = {id(block): torch.compile(block, **options) for block in self.transformer.blocks}
+
+    def unload(self) -> None:
+        """Free the weights' memory, host memory included. The expert can't be used afterwards."""
+        if self.stream is not None:
+            self.stream.close()
+        self.stream, self._guest = None, None
+        self._compiled.clear()
+        self.transformer.to("meta")
 
     @torch.no_grad()
     def predict(
@@ -84,9 +85,9 @@ class Expert:
     ) -> Tensor:
         """The velocity that the transformer predicts.
 
-        latents: [b, in_channels, f, h, w]; timestep: [b], or [b, tokens] where each token has its own (TI2V); text_embeds:
-        [b, 512, text_dim]; image_embeds: CLIP's [pictures, tokens, image_dim] for Wan 2.1 picture models. Returns
-        [b, out_channels, f, h, w] in the transformer's dtype. Raises Cancelled between two blocks.
+        latents: [b, in_channels, f, h, w]; timestep: [b], or [b, tokens] where each token has its own (TI2V);
+        text_embeds: [b, 512, text_dim]; image_embeds: CLIP's [pictures, tokens, image_dim] for Wan 2.1 picture models.
+        Returns [b, out_channels, f, h, w] in the transformer's dtype. Raises Cancelled between two blocks.
         """
         cancel.check()
         if self._room is not None:
@@ -132,23 +133,14 @@ class Expert:
         batch, _, frames, height, width = shape
         p_t, p_h, p_w = model.config.patch_size
         if temb.ndim == 3:
-            shift, scale = (
-                model.scale_shift_table.unsqueeze(0) + temb.unsqueeze(2)
-            ).chunk(2, dim=2)
+            shift, scale = (model.scale_shift_table.unsqueeze(0) + temb.unsqueeze(2)).chunk(2, dim=2)
             shift, scale = shift.squeeze(2), scale.squeeze(2)
         else:
             shift, scale = (model.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
         hidden = (model.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
         hidden = model.proj_out(hidden)
-        hidden = hidden.reshape(
-            batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1
-        )
-        return (
-            hidden.permute(0, 7, 1, 4, 2, 5, 3, 6)
-            .flatten(6, 7)
-            .flatten(4, 5)
-            .flatten(2, 3)
-        )
+        hidden = hidden.reshape(batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1)
+        return hidden.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
 def _collapsed(rows: Tensor) -> Tensor:

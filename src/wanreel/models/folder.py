@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 
 from wanreel.core.catalog import ModelSpec
@@ -56,9 +56,7 @@ class Part:
     @property
     def elements(self) -> int:
         """Number of weights that are used."""
-        return sum(
-            info.elements for key, info in self.tensors.items() if VSA_GATE not in key
-        )
+        return sum(info.elements for key, info in self.tensors.items() if VSA_GATE not in key)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -86,9 +84,7 @@ def open_folder(spec: ModelSpec, path: Path) -> WeightFolder:
     if not path.is_dir():
         raise BrokenWeights(f"{path} is not a folder.", hint=_hint(spec))
     faults += _index_faults(path, wanted)
-    faults += [
-        f"{name}/ is missing" for name in wanted.extras if not (path / name).is_dir()
-    ]
+    faults += [f"{name}/ is missing" for name in wanted.extras if not (path / name).is_dir()]
     parts: dict[str, Part] = {}
     for name in wanted.parts:
         try:
@@ -100,13 +96,9 @@ def open_folder(spec: ModelSpec, path: Path) -> WeightFolder:
     for part in parts.values():
         faults += _architecture_faults(part, wanted)
     if faults:
-        raise BrokenWeights(
-            f"{path} does not hold {spec.name}: {'; '.join(faults)}.", hint=_hint(spec)
-        )
+        raise BrokenWeights(f"{path} does not hold {spec.name}: {'; '.join(faults)}.", hint=_hint(spec))
     notes = (VSA_NOTE,) if any(part.has_vsa_gates for part in parts.values()) else ()
-    return WeightFolder(
-        path, parts, read_json(path / "scheduler" / "scheduler_config.json"), notes
-    )
+    return WeightFolder(path, parts, read_json(path / "scheduler" / "scheduler_config.json"), notes)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -116,9 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise BrokenWeights(f"{path.parent.name}/{path.name} is missing") from error
     except (OSError, ValueError) as error:
-        raise BrokenWeights(
-            f"{path.parent.name}/{path.name} can't be read ({error})"
-        ) from error
+        raise BrokenWeights(f"{path.parent.name}/{path.name} can't be read ({error})") from error
     if not isinstance(data, dict):
         raise BrokenWeights(f"{path.parent.name}/{path.name} is not a JSON object")
     return {str(key): value for key, value in data.items()}  # pyright: ignore[reportUnknownVariableType]
@@ -131,11 +121,7 @@ def meta_module(part: Part) -> Any:
 
 
 def _hint(spec: ModelSpec) -> str:
-    return (
-        f"Download {spec.hub_id} again, or name the model that this folder holds."
-        if spec.hub_id
-        else ""
-    )
+    return f"Download {spec.hub_id} again, or name the model that this folder holds." if spec.hub_id else ""
 
 
 def _index_faults(path: Path, wanted: Architecture) -> Iterator[str]:
@@ -155,9 +141,7 @@ def _read_part(folder: Path, name: str) -> Part:
         raise BrokenWeights(f"{name}/ is missing")
     config = read_json(folder / "config.json")
     if "quantization_config" in config or "auto_map" in config:
-        raise BrokenWeights(
-            f"{name}/config.json asks for quantised weights or its own code, which is not supported"
-        )
+        raise BrokenWeights(f"{name}/config.json asks for quantised weights or its own code, which is not supported")
     tensors: dict[str, TensorInfo] = {}
     for file in _files(folder, name):
         tensors.update(_header(file, name))
@@ -168,29 +152,20 @@ def _files(folder: Path, name: str) -> list[Path]:
     """The weight files: the shards named by an index, or the one file there is."""
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if indices:
-        shards = {
-            str(shard)
-            for shard in dict(read_json(indices[0]).get("weight_map", {})).values()
-        }
+        shards = {str(shard) for shard in dict(read_json(indices[0]).get("weight_map", {})).values()}
         foreign = sorted(shard for shard in shards if Path(shard).name != shard)
         if foreign:
-            raise BrokenWeights(
-                f"{name}/{indices[0].name} names files outside its folder ({foreign[0]})"
-            )
+            raise BrokenWeights(f"{name}/{indices[0].name} names files outside its folder ({foreign[0]})")
         missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing or not shards:
-            raise BrokenWeights(
-                f"{name}/ lacks {len(missing)} of {len(shards)} files ({_some(missing)})"
-            )
+            raise BrokenWeights(f"{name}/ lacks {len(missing)} of {len(shards)} files ({_some(missing)})")
         return [folder / shard for shard in sorted(shards)]
     for stem in ("diffusion_pytorch_model", "model"):
         if (folder / f"{stem}.safetensors").is_file():
             return [folder / f"{stem}.safetensors"]
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     if pickles:
-        raise BrokenWeights(
-            f"{name}/ holds only {_some(pickles)}; pickles can run code, safetensors are needed"
-        )
+        raise BrokenWeights(f"{name}/ holds only {_some(pickles)}; pickles can run code, safetensors are needed")
     raise BrokenWeights(f"{name}/ holds no safetensors file")
 
 
@@ -201,9 +176,7 @@ def _header(file: Path, name: str) -> Iterator[tuple[str, TensorInfo]]:
                 piece = opened.get_slice(key)
                 yield key, TensorInfo(file, tuple(piece.get_shape()), piece.get_dtype())
     except (SafetensorError, OSError) as error:
-        raise BrokenWeights(
-            f"{name}/{file.name} is damaged or cut short ({error})"
-        ) from error
+        raise BrokenWeights(f"{name}/{file.name} is damaged or cut short ({error})") from error
 
 
 def _architecture_faults(part: Part, wanted: Architecture) -> Iterator[str]:
@@ -223,9 +196,7 @@ def _architecture_faults(part: Part, wanted: Architecture) -> Iterator[str]:
     yield from faults or _key_faults(part, module.state_dict())
 
 
-def _config_faults(
-    name: str, config: Mapping[str, Any], wanted: Architecture
-) -> Iterator[str]:
+def _config_faults(name: str, config: Mapping[str, Any], wanted: Architecture) -> Iterator[str]:
     for key, value in wanted.fixed.get(name, {}).items():
         found = list(config[key]) if isinstance(config[key], tuple) else config[key]
         if found != value:
@@ -239,9 +210,7 @@ def _key_faults(part: Part, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
     missing = sorted(state.keys() - part.tensors.keys())
     if missing:
         yield f"{part.name} lacks {len(missing)} of {len(state)} tensors ({_some(missing)})"
-    unknown = sorted(
-        key for key in part.tensors.keys() - state.keys() if not _ignored(key)
-    )
+    unknown = sorted(key for key in part.tensors.keys() - state.keys() if not _ignored(key))
     if unknown:
         yield f"{part.name} has {len(unknown)} tensors of another architecture ({_some(unknown)})"
     for key in sorted(state.keys() & part.tensors.keys()):

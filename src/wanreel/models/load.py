@@ -5,7 +5,7 @@ Knows nothing of downloads or of which models are installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from wanreel.core.catalog import ModelSpec
@@ -32,14 +32,12 @@ class Dtypes:
 
     transformer: torch.dtype
     text_encoder: torch.dtype
-    vae: torch.dtype = (
-        torch.float32
-    )  #: diffusers docs, api/pipelines/wan.md: better quality; so is the next
+    vae: torch.dtype = torch.float32  #: diffusers docs, api/pipelines/wan.md: better quality; so is the next
     image_encoder: torch.dtype = torch.float32
 
     @classmethod
     def of(cls, device: torch.device) -> Dtypes:
-        """bf16 on CUDA for transformer and text encoder, as the authors run them; fp32 elsewhere, where bf16 is slow."""
+        """bf16 on CUDA for transformer and text encoder, as the authors run them; fp32 where bf16 is slow."""
         fast = torch.bfloat16 if device.type == "cuda" else torch.float32
         return cls(transformer=fast, text_encoder=fast)
 
@@ -65,28 +63,17 @@ def load_model(
     placement = placement or fitting_placement(part_bytes(opened, dtypes), device)
     home = device if placement.keeps_everything else torch.device("cpu")
     private = device.type == "cpu"
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # modules draw their first weights even when those are thrown away
-        modules = {
-            name: _load_part(part, home, dtypes.for_part(name), private)
-            for name, part in opened.parts.items()
-        }
-    transformers = [
-        modules[name] for name in ("transformer", "transformer_2") if name in modules
-    ]
+    with torch.random.fork_rng(devices=[]):  # modules draw their first weights even when those are thrown away
+        modules = {name: _load_part(part, home, dtypes.for_part(name), private) for name, part in opened.parts.items()}
+    transformers = [modules[name] for name in ("transformer", "transformer_2") if name in modules]
     return WanModel(
         spec=spec,
         tokenizer=_load_tokenizer(folder),
         text_encoder=modules["text_encoder"],
         image_encoder=modules.get("image_encoder"),
-        image_processor=_load_image_processor(folder)
-        if "image_encoder" in modules
-        else None,
+        image_processor=_load_image_processor(folder) if "image_encoder" in modules else None,
         vae=modules["vae"],
-        experts=tuple(
-            make_expert(transformer, device, placement) for transformer in transformers
-        ),
+        experts=tuple(make_expert(transformer, device, placement) for transformer in transformers),
         device=device,
         dtype=dtypes.transformer,
         scheduler_config=opened.scheduler_config,
@@ -97,20 +84,13 @@ def load_model(
 
 def make_expert(transformer: Any, device: torch.device, placement: Placement) -> Expert:
     """An Expert over `transformer`, its blocks streamed when the placement says so."""
-    stream = (
-        BlockStream(transformer.blocks, device, pinned=placement.pinned)
-        if placement.streamed
-        else None
-    )
+    stream = BlockStream(transformer.blocks, device, pinned=placement.pinned) if placement.streamed else None
     return Expert(transformer, stream, device)
 
 
 def part_bytes(folder: WeightFolder, dtypes: Dtypes) -> dict[str, int]:
     """Bytes of weights by part, in the dtype it will run in."""
-    return {
-        name: part.elements * dtypes.for_part(name).itemsize
-        for name, part in folder.parts.items()
-    }
+    return {name: part.elements * dtypes.for_part(name).itemsize for name, part in folder.parts.items()}
 
 
 def fitting_placement(sizes: Mapping[str, int], device: torch.device) -> Placement:
@@ -121,9 +101,7 @@ def fitting_placement(sizes: Mapping[str, int], device: torch.device) -> Placeme
     return choose_placement(sizes, free, psutil.virtual_memory().available)
 
 
-def _load_part(
-    part: Part, device: torch.device, dtype: torch.dtype, private: bool
-) -> Any:
+def _load_part(part: Part, device: torch.device, dtype: torch.dtype, private: bool) -> Any:
     if part.name in ("text_encoder", "image_encoder"):
         return _load_transformers_module(part, dtype).to(device)
     module = meta_module(part)
@@ -131,9 +109,7 @@ def _load_part(
     return module.requires_grad_(False)
 
 
-def _assign(
-    module: Any, part: Part, device: torch.device, dtype: torch.dtype, private: bool
-) -> None:
+def _assign(module: Any, part: Part, device: torch.device, dtype: torch.dtype, private: bool) -> None:
     """Fill a meta module file by file: one tensor at a time is in memory twice.
 
     Casts as Diffusers' `from_pretrained` does, with its list of modules that stay in fp32. Without `private`, tensors
@@ -142,22 +118,22 @@ def _assign(
     """
     kept: list[str] = module._keep_in_fp32_modules or []
     expected = module.state_dict().keys()
-    for file in part.files:
+    for key, stored in _stored(part.files):
+        if key not in expected:
+            continue
+        target = torch.float32 if any(name in key.split(".") for name in kept) else dtype
+        owner, _, leaf = key.rpartition(".")
+        parameter = nn.Parameter(stored.to(device, target, copy=private), requires_grad=False)
+        module.get_submodule(owner).register_parameter(leaf, parameter)
+    module.to(device)  # the buffers
+
+
+def _stored(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Each tensor of the files, still mapped."""
+    for file in files:
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 - not a dict
-                if key not in expected:
-                    continue
-                target = (
-                    torch.float32
-                    if any(name in key.split(".") for name in kept)
-                    else dtype
-                )
-                tensor = opened.get_tensor(key).to(device, target, copy=private)
-                owner, _, leaf = key.rpartition(".")
-                module.get_submodule(owner).register_parameter(
-                    leaf, nn.Parameter(tensor, requires_grad=False)
-                )
-    module.to(device)  # the buffers
+                yield key, opened.get_tensor(key)
 
 
 def _load_transformers_module(part: Part, dtype: torch.dtype) -> Any:
@@ -174,30 +150,22 @@ def _load_transformers_module(part: Part, dtype: torch.dtype) -> Any:
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise BrokenWeights(f"{part.name}/ can't be loaded ({error}).") from error
-    wrong = sorted(
-        str(key) for name in ("missing_keys", "mismatched_keys") for key in info[name]
-    )
+    wrong = sorted(str(key) for name in ("missing_keys", "mismatched_keys") for key in info[name])
     if wrong:
-        raise BrokenWeights(
-            f"{part.name}/ lacks {len(wrong)} tensors, or they have another shape ({wrong[0]}, …)."
-        )
+        raise BrokenWeights(f"{part.name}/ lacks {len(wrong)} tensors, or they have another shape ({wrong[0]}, …).")
     return module.eval().requires_grad_(False)
 
 
 def _load_tokenizer(folder: Path) -> Any:
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(
-                folder / "tokenizer", local_files_only=True, trust_remote_code=False
-            )
+            return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenWeights(f"tokenizer/ can't be loaded ({error}).") from error
 
 
 def _load_image_processor(folder: Path) -> Any:
     try:
-        return CLIP_IMAGE_PROCESSOR.from_pretrained(
-            folder / "image_processor", local_files_only=True
-        )
+        return CLIP_IMAGE_PROCESSOR.from_pretrained(folder / "image_processor", local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenWeights(f"image_processor/ can't be loaded ({error}).") from error

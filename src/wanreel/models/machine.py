@@ -37,11 +37,7 @@ class MachineFacts:
 
 def machine_facts() -> MachineFacts:
     """Asks torch and the driver; starts no CUDA context where there is no GPU."""
-    gpus = (
-        tuple(_gpu(index) for index in range(torch.cuda.device_count()))
-        if torch.cuda.is_available()
-        else ()
-    )
+    gpus = tuple(_gpu(index) for index in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
     return MachineFacts(
         python=platform.python_version(),
         torch=torch.__version__,
@@ -51,18 +47,14 @@ def machine_facts() -> MachineFacts:
     )
 
 
-def choose_device(
-    wanted: str, memory_gb: float | None, threads: int | None
-) -> torch.device:
+def choose_device(wanted: str, memory_gb: float | None, threads: int | None) -> torch.device:
     """The device that `wanted` names; "auto" is the first GPU, else the CPU. Raises SettingsError for one that is absent.
 
     `memory_gb` caps what this process may take of the GPU; `threads` is the number of CPU threads.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    name = (
-        ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
-    )
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
     try:
         device = torch.device(name)
     except RuntimeError as exc:
@@ -96,9 +88,7 @@ def _cap_gpu(device: torch.device, memory_gb: float | None) -> None:
         )
     if memory_gb is not None:
         total = torch.cuda.get_device_properties(index).total_memory
-        torch.cuda.set_per_process_memory_fraction(
-            min(1.0, memory_gb * GIB / total), index
-        )
+        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_gb * GIB / total), index)
 
 
 def _gpu(index: int) -> Gpu:

@@ -1,7 +1,7 @@
 """Modules whose weights live in host memory and visit the device. Knows nothing of what the modules compute.
 
-Nothing is ever copied back: weights are constant, so leaving means pointing at the host tensors again. Results are equal
-to the bit, because only addresses change.
+Nothing is ever copied back: weights are constant, so leaving means pointing at the host tensors again. Results are
+equal to the bit, because only addresses change.
 """
 
 from __future__ import annotations
@@ -28,21 +28,15 @@ class Guest(Protocol):
 class ModuleGuest:
     """A whole module, except the tensors of the submodules in `skip`."""
 
-    def __init__(
-        self, module: nn.Module, device: torch.device, skip: Sequence[nn.Module] = ()
-    ) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, skip: Sequence[nn.Module] = ()) -> None:
         skipped = {id(tensor) for part in skip for tensor in tensors_of(part)}
         self._device = device
-        self._home = [
-            (tensor, tensor.data)
-            for tensor in tensors_of(module)
-            if id(tensor) not in skipped
-        ]
+        self._home = [(tensor, tensor.data) for tensor in tensors_of(module) if id(tensor) not in skipped]
 
     def enter(self) -> None:
         with torch.inference_mode(False):
             for tensor, home in self._home:
-                tensor.data = home.to(self._device)
+                tensor.data = home.to(self._device, copy=True)
 
     def leave(self) -> None:
         for tensor, home in self._home:
@@ -103,11 +97,7 @@ class _Piece:
     offset: int  #: bytes into the slot
 
     def view(self, slot: Tensor) -> Tensor:
-        return (
-            slot[self.offset : self.offset + self.home.nbytes]
-            .view(self.home.dtype)
-            .view(self.home.shape)
-        )
+        return slot[self.offset : self.offset + self.home.nbytes].view(self.home.dtype).view(self.home.shape)
 
 
 class _Slot:
@@ -128,9 +118,7 @@ class BlockStream:
     memory. On a CPU "device" the same code copies synchronously.
     """
 
-    def __init__(
-        self, blocks: Sequence[nn.Module], device: torch.device, *, pinned: bool = False
-    ) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, *, pinned: bool = False) -> None:
         self.blocks = tuple(blocks)
         self._device = device
         self._registered: list[Tensor] = []
@@ -189,7 +177,7 @@ class BlockStream:
         """Unlock pinned memory. The blocks keep their weights."""
         self.leave()
         for memory in self._registered:
-            torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
+            _cudart().cudaHostUnregister(memory.data_ptr())
         self._registered.clear()
 
     def _fill(self, slot: _Slot, index: int) -> None:
@@ -218,10 +206,7 @@ class BlockStream:
 
         Memory that can't be locked stays pageable: slower, never wrong.
         """
-        if (
-            torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
-            == 0
-        ):
+        if _cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0) == 0:
             self._registered.append(memory)
 
 
@@ -234,14 +219,15 @@ def _pieces_of(block: nn.Module, pin: Callable[[Tensor], None] | None) -> list[_
     if pin is None:
         return pieces
     memory = torch.empty(_end(pieces), dtype=torch.uint8)
-    moved = [
-        _Piece(piece.tensor, piece.view(memory).copy_(piece.home), piece.offset)
-        for piece in pieces
-    ]
+    moved = [_Piece(piece.tensor, piece.view(memory).copy_(piece.home), piece.offset) for piece in pieces]
     for piece in moved:
         piece.tensor.data = piece.home
     pin(memory)
     return moved
+
+
+def _cudart() -> Any:
+    return torch.cuda.cudart()
 
 
 def _end(pieces: Sequence[_Piece]) -> int:

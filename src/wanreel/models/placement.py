@@ -58,9 +58,5 @@ def choose_placement(
     vae_tiling = part_bytes.get("vae", 0) + UNTILED_DECODE > usable
     if max(part_bytes.values(), default=0) + activations <= usable:
         return Placement("exclusive", vae_tiling=vae_tiling)
-    experts = sum(
-        size for name, size in part_bytes.items() if name.startswith("transformer")
-    )
-    return Placement(
-        "streamed", pinned=experts * 1.2 <= host_free, vae_tiling=vae_tiling
-    )
+    experts = sum(size for name, size in part_bytes.items() if name.startswith("transformer"))
+    return Placement("streamed", pinned=experts * 1.2 <= host_free, vae_tiling=vae_tiling)

@@ -26,11 +26,7 @@ class Shelf:
             if (folder / INDEX).is_file():
                 return folder
         looked = ", ".join(str(folder) for folder in self._candidates(spec))
-        source = (
-            f"the files of {spec.hub_id} on the model hub"
-            if spec.hub_id
-            else "its weights"
-        )
+        source = f"the files of {spec.hub_id} on the model hub" if spec.hub_id else "its weights"
         raise ModelNotInstalled(
             f"{spec.name} is not installed: no {INDEX} in {looked}.",
             hint=f"Put {source} there (Diffusers layout, safetensors), or use `--model demo`.",
@@ -38,9 +34,7 @@ class Shelf:
 
     def has(self, spec: ModelSpec) -> bool:
         """Whether `spec` can be loaded. Tiny models are made on the spot."""
-        return is_tiny(spec) or any(
-            (folder / INDEX).is_file() for folder in self._candidates(spec)
-        )
+        return is_tiny(spec) or any((folder / INDEX).is_file() for folder in self._candidates(spec))
 
     def installed(self, specs: Iterable[ModelSpec]) -> frozenset[str]:
         return frozenset(spec.name for spec in specs if self.has(spec))

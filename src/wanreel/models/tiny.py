@@ -7,13 +7,15 @@ the same seed. The global random state is left as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPVisionConfig,
@@ -58,8 +60,7 @@ def build_tiny(
             if module is not None:
                 module.to(device)
     experts = tuple(
-        Expert(transformer, _stream(transformer, device, placement), device)
-        for transformer in transformers
+        Expert(transformer, _stream(transformer, device, placement), device) for transformer in transformers
     )
     return WanModel(
         spec=spec,
@@ -79,7 +80,8 @@ def build_tiny(
 
 def save_tiny(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
     """The same model as a folder that Diffusers' `DiffusionPipeline.from_pretrained` loads. Returns `folder`."""
-    from wanreel.models.diffusers_pipeline import diffusers_pipeline  # noqa: PLC0415 - warns about torchvision when imported
+    # Here, because its import logs a warning where torchvision is absent.
+    from wanreel.models.diffusers_pipeline import diffusers_pipeline
 
     with quiet():
         diffusers_pipeline(build_tiny(spec, seed)).save_pretrained(folder)
@@ -87,22 +89,14 @@ def save_tiny(spec: ModelSpec, folder: Path, seed: int = 0) -> Path:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(
-            seed
-        )  # the CPU's alone; torch.manual_seed seeds every GPU too
+        torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed seeds every GPU too
         yield
 
 
-def _stream(
-    transformer: Any, device: torch.device, placement: Placement
-) -> BlockStream | None:
-    return (
-        BlockStream(transformer.blocks, device, pinned=placement.pinned)
-        if placement.streamed
-        else None
-    )
+def _stream(transformer: Any, device: torch.device, placement: Placement) -> BlockStream | None:
+    return BlockStream(transformer.blocks, device, pinned=placement.pinned) if placement.streamed else None
 
 
 def _transformer(spec: ModelSpec) -> Any:
@@ -112,7 +106,7 @@ def _transformer(spec: ModelSpec) -> Any:
         clip = {"image_dim": _DIM, "added_kv_proj_dim": heads * head_dim}
     if two_pictures(spec):
         clip["pos_embed_seq_len"] = 2 * _CLIP_TOKENS
-    model = WanTransformer3DModel(
+    model: Any = WanTransformer3DModel(
         num_attention_heads=heads,
         attention_head_dim=head_dim,
         in_channels=in_channels(spec),
@@ -124,12 +118,8 @@ def _transformer(spec: ModelSpec) -> Any:
         rope_max_seq_len=64,
         **clip,
     )
-    if two_pictures(
-        spec
-    ):  # Diffusers starts the learnt positions at zero, which would hide them from every test
-        torch.nn.init.normal_(
-            model.condition_embedder.image_embedder.pos_embed, std=0.1
-        )
+    if two_pictures(spec):  # Diffusers starts the learnt positions at zero, which would hide them from every test
+        torch.nn.init.normal_(model.condition_embedder.image_embedder.pos_embed, std=0.1)
     return model.eval()
 
 
@@ -196,16 +186,9 @@ def _tokenizer(max_tokens: int) -> Any:
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", 1)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=max_tokens,
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens, **special)
 
 
 def _scheduler_config() -> dict[str, Any]:

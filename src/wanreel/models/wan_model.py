@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,11 +55,7 @@ class WanModel:
     @property
     def boundary_timestep(self) -> float | None:
         """Timesteps at or above it are the high-noise expert's; None with one expert."""
-        return (
-            None
-            if self.spec.boundary_ratio is None
-            else self.spec.boundary_ratio * TRAIN_TIMESTEPS
-        )
+        return None if self.spec.boundary_ratio is None else self.spec.boundary_ratio * TRAIN_TIMESTEPS
 
     def expert_index(self, timestep: float) -> int:
         """0 (high noise, or the only one) or 1 (low noise), as `t >= boundary` in Diffusers' pipelines."""
@@ -71,7 +67,7 @@ class WanModel:
         return self.experts[self.expert_index(timestep)]
 
     @contextmanager
-    def resident(self, part: str) -> Iterator[Any]:
+    def resident(self, part: str) -> Generator[Any]:
         """The part ("text_encoder", "image_encoder", "vae") on the device for the length of the block.
 
         Experts need no such block: `Expert.predict` brings its own weights. Depending on the placement the part leaves
@@ -89,6 +85,18 @@ class WanModel:
             yield module
         finally:
             self._room.clear()
+
+    def unload(self) -> None:
+        """Free the memory of every weight. The model can't be used afterwards."""
+        self._room.clear()
+        self._guests.clear()
+        for expert in self.experts:
+            expert.unload()
+        for module in (self.text_encoder, self.image_encoder, self.vae):
+            if module is not None:
+                module.to("meta")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def vacate(self) -> None:
         """Take every weight off the device that the placement does not keep there."""

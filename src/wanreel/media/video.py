@@ -1,0 +1,273 @@
+"""VideoWriter: frames to a file, chunk by chunk. Knows nothing of where frames come from.
+
+The same frames and recipe give the same bytes: one encoder thread, no clocks, no library versions in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+from PIL import Image
+
+from wanreel.core.errors import ExportFailed, InsufficientStorage, InvalidRequest
+from wanreel.core.request import OutputFormat, Quality
+from wanreel.host import replace_durably
+from wanreel.media.animation import AnimationEncoder
+
+Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
+
+#: constant rate factor of each quality: smaller is finer. x264 calls 18 visually lossless (its CRF guide).
+_CRF: Mapping[str, Mapping[Quality, int]] = {
+    "libx264": {"low": 28, "medium": 23, "high": 18, "maximum": 10},
+    "libvpx-vp9": {"low": 40, "medium": 33, "high": 24, "maximum": 12},
+}
+_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "libx264": {"preset": "medium", "threads": "1", "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0"},
+    "libvpx-vp9": {"b": "0", "threads": "1", "row-mt": "0", "cpu-used": "4"},
+}
+_CODECS: Mapping[str, str] = {"mp4": "libx264", "webm": "libvpx-vp9"}
+_CONTAINER_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    # use_metadata_tags: or MP4 drops every key it has no atom for.
+    "mp4": {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"},
+    "webm": {"fflags": "+bitexact"},
+}
+_BT709 = 1  #: primaries, transfer and matrix of HD video (ITU-T H.273)
+_LIMITED = 1  #: luma 16 to 235 (AVCOL_RANGE_MPEG)
+POSTER_SIDE = 512  #: px
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A finished file."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What a video file says of itself, its frames counted by decoding."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: Fraction
+    codec: str
+    pixel_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFormat:
+    """How frames become a file."""
+
+    width: int  #: px in the file; the centre of larger frames
+    height: int
+    fps: float
+    kind: OutputFormat = "mp4"
+    quality: Quality = "high"
+
+
+class _Encoder(Protocol):
+    def write(self, frame: Frames) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class VideoWriter:
+    """Writes one video; the file is there, whole and under its name, when the `with` block ends without an error.
+
+        with VideoWriter(path, VideoFormat(832, 480, 16), metadata={"comment": recipe}) as writer:
+            writer.write(frames)
+        writer.result.sha256
+
+    An error, or leaving early, leaves nothing. Raises ExportFailed, InsufficientStorage, and InvalidRequest for sizes that
+    video can't have.
+    """
+
+    def __init__(self, path: Path, video: VideoFormat, metadata: Mapping[str, str] | None = None) -> None:
+        if video.width % 2 or video.height % 2:
+            raise InvalidRequest.of("width", "out_of_range", f"{video.width}×{video.height}: video sides are even.")
+        self._path = path
+        self._video = video
+        self._metadata = dict(metadata or {})
+        self._temporary = path.with_name(f".{path.name}.part{path.suffix}")
+        self._encoder: _Encoder | None = None
+        self._count = 0
+        self._result: Written | None = None
+
+    @property
+    def result(self) -> Written:
+        """The finished file; only after the block."""
+        if self._result is None:
+            raise ExportFailed(f"{self._path.name} is not finished.")
+        return self._result
+
+    def write(self, frames: Frames) -> None:
+        """Append frames [n, h, w, 3], 8-bit RGB."""
+        with _translated(self._path):
+            if self._encoder is None:
+                self._encoder = self._open()
+            for frame in frames:
+                self._encoder.write(self._centre(frame))
+                self._count += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self._abandon()
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _open(self) -> _Encoder:
+        if self._video.kind in _CODECS:
+            return _StreamEncoder(self._temporary, self._video, self._metadata)
+        return AnimationEncoder(self._temporary, self._video.kind, self._video.fps, self._video.quality, self._metadata)
+
+    def _centre(self, frame: Frames) -> Frames:
+        top = (frame.shape[0] - self._video.height) // 2
+        left = (frame.shape[1] - self._video.width) // 2
+        if top < 0 or left < 0:
+            raise ExportFailed(f"Frames of {frame.shape[1]}×{frame.shape[0]} are smaller than {self._video.width}×{self._video.height}.")
+        return np.ascontiguousarray(frame[top : top + self._video.height, left : left + self._video.width])
+
+    def _finish(self) -> None:
+        if self._encoder is None:
+            raise ExportFailed("A video needs at least one frame.")
+        with _translated(self._path):
+            self._encoder.close()
+            digest, size = _digest(self._temporary)
+            replace_durably(self._temporary, self._path)
+        self._result = Written(self._path, digest, size, self._count)
+
+    def _abandon(self) -> None:
+        if self._encoder is not None:
+            try:
+                self._encoder.close()
+            except (FFmpegError, OSError, ValueError):
+                pass  # what it could not write is about to be deleted
+        self._temporary.unlink(missing_ok=True)
+
+
+class _StreamEncoder:
+    """A codec and a container of PyAV."""
+
+    def __init__(self, path: Path, video: VideoFormat, metadata: Mapping[str, str]) -> None:
+        codec = _CODECS[video.kind]
+        self._container = av.open(str(path), "w", format=video.kind, options=dict(_CONTAINER_OPTIONS[video.kind]))
+        self._container.metadata.update(metadata)
+        self._stream: Any = self._container.add_stream(codec, rate=exact_rate(video.fps))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = video.width, video.height, "yuv420p"
+        context = self._stream.codec_context
+        context.options = {**_OPTIONS[codec], "crf": str(_CRF[codec][video.quality]), "flags": "+bitexact"}
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = _LIMITED
+        self._next = 0
+
+    def write(self, frame: Frames) -> None:
+        picture: Any = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
+        picture.color_range = _LIMITED
+        picture.pts, self._next = self._next, self._next + 1
+        picture.time_base = 1 / self._stream.codec_context.framerate
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        try:
+            self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+
+def exact_rate(fps: float) -> Fraction:
+    """The rate as a fraction: whole numbers stay, 23.976 and its kin become n · 1000 / 1001."""
+    if math.isclose(fps, round(fps), abs_tol=1e-9):
+        return Fraction(round(fps))
+    ntsc = Fraction(round(fps * 1001 / 1000) * 1000, 1001)
+    return ntsc if abs(float(ntsc) - fps) < 5e-4 else Fraction(fps).limit_denominator(1001)
+
+
+def probe(path: Path) -> VideoFacts:
+    """Facts of a video file that Wanreel wrote. Raises InvalidRequest when it is none."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            frames = sum(1 for _ in container.decode(stream))
+            return VideoFacts(stream.width, stream.height, frames, Fraction(stream.average_rate or 0), stream.codec.name, str(stream.pix_fmt))
+    except (FFmpegError, OSError, IndexError) as exc:
+        raise InvalidRequest.of("video", "unreadable", f"{path.name} is no video that can be read.") from exc
+
+
+def read_frames(path: Path) -> Iterator[Frames]:
+    """Frames [h, w, 3] of a video file, one by one. Raises InvalidRequest when it is none."""
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    except (FFmpegError, OSError, IndexError) as exc:
+        raise InvalidRequest.of("video", "unreadable", f"{path.name} is no video that can be read.") from exc
+
+
+def write_png(path: Path, frame: Frames) -> None:
+    """One frame [h, w, 3], without loss."""
+    _write_still(path, Image.fromarray(frame), "PNG")
+
+
+def write_poster(path: Path, frame: Frames) -> None:
+    """One frame as a small JPEG for galleries."""
+    image = Image.fromarray(frame)
+    image.thumbnail((POSTER_SIDE, POSTER_SIDE), Image.Resampling.LANCZOS)
+    _write_still(path, image, "JPEG")
+
+
+def missing_encoders() -> tuple[str, ...]:
+    """Codecs that this build of PyAV lacks."""
+    return tuple(codec for codec in _CODECS.values() if codec not in av.codecs_available)
+
+
+def _write_still(path: Path, image: Image.Image, kind: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with _translated(path):
+            image.save(temporary, kind, quality=88)
+            replace_durably(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Failures of the disk and of FFmpeg in our own words."""
+    try:
+        yield
+    except (FFmpegError, OSError) as exc:
+        if getattr(exc, "errno", None) in (28, 122):  # ENOSPC, EDQUOT
+            raise InsufficientStorage(f"The disk is full: {path.name} could not be written.") from exc
+        raise ExportFailed(f"{path.name} could not be written: {exc.strerror or exc}.") from exc

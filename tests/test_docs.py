@@ -1,0 +1,71 @@
+"""The documentation says what the program does: the reference is current, commands and snippets run, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wanreel.frontends.cli.app import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"])
+
+
+def test_the_reference_is_current() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "make_docs.py", "--check"], check=False)
+    assert done.returncode == 0, "run python scripts/make_docs.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", page.read_text(encoding="utf-8")):
+        link = target[0] or target[1]
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    for line in page.read_text(encoding="utf-8").splitlines():
+        words = re.match(r"(?:\./launch\.sh|wanreel) ([a-z-]+)", line)
+        if words:
+            assert words[1] in COMMANDS, line
+
+
+def test_python_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All snippets of docs/python.md in order, as one program."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(snippets) >= 3
+    monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WANREEL_DEVICE", "cpu")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes((ROOT / "examples" / "cat.jpg").read_bytes())
+    exec("\n".join(snippets), {})
+    assert len(list((tmp_path / "data" / "outputs").glob("*.mp4"))) == 3
+
+
+@pytest.mark.parametrize("command", ["prompt_list.py examples/cat.jpg", "folder_of_pictures.py PICTURES"])
+def test_examples_run(command: str, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "cat.jpg").write_bytes((ROOT / "examples" / "cat.jpg").read_bytes())
+    (pictures / "broken.png").write_bytes(b"broken")
+    script, argument = shlex.split(command.replace("PICTURES", shlex.quote(str(pictures))))
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / script, argument],
+        cwd=ROOT,
+        env={"WANREEL_DATA_DIR": str(tmp_path / "data"), "WANREEL_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = list((tmp_path / "data" / "outputs").glob("*.mp4"))
+    assert len(made) == (3 if "prompt_list" in command else 1)
+    assert ("broken.png" in done.stderr) == ("folder" in command)

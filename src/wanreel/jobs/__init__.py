@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wanreel.jobs.leases import Leases
+from wanreel.jobs.liveness import Liveness
 from wanreel.jobs.store import JobStore
 
-__all__ = ["JobStore", "Leases"]
+__all__ = ["JobStore", "Leases", "Liveness"]

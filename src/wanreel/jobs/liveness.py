@@ -1,0 +1,54 @@
+"""Liveness: whether a worker's process lives, by a lock that the kernel takes back when it dies. Knows no clock.
+
+For workers on one machine. Where several machines share a store, lease times have to take its place.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from pathlib import Path
+
+from wanreel.host import FileLock
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Liveness:
+    """The locks of the workers that share one data directory, a file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def new_worker(self, label: str) -> tuple[str, FileLock]:
+        """A name never used before, and its lock, held: keep it as long as the worker works.
+
+        `label` says which worker it is ("cuda-0"); letters, digits, dots, hyphens.
+        """
+        name = f"{label}-{secrets.token_hex(6)}"
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(self._path(name))
+        if not lock.acquire():
+            raise RuntimeError(f"The worker name {name} is in use.")
+        return name, lock
+
+    def is_alive(self, name: str) -> bool:
+        """Whether the worker of that name holds its lock. For `Leases.recover`.
+
+        A dead worker's file is removed: its name is never used again, so nobody can want the lock.
+        """
+        path = self._path(name)
+        if not path.exists():
+            return False
+        lock = FileLock(path)
+        if not lock.acquire():
+            return True
+        path.unlink(missing_ok=True)
+        lock.release()
+        return False
+
+    def _path(self, name: str) -> Path:
+        # Names come back from the database, so they are not trusted to be file names.
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a worker's name.")
+        return self._folder / f"{name}.lock"

@@ -1,0 +1,66 @@
+"""T11: the SQLite store keeps the contract, with a clock that jumps about (T9)."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jobs.contract import CAPACITY, MAX_ATTEMPTS, StoreContract
+from hypothesis import HealthCheck, settings
+from jobs.places import fast_folder, new_database
+
+from wanreel.jobs import JobStore
+from wanreel.jobs.ballast import Ballast
+from wanreel.jobs.database import Database
+
+
+def jumping_clock() -> Callable[[], float]:
+    """Wall time that stands still, jumps an hour or a year either way, or goes before 1970."""
+    chance = random.Random(5)
+    now = 1.8e9
+
+    def clock() -> float:
+        nonlocal now
+        now += chance.choice([0.0, 0.0, 0.1, 3600.0, -3600.0, 3.2e7, -3.2e7, -1.9e9, 1.9e9])
+        return now
+
+    return clock
+
+
+class SqliteContract(StoreContract):
+    """The contract on a file that outlives restarts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(dir=fast_folder()))
+        self.path = new_database(self.folder)
+
+    def open_store(self) -> JobStore:
+        ballast = Ballast(self.path.with_suffix(".ballast"), size=0)
+        database = Database(self.path, ballast=ballast)
+        return JobStore(database, capacity=CAPACITY, max_attempts=MAX_ATTEMPTS, clock=jumping_clock())
+
+    def teardown(self) -> None:
+        super().teardown()
+        shutil.rmtree(self.folder)
+
+
+def run(examples: int, steps: int) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    chosen = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(SqliteContract, settings=chosen)
+
+
+def test_contract() -> None:
+    run(examples=200, steps=30)
+
+
+@pytest.mark.deep
+def test_contract_at_length() -> None:
+    run(examples=5000, steps=60)

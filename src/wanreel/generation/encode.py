@@ -17,12 +17,13 @@ import ftfy
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning, latent_shape
+from wanreel.media.pictures import cover_and_crop
 from wanreel.models.wan_model import WanModel
 
 
@@ -36,7 +37,7 @@ class Pictures:
     def fitted(self, width: int, height: int) -> tuple[Image.Image, ...]:
         """Those given, covering width x height px; what sticks out is cropped evenly, nothing is stretched."""
         given = [picture for picture in (self.first, self.last) if picture is not None]
-        return tuple(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS) for picture in given)
+        return tuple(cover_and_crop(picture, width, height) for picture in given)
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 Wan's latents are nearly linear in colour, so 3 x c numbers show what a video is becoming for the price of a matrix
 product. The numbers for the two released VAEs are published (Comfy-Org/ComfyUI: comfy/latent_formats.py, Wan21 and
-Wan22, latent_rgb_factors and latent_rgb_factors_bias, for normalised latents). Any other VAE is asked itself: it encodes a
-picture of soft colours, and the map is the least-squares fit from its latents to the colours.
+Wan22, latent_rgb_factors and latent_rgb_factors_bias, for normalised latents). Any other VAE is asked itself: it
+encodes pictures of soft colours, and the map is the least-squares fit from its latents to the colours.
 """
 
 from __future__ import annotations

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from wanreel.core.errors import ExportFailed, InsufficientStorage, InvalidRequest, UnreadableRecipe
+from wanreel.media.animation import durations, encode_animation
+from wanreel.media.recipe import read_recipe, recipe_metadata
+from wanreel.media.video import VideoFormat, VideoWriter, exact_rate, missing_encoders, probe, read_frames, write_png, write_poster
+
+KINDS = ("mp4", "webm", "webp", "gif")
+RECIPE = json.dumps({"wanreel": 1, "prompt": 'a 猫 says "hi" & <b>\u202e\n' + "long " * 40_000}, ensure_ascii=False)
+
+
+def clip(frames: int = 9, width: int = 96, height: int = 64) -> Any:
+    """A blue square over red, moving right by four pixels a frame."""
+    made = np.zeros((frames, height, width, 3), np.uint8)
+    made[..., 0] = 255
+    for index in range(frames):
+        made[index, 20:40, 4 * index : 4 * index + 20] = (0, 0, 255)
+    return made
+
+
+def write(path: Path, frames: Any, metadata: Any = None, **facts: Any) -> Any:
+    facts = {"width": frames.shape[2], "height": frames.shape[1], "fps": 16, "kind": path.suffix[1:]} | facts
+    with VideoWriter(path, VideoFormat(**facts), metadata) as writer:
+        for frame in frames:
+            writer.write(frame[None])
+    return writer.result
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("mp4", "h264"), ("webm", "vp9")])
+@pytest.mark.parametrize("fps", [16, 24, 23.976, 7.5])
+def test_frames_and_rate_are_exact(tmp_path: Path, kind: str, codec: str, fps: float) -> None:
+    written = write(tmp_path / f"a.{kind}", clip(), fps=fps)
+    facts = probe(written.path)
+    assert (facts.width, facts.height, facts.num_frames, facts.codec, facts.pixel_format) == (96, 64, 9, codec, "yuv420p")
+    if kind == "mp4":
+        assert facts.fps == exact_rate(fps)
+        with av.open(str(written.path)) as container:
+            assert container.streams.video[0].frames == 9
+            assert abs(container.duration / 1e6 - 9 / fps) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm"])
+def test_colours_survive(tmp_path: Path, kind: str) -> None:
+    palette = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128)]
+    frames = np.concatenate([np.full((1, 64, 64, 3), colour, np.uint8) for colour in palette])
+    written = write(tmp_path / f"a.{kind}", frames)
+    for frame, colour in zip(read_frames(written.path), palette, strict=True):
+        assert np.abs(frame.mean(axis=(0, 1)) - colour).max() <= 3
+
+
+def test_colour_tags_are_those_of_hd_video(tmp_path: Path) -> None:
+    with av.open(str(write(tmp_path / "a.mp4", clip()).path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.color_primaries, context.color_trc, context.colorspace, context.color_range) == (1, 1, 1, 1)
+
+
+def test_an_mp4_starts_playing_before_it_is_whole(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.mp4", clip()).path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_the_centre_is_exported(tmp_path: Path) -> None:
+    frames = np.zeros((2, 72, 104, 3), np.uint8)
+    frames[:, 4:68, 4:100] = 200
+    written = write(tmp_path / "a.mp4", frames, width=96, height=64, quality="maximum")
+    assert (probe(written.path).width, probe(written.path).height) == (96, 64)
+    assert next(read_frames(written.path)).min() > 190
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_recipe_survives(tmp_path: Path, kind: str) -> None:
+    written = write(tmp_path / f"a.{kind}", clip(), recipe_metadata(RECIPE, "a 猫"))
+    assert read_recipe(written.path) == RECIPE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_metadata_nothing_is_told(tmp_path: Path, kind: str) -> None:
+    written = write(tmp_path / f"a.{kind}", clip())
+    with pytest.raises(UnreadableRecipe, match="no recipe"):
+        read_recipe(written.path)
+
+
+def test_finer_quality_is_larger_and_nearer(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 64, 96, 3), np.uint8)
+    sizes, errors = [], []
+    for quality in ("low", "medium", "high", "maximum"):
+        written = write(tmp_path / f"{quality}.mp4", noise, quality=quality)
+        sizes.append(written.size_bytes)
+        read = np.stack(list(read_frames(written.path))).astype(float)
+        errors.append(np.abs(read.mean(axis=-1) - noise.mean(axis=-1)).mean())
+    assert sizes == sorted(sizes)
+    assert errors == sorted(errors, reverse=True)
+
+
+_ELSEWHERE = """
+import sys, numpy as np
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_video import clip, write, RECIPE, recipe_metadata
+print(write(Path(sys.argv[1]), clip(), recipe_metadata(RECIPE, "t")).sha256)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_frames_give_the_same_file_in_another_process(tmp_path: Path, kind: str) -> None:
+    here = write(tmp_path / f"a.{kind}", clip(), recipe_metadata(RECIPE, "t")).sha256
+    root = str(Path(__file__).parent)
+    command = [sys.executable, "-c", _ELSEWHERE, str(tmp_path / f"b.{kind}"), root]
+    there = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert there == here
+
+
+def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", VideoFormat(96, 64, 16)) as writer:
+        writer.write(clip())
+        raise RuntimeError("stop")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_frames_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed), VideoWriter(tmp_path / "a.mp4", VideoFormat(96, 64, 16)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_odd_sides_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="95×64"):
+        VideoWriter(tmp_path / "a.mp4", VideoFormat(95, 64, 16))
+
+
+def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path: Path) -> None:
+    script = _ELSEWHERE.split("print")[0] + (
+        "import os, signal\nfrom wanreel.media.video import *\n"
+        "with VideoWriter(Path(sys.argv[1]), VideoFormat(96, 64, 16)) as writer:\n"
+        "    writer.write(clip())\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.mp4"), root], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.with_name(".a.mp4.part.mp4").symlink_to("/dev/full")
+    with pytest.raises((InsufficientStorage, ExportFailed)):
+        write(path, clip())
+    assert not path.exists()
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed, match=r"a\.mp4"):
+        write(tmp_path / "nowhere" / "a.mp4", clip())
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x00\x00\x00\x20ftypisom" + bytes(100), b"GIF89a", b"RIFF\x00\x00\x00\x00WEBPVP8 "])
+def test_foreign_files_have_no_recipe(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.mp4"
+    path.write_bytes(data)
+    with pytest.raises(UnreadableRecipe):
+        read_recipe(path)
+
+
+def test_a_missing_file_has_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableRecipe, match=r"gone\.mp4"):
+        read_recipe(tmp_path / "gone.mp4")
+
+
+def test_stills(tmp_path: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (64, 1024, 3), np.uint8)
+    write_png(tmp_path / "a.png", frame)
+    write_poster(tmp_path / "a.jpg", frame)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.asarray(image), frame)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.size == (512, 32)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.png"]
+
+
+def test_animations_last_as_long_as_they_should() -> None:
+    assert sum(durations(81, 16, 1)) == round(1000 * 81 / 16)
+    assert sum(durations(16, 24, 10)) in (660, 670)
+    data = encode_animation(list(clip()), fps=8)
+    import io
+
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.n_frames, image.size) == ("WEBP", 9, (96, 64))
+
+
+def test_rates() -> None:
+    assert exact_rate(16) == 16
+    assert exact_rate(23.976) == Fraction(24000, 1001)
+    assert exact_rate(29.97) == Fraction(30000, 1001)
+    assert exact_rate(7.5) == Fraction(15, 2)
+
+
+def test_the_wheel_has_every_encoder() -> None:
+    assert missing_encoders() == ()

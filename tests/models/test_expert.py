@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from architectures import TINY, Inputs, by_name, inputs_for
 from torch import Tensor
 
+from models.architectures import TINY, Inputs, by_name, inputs_for
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import Cancelled

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import TINY, by_name, inputs_for
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+from models.architectures import TINY, by_name, inputs_for
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import MODELS, ModelSpec
 from wanreel.core.errors import BrokenWeights

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from architectures import by_name, inputs_for
 from torch import nn
 
+from models.architectures import by_name, inputs_for
 from wanreel.core.cancel import CancelToken
 from wanreel.models.offload import BlockStream, GuestRoom, ModuleGuest
 from wanreel.models.placement import Placement

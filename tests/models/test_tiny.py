@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import ROWS, TINY, by_name
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 
+from models.architectures import ROWS, TINY, by_name
 from wanreel.core.catalog import ModelSpec
 from wanreel.models.diffusers_pipeline import diffusers_pipeline
 from wanreel.models.tiny import build_tiny, save_tiny

@@ -120,7 +120,7 @@ class Expert:
             None if image_embeds is None else image_embeds.to(self.device, self.dtype),
             timestep_seq_len=timestep.shape[1] if per_token else None,
         )
-        if per_token:
+        if per_token and torch.equal(timestep, timestep[:, :1].expand_as(timestep)):
             temb, modulation = _collapsed(temb), _collapsed(modulation)
         modulation = modulation.unflatten(2 if per_token else 1, (6, -1))
         if image is not None:

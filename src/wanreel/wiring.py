@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,11 +19,15 @@ from wanreel.core.resolve import Defaults, ResolvedRequest, Resolution, resolve
 from wanreel.core.settings import Settings
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe
-from wanreel.models.shelf import Shelf
+from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.storage.disk import BlobStore
+from wanreel.storage.outputs import Reservation, reserve
 
 if TYPE_CHECKING:
+    from wanreel.jobs import JobStore
     from wanreel.models.pool import ModelPool
+    from wanreel.service import Service
+    from wanreel.worker.worker import Worker
 
 
 @dataclass
@@ -65,12 +70,24 @@ class Runtime:
             self.shelf.folder(resolution.spec)  # raises, saying where it looked
         return resolution
 
-    def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Iterator[Event]:
+    def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Generator[Event]:
         """Run it here and now. The caller owns the loop; closing the iterator stops and leaves nothing behind."""
-        from wanreel.generation.render import Target, render
+        from wanreel.generation.render import Renderer, ResultFiles, Work
 
-        target = Target(self.settings.results_dir, self.pictures)
-        return render(self.pool, resolution, target, cancel or CancelToken())
+        reserved: list[Reservation] = []
+
+        def files() -> ResultFiles:
+            suffix = f".{resolution.request.output_format}"
+            name = reserve(self.settings.results_dir, datetime.now().astimezone(), resolution.request.prompt, suffix)
+            reserved.append(name)
+            return ResultFiles(name.path, name.last_frame, name.poster)
+
+        try:
+            yield from Renderer(self.pool, self.pictures).render(Work(resolution.request, resolution.spec, files), cancel or CancelToken())
+        except BaseException:
+            for name in reserved:
+                name.release()
+            raise
 
     def recipe_values(self, video: Path) -> dict[str, object]:
         """The knobs that make the video in `video` again, for `VideoRequest.from_mapping`. Raises UnreadableRecipe."""
@@ -92,6 +109,10 @@ class Runtime:
             device = choose_device(self.settings.device, self.settings.memory_gb, self.settings.threads)
             self._pool = ModelPool(ModelOpener(self.shelf, device).open)
         return self._pool
+
+    def weights_folder(self, spec: ModelSpec) -> Path | None:
+        """Where the model's weights lie; None for one that is made up on the spot. Raises ModelNotInstalled."""
+        return None if is_tiny(spec) else self.shelf.folder(spec)
 
     def load(self, model: str) -> None:
         """Bring a model into memory ahead of the first request."""
@@ -115,6 +136,63 @@ def build_runtime(settings: Settings) -> Runtime:
         shelf=Shelf(settings.weights_dir, own),
         pictures=BlobStore(settings.data.pictures),
     )
+
+
+# The queue. Its parts are imported where they are built, as SQLAlchemy would slow down every other command.
+
+
+def build_store(settings: Settings) -> JobStore:
+    """The job database of the data directory. Raises StoreError."""
+    from wanreel.jobs import JobStore
+
+    settings.data.root.mkdir(parents=True, exist_ok=True)
+    return JobStore.open(settings.data.database, capacity=settings.max_queue_size, fault=settings.fault)
+
+
+def build_service(runtime: Runtime) -> Service:
+    """The queue as front doors see it. Close it before the runtime."""
+    from wanreel.service import Service
+    from wanreel.storage.digests import Digests
+    from wanreel.worker.weights import same_weights
+
+    settings = runtime.settings
+    digests = Digests(settings.data.digests)
+    return Service(
+        store=build_store(settings),
+        resolve=runtime.resolve,
+        data=settings.data,
+        results=settings.results_dir,
+        time_limit=settings.job_time_limit,
+        same_weights=lambda manifest: same_weights(manifest, runtime.catalog, runtime.weights_folder, digests),
+    )
+
+
+def build_worker(runtime: Runtime) -> Worker:
+    """A worker on the runtime's device, not yet on the list of workers. Raises StoreError."""
+    from wanreel.core.failpoints import Failpoints
+    from wanreel.storage.digests import Digests
+    from wanreel.worker.attempt import Workshop
+    from wanreel.worker.renderer import PoolRenderer
+    from wanreel.worker.retention import Retention
+    from wanreel.worker.space import Reserve
+    from wanreel.worker.worker import Life, Worker
+
+    settings = runtime.settings
+    store = build_store(settings)
+    life = Life.begin(settings.data.workers, settings.device.replace(":", "-"))
+    shop = Workshop(
+        store=store,
+        renderer=PoolRenderer(lambda: runtime.pool, runtime.pictures, runtime.weights_folder, Digests(settings.data.digests)),
+        spec_of=runtime.catalog.get,
+        data=settings.data,
+        results=settings.results_dir,
+        reserve=Reserve(life.name, settings.data.checkpoints, settings.results_dir),
+        failpoints=Failpoints(settings.fault),
+        keep_free=int(settings.min_free_gb * 2**30),
+        checkpoints=settings.checkpoints,
+    )
+    retention = Retention(store, settings.data.checkpoints, settings.keep_artifacts_days)
+    return Worker(life, shop, retention, description=settings.device)
 
 
 def read_request(video: Path) -> ResolvedRequest:

@@ -122,7 +122,7 @@ class VideoWriter:
             if self._encoder is None:
                 self._encoder = self._open()
             for frame in frames:
-                self._encoder.write(self._centre(frame))
+                self._encoder.write(centre(frame, self._video.width, self._video.height))
                 self._count += 1
 
     def __enter__(self) -> Self:
@@ -142,13 +142,6 @@ class VideoWriter:
         if self._video.kind in _CODECS:
             return _StreamEncoder(self._temporary, self._video, self._metadata)
         return AnimationEncoder(self._temporary, self._video.kind, self._video.fps, self._video.quality, self._metadata)
-
-    def _centre(self, frame: Frames) -> Frames:
-        top = (frame.shape[0] - self._video.height) // 2
-        left = (frame.shape[1] - self._video.width) // 2
-        if top < 0 or left < 0:
-            raise ExportFailed(f"Frames of {frame.shape[1]}×{frame.shape[0]} are smaller than {self._video.width}×{self._video.height}.")
-        return np.ascontiguousarray(frame[top : top + self._video.height, left : left + self._video.width])
 
     def _finish(self) -> None:
         if self._encoder is None:
@@ -197,6 +190,14 @@ class _StreamEncoder:
             self._container.mux(self._stream.encode(None))
         finally:
             self._container.close()
+
+
+def centre(frame: Frames, width: int, height: int) -> Frames:
+    """The middle width × height px of a frame [h, w, 3]. Raises ExportFailed for a smaller frame."""
+    top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
+    if top < 0 or left < 0:
+        raise ExportFailed(f"A frame of {frame.shape[1]}×{frame.shape[0]} is smaller than {width}×{height}.")
+    return np.ascontiguousarray(frame[top : top + height, left : left + width])
 
 
 def exact_rate(fps: float) -> Fraction:

@@ -1,0 +1,209 @@
+"""render: the spine. From a resolved request to a video on disk, as typed events; the only file that knows the order.
+
+Knows nothing of jobs, queues or front ends. The caller owns the loop: closing the iterator, or an error, leaves no file
+but checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wanreel.core.cancel import CancelToken
+from wanreel.core.errors import CheckpointError, InsufficientStorage
+from wanreel.core.events import (
+    Completed,
+    Denoised,
+    Encoded,
+    Event,
+    ModelLoaded,
+    Preview,
+    Resumed,
+    Saved,
+    StepCompleted,
+)
+from wanreel.core.picture import PictureRef
+from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.generation.cadence import Cadence
+from wanreel.generation.checkpoint import CheckpointStore, Identity, latents_digest, request_fingerprint
+from wanreel.generation.denoise import denoise, planned_solver
+from wanreel.generation.encode import Pictures, encode
+from wanreel.generation.environment import environment_of
+from wanreel.generation.export import Target, export
+from wanreel.generation.faults import mapped_faults
+from wanreel.generation.preview import PreviewMap
+from wanreel.generation.state import DenoiseState
+from wanreel.media.animation import encode_animation
+from wanreel.media.pictures import open_picture
+from wanreel.models.machine import describe_device
+from wanreel.models.pool import ModelPool
+from wanreel.models.wan_model import WanModel
+
+__all__ = ["Saving", "Target", "render"]
+
+_log = logging.getLogger(__name__)
+
+#: Previews cost at most this share of the run time, and skipping one loses nothing.
+PREVIEWS = Cadence(share=0.04, loss=float("inf"))
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """How states are kept while denoising."""
+
+    store: CheckpointStore
+    job: str  #: whose they are
+    cadence: Cadence = field(default_factory=Cadence)
+    urgent: Callable[[], bool] = _never  #: True: save after this step, whatever it costs (the worker drains)
+
+
+def render(
+    pool: ModelPool, resolution: Resolution, target: Target, cancel: CancelToken, saving: Saving | None = None
+) -> Iterator[Event]:
+    """Runs one request, ending with Completed. Raises ModelError, MachineError, GenerationError (Cancelled is one).
+
+    With `saving`, a killed run goes on from its last saved step, and finished latents are only decoded again.
+    """
+    began = time.monotonic()
+    with mapped_faults():
+        acquired = pool.acquire(resolution.spec)
+        model, request = acquired.model, resolution.request
+        yield ModelLoaded(model.spec.name, describe_device(model.device), acquired.seconds, model.notes)
+        latents = yield from _Clip(model, request, target, cancel, saving).latents()
+        video = yield from export(model, latents, request, target, cancel)
+        yield Completed(video, time.monotonic() - began)
+
+
+@dataclass
+class _Clip:
+    """One clip on its way to finished latents."""
+
+    model: WanModel
+    request: ResolvedRequest
+    target: Target
+    cancel: CancelToken
+    saving: Saving | None
+
+    def latents(self) -> Generator[Event, None, Tensor]:
+        """Those of an earlier attempt, or encoded and denoised from where that one came to."""
+        identity = self._identity()
+        latents, refused = self._finished(identity)
+        if latents is None:
+            latents = yield from self._made(identity, refused)
+        else:
+            yield Resumed(len(identity.sigmas) - 1)
+        yield Denoised(latents_digest(latents), identity.sigmas, identity.environment)
+        return latents
+
+    def _identity(self) -> Identity:
+        """What checkpoints of this clip belong to; its conditioning is not known yet."""
+        solver = planned_solver(self.model, self.request, torch.Generator())
+        return Identity(
+            job=self.saving.job if self.saving else "",
+            clip=0,
+            request=request_fingerprint(self.request),
+            sigmas=solver.sigmas,
+            conditioning="",
+            environment=environment_of(self.model),
+        )
+
+    def _finished(self, identity: Identity) -> tuple[Tensor | None, tuple[str, ...]]:
+        """Latents that an earlier attempt finished, or why those found can't be used."""
+        if self.saving is None:
+            return None, ()
+        try:
+            return self.saving.store.load_latents(identity, self.model.device), ()
+        except CheckpointError as error:
+            return None, (f"saved latents: {error.message}",)
+
+    def _made(self, identity: Identity, refused: tuple[str, ...]) -> Generator[Event, None, Tensor]:
+        began = time.monotonic()
+        conditioning = encode(self.model, self.request, self._pictures(), self.cancel)
+        yield Encoded(time.monotonic() - began, conditioning.notes)
+        start = None
+        if self.saving is not None:
+            identity = replace(identity, conditioning=conditioning.fingerprint())
+            found = self.saving.store.latest(identity, self.model.device)
+            start, notes = found.state, (*refused, *found.refused, *(f"resumed_inexact: {it}" for it in found.inexact))
+            if start is not None or notes:
+                yield Resumed(start.step if start else 0, notes)
+        watch, state = _Watch(self.model, identity, self.saving), start
+        for state in denoise(self.model, conditioning, self.request, start, self.cancel):
+            yield from watch.report(state)
+        if state is None:
+            raise CheckpointError("There was nothing to denoise.")
+        return state.latents
+
+    def _pictures(self) -> Pictures:
+        return Pictures(self._picture(self.request.image), self._picture(self.request.last_image))
+
+    def _picture(self, picture: PictureRef | None) -> Image.Image | None:
+        return None if picture is None else open_picture(self.target.pictures.open(picture.sha256))
+
+
+class _Watch:
+    """Times the steps, and turns each state into what is reported and saved of it."""
+
+    def __init__(self, model: WanModel, identity: Identity, saving: Saving | None) -> None:
+        self._map = PreviewMap.of(model)
+        self._fps = model.spec.fps / model.spec.temporal_stride
+        self._identity = identity
+        self._saving = saving
+        self._steps: list[float] = []  # seconds of each step of this run
+        self._unsaved = 0.0  # seconds of work since the last save
+        self._save_cost = 0.0  # seconds of the last save
+        self._unseen = float("inf")  # seconds of work since the last preview
+        self._preview_cost = 0.0  # seconds of the last preview
+        self._mark = time.monotonic()
+
+    def report(self, state: DenoiseState) -> Iterator[Event]:
+        """Saved comes before StepCompleted: who is told of a step may rely on what is on disk."""
+        seconds = time.monotonic() - self._mark
+        self._steps.append(seconds)
+        self._unsaved += seconds
+        self._unseen += seconds
+        if self._save(state, seconds):
+            yield Saved(state.step)
+        left = state.total_steps - state.step
+        eta = left * sum(self._steps) / len(self._steps)
+        yield StepCompleted(state.step, state.total_steps, seconds, eta, state.expert)
+        if PREVIEWS.due(since_save=self._unseen, step=seconds, save=self._preview_cost):
+            yield Preview(state.step, self._preview(state))
+        self._mark = time.monotonic()
+
+    def _save(self, state: DenoiseState, seconds: float) -> bool:
+        """A disk that refuses costs the checkpoint, not the run."""
+        saving = self._saving
+        if saving is None:
+            return False
+        due = saving.cadence.due(since_save=self._unsaved, step=seconds, save=self._save_cost)
+        if not (due or state.done or saving.urgent()):
+            return False
+        began = time.monotonic()
+        try:
+            if state.done:
+                saving.store.save_latents(self._identity, state.latents)
+            else:
+                saving.store.save(self._identity, state)
+        except (InsufficientStorage, CheckpointError) as error:
+            _log.warning("step %d was not saved: %s", state.step, error)
+            return False
+        self._save_cost, self._unsaved = time.monotonic() - began, 0.0
+        return True
+
+    def _preview(self, state: DenoiseState) -> bytes:
+        began = time.monotonic()
+        latents = state.latents if state.estimate is None else state.estimate
+        data = encode_animation(list(self._map.frames(latents)), self._fps)
+        self._preview_cost, self._unseen = time.monotonic() - began, 0.0
+        return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,7 +20,6 @@ from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe
 from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.storage.disk import BlobStore
-from wanreel.storage.outputs import Reservation, reserve
 
 if TYPE_CHECKING:
     from wanreel.jobs import JobStore
@@ -72,22 +70,10 @@ class Runtime:
 
     def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Generator[Event]:
         """Run it here and now. The caller owns the loop; closing the iterator stops and leaves nothing behind."""
-        from wanreel.generation.render import Renderer, ResultFiles, Work
+        from wanreel.generation.render import Target, render
 
-        reserved: list[Reservation] = []
-
-        def files() -> ResultFiles:
-            suffix = f".{resolution.request.output_format}"
-            name = reserve(self.settings.results_dir, datetime.now().astimezone(), resolution.request.prompt, suffix)
-            reserved.append(name)
-            return ResultFiles(name.path, name.last_frame, name.poster)
-
-        try:
-            yield from Renderer(self.pool, self.pictures).render(Work(resolution.request, resolution.spec, files), cancel or CancelToken())
-        except BaseException:
-            for name in reserved:
-                name.release()
-            raise
+        target = Target(self.settings.results_dir, self.pictures)
+        yield from render(self.pool, resolution, target, cancel or CancelToken())
 
     def recipe_values(self, video: Path) -> dict[str, object]:
         """The knobs that make the video in `video` again, for `VideoRequest.from_mapping`. Raises UnreadableRecipe."""
@@ -175,15 +161,18 @@ def build_worker(runtime: Runtime) -> Worker:
     from wanreel.worker.renderer import PoolRenderer
     from wanreel.worker.retention import Retention
     from wanreel.worker.space import Reserve
+    from wanreel.worker.weights import weight_hashes
     from wanreel.worker.worker import Life, Worker
 
+    digests = Digests(runtime.settings.data.digests)
     settings = runtime.settings
     store = build_store(settings)
     life = Life.begin(settings.data.workers, settings.device.replace(":", "-"))
     shop = Workshop(
         store=store,
-        renderer=PoolRenderer(lambda: runtime.pool, runtime.pictures, runtime.weights_folder, Digests(settings.data.digests)),
+        renderer=PoolRenderer(lambda: runtime.pool, runtime.pictures),
         spec_of=runtime.catalog.get,
+        weights_of=lambda spec, check: weight_hashes(runtime.weights_folder(spec), digests, check),
         data=settings.data,
         results=settings.results_dir,
         reserve=Reserve(life.name, settings.data.checkpoints, settings.results_dir),

@@ -1,11 +1,12 @@
 """The typed events that a generation yields, in the order they happen. Knows nothing of who listens.
 
-ModelLoaded → Encoded → Resumed? → (StepCompleted, Saved?, Preview?)* → Decoded* → Exported → Completed, or Failed, or
-Cancelled.
+ModelLoaded → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised → Decoded* → Exported → Completed, or
+Failed, or Cancelled. Encoded is missing where finished latents were found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wanreel.core.video import Video
@@ -61,6 +62,15 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Denoised:
+    """The latents are done, and these are the facts of how, for the manifest."""
+
+    latents_sha256: str  #: of their bytes as fp32
+    sigmas: tuple[float, ...]  #: the noise levels denoised through, the last one 0
+    environment: Mapping[str, str]  #: what equal bits depend on beside request and weights, by name
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     frames: int  #: decoded so far
     total_frames: int
@@ -93,4 +103,17 @@ class Cancelled:
     reason: str
 
 
-Event = ModelLoaded | Encoded | Resumed | Saved | StepCompleted | Preview | Decoded | Exported | Completed | Failed | Cancelled
+Event = (
+    ModelLoaded
+    | Encoded
+    | Resumed
+    | Saved
+    | StepCompleted
+    | Preview
+    | Denoised
+    | Decoded
+    | Exported
+    | Completed
+    | Failed
+    | Cancelled
+)

@@ -43,7 +43,7 @@ class Identity:
     clip: int  #: number of the clip within the job, from 0
     request: str  #: SHA-256 of the resolved request as it steers the latents
     sigmas: tuple[float, ...]  #: the schedule
-    conditioning: str  #: Conditioning.fingerprint()
+    conditioning: str  #: Conditioning.fingerprint(); empty before it is known
     environment: Mapping[str, str] = field(default_factory=dict[str, str])  #: what equal bits depend on, by name
 
     def difference(self, other: Identity) -> str:
@@ -54,7 +54,8 @@ class Identity:
         for name in ("job", "clip", "request", "sigmas"):
             if getattr(self, name) != getattr(other, name):
                 return name
-        if self.environment == other.environment and self.conditioning != other.conditioning:
+        known = self.conditioning and other.conditioning and self.environment == other.environment
+        if known and self.conditioning != other.conditioning:
             return "conditioning"
         return ""
 

@@ -1,0 +1,103 @@
+"""export: finished latents to a video on disk, decoded and written chunk by chunk. Knows nothing of how they were made."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from torch import Tensor
+
+import wanreel
+from wanreel.core.cancel import CancelToken
+from wanreel.core.events import Decoded, Exported
+from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.video import Video
+from wanreel.generation.decode import Frames, decode
+from wanreel.media.recipe import MARK, recipe_metadata
+from wanreel.media.video import VideoFormat, VideoWriter, Written, write_png, write_poster
+from wanreel.models.wan_model import WanModel
+from wanreel.storage.disk import Blobs
+from wanreel.storage.outputs import Reservation, reserve
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where pictures come from and the video goes."""
+
+    folder: Path
+    pictures: Blobs
+    stem: str | None = None  #: name without suffix that belongs to this work alone; None: time and prompt, a new one
+
+    def reserve(self, request: ResolvedRequest) -> Reservation:
+        suffix = f".{request.output_format}"
+        if self.stem is None:
+            return reserve(self.folder, datetime.now().astimezone(), request.prompt, suffix)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Reservation(self.folder / f"{self.stem}{suffix}")
+
+
+def export(
+    model: WanModel, latents: Tensor, request: ResolvedRequest, target: Target, cancel: CancelToken
+) -> Generator[Decoded | Exported, None, Video]:
+    """Decodes and writes; returns the video. Leaves nothing when it is closed or fails.
+
+    Raises ExportFailed, InsufficientStorage and, between chunks, Cancelled.
+    """
+    began = time.monotonic()
+    cancel.check()
+    files = target.reserve(request)
+    try:
+        written = yield from _write(model, latents, request, files, cancel)
+    except BaseException:
+        files.release()
+        raise
+    video = Video(
+        path=written.path,
+        last_frame=files.last_frame,
+        poster=files.poster,
+        sha256=written.sha256,
+        size_bytes=written.size_bytes,
+        width=request.export_width,
+        height=request.export_height,
+        num_frames=written.num_frames,
+        fps=request.fps,
+        request=request,
+    )
+    yield Exported(video, time.monotonic() - began)
+    return video
+
+
+def recipe_of(request: ResolvedRequest) -> str:
+    """The JSON text inside a video from which it can be made again. Holds no time and no path: same video, same bytes."""
+    return json.dumps({MARK: wanreel.__version__, "request": request.to_dict()}, ensure_ascii=False)
+
+
+def _write(
+    model: WanModel, latents: Tensor, request: ResolvedRequest, files: Reservation, cancel: CancelToken
+) -> Generator[Decoded, None, Written]:
+    """The video appears last: when it is there, so are its pictures."""
+    form = VideoFormat(request.export_width, request.export_height, request.fps, request.output_format, request.quality)
+    metadata = recipe_metadata(recipe_of(request), request.prompt) if request.metadata else None
+    with VideoWriter(files.path, form, metadata) as writer:
+        done, middle = 0, request.num_frames // 2
+        last: Frames | None = None
+        for chunk in decode(model, latents, cancel):
+            frames = _centre(chunk, request.export_width, request.export_height)
+            writer.write(frames)
+            if done <= middle < done + len(frames):
+                write_poster(files.poster, frames[middle - done])
+            done, last = done + len(frames), frames[-1]
+            yield Decoded(done, request.num_frames)
+        if last is not None:
+            write_png(files.last_frame, last)
+    return writer.result
+
+
+def _centre(frames: Frames, width: int, height: int) -> Frames:
+    """[n, height, width, 3] out of the middle of larger frames."""
+    top, left = (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2
+    return frames[:, top : top + height, left : left + width]

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -159,6 +159,19 @@ def stop_signals(callback: Callable[[str], object]) -> Iterator[None]:
         for number in ours:
             # None: a handler that was not made by Python, which can't be put back from here.
             signal.signal(number, former[number] or signal.SIG_DFL)
+
+
+def start_detached(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a process that Ctrl-C in our terminal doesn't reach: we pass it on ourselves, once."""
+    if sys.platform == "win32":
+        return subprocess.Popen(command, creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process of `start_detached` to end in its own time."""
+    # On Windows, `terminate` ends it at once.
+    process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM)
 
 
 def _filesystem_type(path: Path, mounts: list[tuple[str, str]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,7 +14,7 @@ from wanreel.core.errors import InvalidRequest, UnreadablePicture, UnreadableRec
 from wanreel.core.events import Event
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, ResolvedRequest, Resolution, resolve
+from wanreel.core.resolve import Defaults, Resolution, ResolvedRequest, resolve
 from wanreel.core.settings import Settings
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wanreel.jobs import JobStore
     from wanreel.models.pool import ModelPool
     from wanreel.service import Service
+    from wanreel.worker.attempt import Task
     from wanreel.worker.worker import Worker
 
 
@@ -82,7 +83,9 @@ class Runtime:
         for knob in ("image", "last_image"):
             picture = values[knob]
             if picture is not None and not self.pictures.has(picture.sha256):
-                raise InvalidRequest.of(knob, "missing", f"the picture {video.name} was made from is not here.", "Give it again.")
+                raise InvalidRequest.of(
+                    knob, "missing", f"the picture {video.name} was made from is not here.", "Give it again."
+                )
         return {name: value for name, value in values.items() if value is not None}
 
     @property
@@ -158,7 +161,6 @@ def build_worker(runtime: Runtime) -> Worker:
     from wanreel.core.failpoints import Failpoints
     from wanreel.storage.digests import Digests
     from wanreel.worker.attempt import Workshop
-    from wanreel.worker.renderer import PoolRenderer
     from wanreel.worker.retention import Retention
     from wanreel.worker.space import Reserve
     from wanreel.worker.weights import weight_hashes
@@ -170,9 +172,9 @@ def build_worker(runtime: Runtime) -> Worker:
     life = Life.begin(settings.data.workers, settings.device.replace(":", "-"))
     shop = Workshop(
         store=store,
-        renderer=PoolRenderer(lambda: runtime.pool, runtime.pictures),
+        render=lambda task: _render(runtime, task),
         spec_of=runtime.catalog.get,
-        weights_of=lambda spec, check: weight_hashes(runtime.weights_folder(spec), digests, check),
+        weights_of=lambda spec: weight_hashes(runtime.weights_folder(spec), digests),
         data=settings.data,
         results=settings.results_dir,
         reserve=Reserve(life.name, settings.data.checkpoints, settings.results_dir),
@@ -184,13 +186,22 @@ def build_worker(runtime: Runtime) -> Worker:
     return Worker(life, shop, retention, description=settings.device)
 
 
+def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
+    """Torch comes in here, with the first job: so a worker that was just started claims at once."""
+    from wanreel.worker.renderer import render_task
+
+    return render_task(runtime.pool, runtime.pictures, task)
+
+
 def read_request(video: Path) -> ResolvedRequest:
     """The request inside a video that Wanreel made. Raises UnreadableRecipe."""
     try:
         recipe = cast("Mapping[str, Mapping[str, object]]", json.loads(read_recipe(video)))
         return ResolvedRequest.from_dict(recipe["request"])
     except (ValueError, KeyError, TypeError) as exc:
-        raise UnreadableRecipe.of("from", "unreadable_recipe", f"{video.name} carries a recipe this version can't read.") from exc
+        raise UnreadableRecipe.of(
+            "from", "unreadable_recipe", f"{video.name} carries a recipe this version can't read."
+        ) from exc
 
 
 def specs_with_state(runtime: Runtime) -> list[tuple[ModelSpec, bool]]:

@@ -57,6 +57,14 @@ class DataDirectory:
         return self.root / "previews"
 
     @property
+    def digests(self) -> Path:
+        return self.root / "digests.json"
+
+    @property
+    def workers(self) -> Path:
+        return self.root / "workers"
+
+    @property
     def database(self) -> Path:
         return self.root / "wanreel.db"
 

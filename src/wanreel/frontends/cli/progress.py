@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from wanreel.core.errors import GenerationError
 from wanreel.core.events import Completed, Decoded, Encoded, Event, Exported, ModelLoaded, Preview, StepCompleted
 from wanreel.core.video import Video
+from wanreel.storage.previews import PreviewFile
 
 
 def show_progress(events: Iterator[Event], console: Console, previews: Path, *, quiet: bool) -> Video:
@@ -19,47 +20,27 @@ def show_progress(events: Iterator[Event], console: Console, previews: Path, *, 
 
     The newest preview lies in `previews` while it runs.
     """
+    console.quiet = quiet
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("[dim]{task.fields[note]}[/dim]"))
     with (
         Progress(*columns, console=console, disable=quiet, transient=True) as progress,
         PreviewFile(previews / f"preview-{os.getpid()}.webp") as preview,
     ):
-        bar = _Bar(progress, preview)
+        bar = _Bar(progress, preview, console)
         for event in events:
             if isinstance(event, Completed):
-                if not quiet:
-                    console.print(f"  [dim]• done in {event.seconds:.1f} s[/dim]")
+                console.print(f"  [dim]• done in {event.seconds:.1f} s[/dim]")
                 return event.video
             bar.show(event)
     raise GenerationError("The generation ended without a result.")
 
 
-class PreviewFile:
-    """One small picture file, replaced as the video takes shape and removed at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.written = False
-
-    def write(self, data: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_bytes(data)
-        temporary.replace(self.path)
-        self.written = True
-
-    def __enter__(self) -> PreviewFile:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.path.unlink(missing_ok=True)
-
-
 class _Bar:
     """One bar that changes its meaning with the stage."""
 
-    def __init__(self, progress: Progress, preview: PreviewFile) -> None:
+    def __init__(self, progress: Progress, preview: PreviewFile, console: Console) -> None:
         self._progress = progress
+        self._console = console
         self._preview = preview
         self._task = progress.add_task("loading", total=None, note="")
 
@@ -67,7 +48,7 @@ class _Bar:
         match event:
             case ModelLoaded(seconds=seconds, notes=notes, device=device):
                 if seconds:
-                    self._progress.console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")
+                    self._console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")
                 self._say(notes)
                 self._stage("encoding")
             case Encoded(notes=notes):
@@ -91,7 +72,7 @@ class _Bar:
 
     def _say(self, notes: tuple[str, ...]) -> None:
         for note in notes:
-            self._progress.console.print(f"  [dim]• {note}[/dim]")
+            self._console.print(f"  [dim]• {note}[/dim]")
 
 
 def _clock(seconds: float) -> str:

@@ -1,0 +1,87 @@
+"""Manifest: what a video was made from and with, in full. Knows nothing of how that is found out or checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self, cast
+
+from wanreel.core.errors import UnreadableRecipe
+from wanreel.core.resolve import ResolvedRequest
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing in which two manifests, or two videos, are not alike."""
+
+    what: str  #: "weights", "software.torch", "latents", "video", …
+    recorded: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.recorded} → {self.now}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Equal manifests, `notes` aside, mean equal bytes."""
+
+    request: ResolvedRequest
+    weights: Mapping[str, str]  #: SHA-256 of each weight file, by its path within the model's folder
+    loras: Mapping[str, str] = field(default_factory=dict[str, str])  #: SHA-256 by name
+    software: Mapping[str, str]  #: version by package
+    device: str  #: "cpu", "cuda:0 NVIDIA H200", …
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])  #: what else the bits depend on, by name
+    sigmas: tuple[float, ...] = ()  #: the noise levels denoised through
+    latents_sha256: str = ""  #: of the final latents' bytes, fp32
+    video_sha256: str = ""
+    notes: tuple[str, ...] = ()  #: "resumed_inexact: …"
+
+    def to_json(self) -> str:
+        values = asdict(self) | {"version": VERSION, "request": self.request.to_dict()}
+        return json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`. Raises UnreadableRecipe."""
+        try:
+            values = cast("dict[str, Any]", json.loads(text))
+            version = values.pop("version")
+            if version != VERSION:
+                raise UnreadableRecipe.of(
+                    "manifest", "unreadable", f"it has version {version}; this program reads {VERSION}."
+                )
+            values["request"] = ResolvedRequest.from_dict(values["request"])
+            for name in ("sigmas", "notes"):
+                values[name] = tuple(values[name])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise UnreadableRecipe.of("manifest", "unreadable", "this version can't read it.") from exc
+
+
+def differences(recorded: Manifest, now: Manifest) -> Iterator[Difference]:
+    """Everything in which `now` is not what was recorded, causes before effects."""
+    yield from _of_mappings("request", recorded.request.to_dict(), now.request.to_dict())
+    for name in ("weights", "loras", "software", "environment"):
+        yield from _of_mappings(name, getattr(recorded, name), getattr(now, name))
+    for name in ("device", "sigmas", "latents_sha256", "video_sha256"):
+        before, after = getattr(recorded, name), getattr(now, name)
+        if before != after:
+            yield Difference(name, _short(before), _short(after))
+
+
+def _of_mappings(what: str, recorded: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Difference]:
+    for key in sorted(recorded.keys() | now.keys()):
+        before, after = recorded.get(key), now.get(key)
+        if before != after:
+            yield Difference(f"{what}.{key}", _short(before), _short(after))
+
+
+def _short(value: object) -> str:
+    if value is None or value == "":
+        return "nothing"
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

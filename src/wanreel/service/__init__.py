@@ -1,0 +1,7 @@
+"""What front doors can ask of the queue. Knows nothing of who renders, and imports no torch."""
+
+from __future__ import annotations
+
+from wanreel.service.service import Service, Terms, checkpoints_of, remove_tree, request_of, same_generation, text_of
+
+__all__ = ["Service", "Terms", "checkpoints_of", "remove_tree", "request_of", "same_generation", "text_of"]

@@ -1,0 +1,317 @@
+"""Service: what every front door can ask of the queue. Knows nothing of who renders, and imports no torch.
+
+What `submit` returned is on disk and will run, here or after a restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound
+from wanreel.core.job import (
+    TERMINAL,
+    ArtifactRef,
+    Attempt,
+    Job,
+    JobEvent,
+    JobStatus,
+    NewJob,
+    QueueState,
+    Standing,
+)
+from wanreel.core.request import OutputFormat, Quality, VideoRequest
+from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.core.settings import DataDirectory
+from wanreel.jobs import JobStore
+from wanreel.service.bell import ring
+from wanreel.service.tailer import News, Tailer
+
+#: A watcher that heard nothing for so long looks whether its job is still there. Seconds.
+_LOOK_AGAIN = 15.0
+#: Knobs that mean the same for every model.
+_ANY_MODEL = ("prompt", "image", "last_image", "seed", "output_format", "quality", "metadata")
+#: What asking for a knob takes the place of.
+_INSTEAD: Mapping[str, tuple[str, ...]] = {
+    "resolution": ("width", "height"),
+    "image": ("width", "height"),
+    "seconds": ("num_frames",),
+    "preset": ("num_inference_steps",),
+    "guidance_scale": ("guidance_high", "guidance_low"),
+}
+#: Knobs that change how the file is written and not what is generated.
+_EXPORT_ONLY = ("fps", "output_format", "quality", "metadata")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms a job is accepted."""
+
+    owner: str = ""  #: owners take turns
+    priority: int = 0  #: higher goes first
+    idempotency_key: str | None = None  #: the same key again means the same job, not another one
+    time_limit: float | None = None  #: seconds one attempt may run; never more than the operator allows
+    parent_id: str | None = None  #: the job whose latents it may use
+
+
+@dataclass
+class Service:
+    """The queue as front doors see it. Safe to use from several threads; close it to end its watchers."""
+
+    store: JobStore
+    resolve: Callable[[VideoRequest], Resolution]  #: raises InvalidRequest or ModelError
+    data: DataDirectory
+    results: Path  #: where videos lie
+    time_limit: float  #: seconds one attempt may run, unless the job says less
+    same_weights: Callable[[Path], bool]  #: whether the weights named in this manifest are the ones here now
+    _tailer: Tailer = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._tailer = Tailer(lambda number: self.store.tail(after=number), self.store.last_event_number)
+
+    def close(self) -> None:
+        self._tailer.close()
+        self.store.close()
+
+    # Handing in
+
+    def submit(self, request: VideoRequest, terms: Terms | None = None, *, reuse: bool = False) -> Job:
+        """Resolve and accept a request. Raises InvalidRequest, ModelError, QueueFull, IdempotencyConflict.
+
+        `reuse` gives the job of an equal request that completed already, if there is one: same resolved values, seed
+        and weights.
+        """
+        resolution = self.resolve(request)
+        if reuse and (done := self.equal_job(resolution)) is not None:
+            return done
+        return self.enqueue(resolution, terms, body=_text(asdict(request)))
+
+    def enqueue(self, resolution: Resolution, terms: Terms | None = None, *, body: str | None = None) -> Job:
+        """Accept what was resolved already. `body` is what the client sent, for the idempotency key."""
+        terms = terms or Terms()
+        new = NewJob(
+            request=text_of(resolution.request),
+            model=resolution.spec.name,
+            owner=terms.owner,
+            priority=terms.priority,
+            parent_id=terms.parent_id,
+            time_limit=min(terms.time_limit or self.time_limit, self.time_limit),
+        )
+        job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
+        ring(self.data.workers)
+        return job
+
+    def equal_job(self, resolution: Resolution) -> Job | None:
+        """A completed job of this very request whose video is still there and whose weights have not changed."""
+        job = self.store.find_completed(text_of(resolution.request))
+        if job is None:
+            return None
+        files = self.files(job.id)
+        manifest = files.get("manifest")
+        whole = all((self.results / file.name).is_file() for file in files.values())
+        return job if whole and manifest is not None and self.same_weights(self.results / manifest.name) else None
+
+    def reexport(
+        self,
+        job_id: str,
+        *,
+        fps: float | None = None,
+        output_format: OutputFormat | None = None,
+        quality: Quality | None = None,
+    ) -> Job:
+        """Queue a job that writes a finished one's video again, from its latents and without denoising.
+
+        Raises IllegalTransition where the job has not completed or its latents were deleted.
+        """
+        job = self.store.get(job_id)
+        if job.status is not JobStatus.COMPLETED:
+            raise IllegalTransition(
+                f"Job {job_id} is {job.status.replace('_', ' ')}, so there is nothing to export again."
+            )
+        # A video that was itself exported again has its latents where the first one has them.
+        source = job.parent_id if job.parent_id and not self.checkpoints(job_id).is_dir() else job_id
+        if not self.checkpoints(source).is_dir():
+            raise IllegalTransition(
+                f"The latents of job {job_id} were deleted.",
+                hint="Submit it again: the same seed gives the same video.",
+            )
+        changes = {"fps": fps, "output_format": output_format, "quality": quality}
+        asked = {name: value for name, value in changes.items() if value is not None}
+        resolution = self.resolve(replace(request_of(job).as_request(), **cast("Any", asked)))
+        return self.enqueue(resolution, Terms(owner=job.owner, priority=job.priority, parent_id=source))
+
+    # Looking up
+
+    def get(self, job_id: str) -> Job:
+        """The job. Raises JobNotFound."""
+        return self.store.get(job_id)
+
+    def list(
+        self, *, owner: str | None = None, status: JobStatus | None = None, after: str | None = None, limit: int = 20
+    ) -> tuple[Job, ...]:
+        """Jobs, newest first; `after` is the last id of the page before."""
+        return self.store.list(owner=owner, status=status, after=after, limit=limit)
+
+    def standing(self, job_id: str) -> Standing | None:
+        """Place in line and predicted start; None when the job is not queued."""
+        return self.store.standing(job_id)
+
+    def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        return self.store.attempts(job_id)
+
+    def files(self, job_id: str) -> dict[str, ArtifactRef]:
+        """A completed job's files by kind ("video", "last_frame", "poster", "manifest"), named within `results`."""
+        return {file.kind: file for file in self.store.artifacts(job_id)}
+
+    def checkpoints(self, job_id: str) -> Path:
+        """Where the job's saved states and latents lie, if there are any."""
+        return checkpoints_of(self.data, job_id)
+
+    def preview(self, job_id: str) -> Path | None:
+        """The running job's newest preview, a file that is replaced as it goes on."""
+        path = self.data.previews / f"{job_id}.webp"
+        return path if path.is_file() else None
+
+    def open_video(self, job_id: str) -> BinaryIO:
+        """The video of a completed job, to be read and closed. Raises IllegalTransition, JobNotFound."""
+        job = self.store.get(job_id)
+        video = self.files(job_id).get("video")
+        if video is None:
+            raise IllegalTransition(f"Job {job_id} is {job.status.replace('_', ' ')}, so it has no video.")
+        try:
+            return (self.results / video.name).open("rb")
+        except FileNotFoundError as exc:
+            raise JobNotFound(f"The video of job {job_id} was deleted.") from exc
+
+    def watch(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
+        """The job's events with a seq above `after`, then new ones as they come, until the job has ended.
+
+        Step events stand for all before them, so seq has gaps. Raises JobNotFound, also when the job is deleted.
+        """
+        with self._tailer.follow(job_id) as news:
+            yield from self._watch(job_id, after, news)
+
+    def _watch(self, job_id: str, seq: int, news: News) -> Iterator[JobEvent]:
+        while not news.over:
+            # Read before its events: then every event of an ended job is among them.
+            ended = self.store.get(job_id).ended
+            for event in self._replay(job_id, seq):
+                seq = event.seq
+                yield event
+            if ended:
+                return
+            for event in _until_ended(news, seq):
+                seq = event.seq
+                yield event
+
+    def _replay(self, job_id: str, seq: int) -> Iterator[JobEvent]:
+        while page := self.store.events(job_id, after=seq):
+            seq = page[-1].seq
+            yield from page
+
+    # Changing
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job: a queued one at once, a running one within a step. Raises IllegalTransition when it has ended."""
+        job = self.store.cancel(job_id)
+        if job.ended:
+            remove_tree(self.checkpoints(job_id))
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again. It goes on from its last checkpoint if there is one."""
+        job = self.store.retry(job_id)
+        ring(self.data.workers)
+        return job
+
+    def edit(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
+        """Change knobs of a queued job, which keeps its place. Raises InvalidRequest, IllegalTransition.
+
+        Another model brings its own defaults: of the old values only those that mean the same everywhere are kept.
+        """
+        kept = request_of(self.store.get(job_id)).as_request()
+        values = {name: getattr(kept, name) for name in VideoRequest.__dataclass_fields__}
+        if changes.get("model", kept.model) != kept.model:
+            values = {name: values[name] for name in _ANY_MODEL}
+        replaced = {name for asked in changes for name in _INSTEAD.get(asked, ())}
+        values = {
+            name: value for name, value in values.items() if value is not None and name not in replaced | set(changes)
+        }
+        resolution = self.resolve(VideoRequest.from_mapping(values | dict(changes)))
+        self.store.edit(job_id, text_of(resolution.request), resolution.spec.name)
+        return resolution
+
+    def move(self, job_id: str, *, before: str | None = None, priority: int | None = None) -> Job:
+        """Put a queued job before another one, or at the end of the line, or give it another priority."""
+        if priority is not None:
+            return self.store.set_priority(job_id, priority)
+        return self.store.move(job_id, before=before)
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job that does not run, and delete its files."""
+        for file in self.store.delete(job_id):
+            (self.results / file.name).unlink(missing_ok=True)
+        remove_tree(self.checkpoints(job_id))
+
+    # The queue
+
+    def queue(self) -> QueueState:
+        return self.store.queue()
+
+    def pause(self, reason: str = "paused by hand") -> QueueState:
+        """Let no worker take another job. Running ones go on, new ones are accepted."""
+        return self.store.pause(reason)
+
+    def resume(self) -> QueueState:
+        """Undo any pause."""
+        state = self.store.resume()
+        ring(self.data.workers)
+        return state
+
+
+def text_of(request: ResolvedRequest) -> str:
+    """A resolved request as the store keeps it: equal requests give equal text."""
+    return _text(request.to_dict())
+
+
+def request_of(job: Job) -> ResolvedRequest:
+    """The request of a job. Raises InvalidRequest for one that this version can't read."""
+    try:
+        return ResolvedRequest.from_dict(json.loads(job.request))
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise InvalidRequest.of("request", "unreadable", f"the request of job {job.id} is of another version.") from exc
+
+
+def checkpoints_of(data: DataDirectory, job_id: str) -> Path:
+    """The folder of a job's saved states."""
+    return data.checkpoints / job_id
+
+
+def same_generation(one: ResolvedRequest, other: ResolvedRequest) -> bool:
+    """Whether both ask for the same frames, however they are written."""
+    first, second = one.to_dict(), other.to_dict()
+    return all(first[name] == second[name] for name in first if name not in _EXPORT_ONLY)
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder that may not be there. What is in use elsewhere stays for the next sweep."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder)
+
+
+def _until_ended(news: News, seq: int) -> Iterator[JobEvent]:
+    """New events up to one that ends a job, or until nothing came for a while."""
+    while (event := news.next(_LOOK_AGAIN)) is not None:
+        if event.seq > seq:
+            yield event
+        if event.kind in TERMINAL:
+            return
+
+
+def _text(values: Mapping[str, object]) -> str:
+    return json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,342 @@
+"""Attempt: one time that this worker holds one job, from claim to record. Knows nothing of queues or processes.
+
+Whatever happens, exactly one end is recorded, and only the files of a completed attempt stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from wanreel.core import events
+from wanreel.core.catalog import ModelSpec
+from wanreel.core.errors import (
+    Cancelled,
+    DeviceFault,
+    GenerationError,
+    InsufficientStorage,
+    InvalidRequest,
+    JobNotFound,
+    JobTimeout,
+    LeaseLost,
+    OutOfMemory,
+    StoreError,
+    WanreelError,
+)
+from wanreel.core.events import Event
+from wanreel.core.failpoints import Failpoints
+from wanreel.core.job import ArtifactRef, Job, JobFailure, Progress
+from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.settings import DataDirectory
+from wanreel.core.video import Video
+from wanreel.jobs import JobStore
+from wanreel.service import checkpoints_of, remove_tree, request_of, same_generation
+from wanreel.storage.previews import PreviewFile
+from wanreel.worker.files import discard, keep_latents, media_type_of, stem_of, write_durably
+from wanreel.worker.keeper import Keeper
+from wanreel.worker.manifests import Findings
+from wanreel.worker.space import Reserve
+
+_log = logging.getLogger(__name__)
+
+_WRITE_PROGRESS = 0.5  # seconds between writes of progress
+
+
+class Ending(enum.Enum):
+    """What the worker does after an attempt."""
+
+    GO_ON = enum.auto()
+    IDLE = enum.auto()  #: there was no job
+    WAIT = enum.auto()  #: the machine can't take this job now
+    REPLACE = enum.auto()  #: this process may be damaged: leave, and let another one go on
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the renderer needs to know of an attempt."""
+
+    work: str  #: whose checkpoints are used: the job's id, or for another export the id of the job with the latents
+    request: ResolvedRequest
+    spec: ModelSpec
+    results: Path  #: folder for the video and the pictures beside it
+    stem: str  #: their names without suffix; belongs to this attempt alone
+    checkpoints: Path | None  #: folder of saved states; None to save none
+    keeper: Keeper  #: `token` to stop at once, `draining` to save after this step
+
+
+#: Turns a task into a video, as `generation.render`: events up to Completed; typed errors; closing it leaves nothing.
+#: The one seam between jobs and models.
+Render = Callable[[Task], Iterator[Event]]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What attempts of one worker share."""
+
+    store: JobStore
+    render: Render
+    spec_of: Callable[[str], ModelSpec]  #: raises UnknownModel
+    weights_of: Callable[[ModelSpec], Mapping[str, str]]  #: hashes by file name; raises BrokenWeights
+    data: DataDirectory
+    results: Path
+    reserve: Reserve
+    failpoints: Failpoints
+    keep_free: int = 0  #: bytes of disk that no job may use
+    checkpoints: bool = True  #: whether states are saved while denoising
+    clock: Callable[[], float] = time.monotonic
+
+
+class Attempt:
+    """One claimed job. `perform` runs it to its recorded end."""
+
+    def __init__(self, shop: Workshop, job: Job) -> None:
+        self.job = job
+        self.keeper = Keeper(shop.store.leases, job, job.time_limit or math.inf, clock=shop.clock)
+        self._shop = shop
+        self._leases = shop.store.leases
+        self._hit = shop.failpoints.hit
+        self._preview = PreviewFile(shop.data.previews / f"{job.id}.webp")
+        self._written = -math.inf  # when progress was last written
+        self._saved_step: int | None = None  # of a checkpoint that was not reported yet
+        self._step_saved = 0
+        self._steps = (0, 0)  # done, and to do
+        self._findings = Findings(notes=job.notes)
+
+    def perform(self) -> Ending:
+        """Render the job and record what became of it. Raises StoreError when that can't be recorded."""
+        _log.info("job %s: attempt %d begins", self.job.id, self.job.attempt)
+        self._hit("attempt.claimed")
+        for number in range(1, self.job.attempt):
+            discard_attempt(self._shop.store, self._shop.results, self.job.evolve(attempt=number))
+        try:
+            with self._preview:
+                return self._perform()
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            self._discard()
+            return Ending.GO_ON
+
+    def _perform(self) -> Ending:
+        try:
+            self._complete(*self._render())
+        except Cancelled:
+            return self._stopped()
+        except InsufficientStorage as error:
+            return self._wait(error)
+        except (LeaseLost, StoreError):
+            raise
+        except WanreelError as error:
+            return self._fail(error, retryable=error.retryable)
+        except MemoryError:
+            return self._fail(OutOfMemory("The machine ran out of memory."), retryable=True)
+        except Exception as error:  # noqa: BLE001 - one job's fault must not end the others: it is recorded whole
+            _log.exception("job %s: a fault in Wanreel", self.job.id)
+            said = f"{type(error).__name__}: a fault in Wanreel; the worker's log has the details."
+            self._fail(GenerationError(said), retryable=False)
+            return Ending.REPLACE
+        return Ending.GO_ON
+
+    # Running
+
+    def _render(self) -> tuple[Video, tuple[ArtifactRef, ...]]:
+        reserve = self._shop.reserve
+        with self.keeper:
+            try:
+                task = self._task()
+                self._steps = (0, task.request.num_inference_steps)
+                reserve.hold(task.request, task.spec, self._shop.keep_free)
+                video = self._follow(task)
+                return video, self._files(task, video)
+            finally:
+                reserve.release()
+
+    def _task(self) -> Task:
+        request = request_of(self.job)
+        work = self.job.id
+        if self.job.parent_id is not None and self._shares_latents(request, self.job.parent_id):
+            work = self.job.parent_id
+        return Task(
+            work=work,
+            request=request,
+            spec=self._shop.spec_of(request.model),
+            results=self._shop.results,
+            stem=stem_of(self.job, request.prompt),
+            checkpoints=checkpoints_of(self._shop.data, work) if self._shop.checkpoints else None,
+            keeper=self.keeper,
+        )
+
+    def _shares_latents(self, request: ResolvedRequest, parent_id: str) -> bool:
+        try:
+            return same_generation(request, request_of(self._shop.store.get(parent_id)))
+        except (JobNotFound, InvalidRequest):
+            return False
+
+    def _follow(self, task: Task) -> Video:
+        """Runs the generation, recording its events, until the video is there."""
+        running = self._shop.render(task)
+        with contextlib.closing(cast("Generator[Event]", running)):
+            for event in running:
+                if isinstance(event, events.Completed):
+                    return event.video
+                self._findings.see(event)
+                self._record(event)
+        raise GenerationError("The generation ended without a result.")
+
+    def _record(self, event: Event) -> None:
+        pace = self.keeper.pace
+        match event:
+            case events.ModelLoaded(model=model, device=device, seconds=seconds, notes=notes):
+                pace.stage = "encode"
+                self._leases.record(
+                    self.job.id, self.job.attempt, "loaded", {"model": model, "device": device, "seconds": seconds}
+                )
+                self._note(notes)
+            case events.Encoded(seconds=seconds, notes=notes):
+                pace.stage = "denoise"
+                self._shop.reserve.release_checkpoints()
+                self._leases.record(self.job.id, self.job.attempt, "encoded", {"seconds": seconds})
+                self._note(notes)
+            case events.Resumed(step=step, notes=notes):
+                self._step_saved = step
+                self._steps = (step, self._steps[1])
+                self._leases.record(self.job.id, self.job.attempt, "resumed", {"step": step})
+                self._note(notes)
+            case events.Denoised():
+                pace.stage = "decode"
+                self._shop.reserve.release()
+            case events.Saved(step=step):
+                self._saved_step = self._step_saved = step
+            case events.StepCompleted():
+                self._stepped(event)
+            case events.Preview(data=data):
+                self._preview.write(data)
+            case events.Decoded(frames=frames, total_frames=total):
+                self._progress("decode", {"frames": frames, "total_frames": total}, last=frames == total)
+            case events.Exported(seconds=seconds):
+                pace.stage = "export"
+                self._leases.record(self.job.id, self.job.attempt, "exported", {"seconds": seconds})
+            case _:
+                pass
+        self._hit(f"attempt.{_PLACES.get(type(event), 'other')}")
+
+    def _stepped(self, event: events.StepCompleted) -> None:
+        pace, done = self.keeper.pace, event.step == event.total_steps
+        pace.step_seconds = event.seconds
+        detail = {
+            "seconds": round(event.seconds, 3),
+            "eta_seconds": round(event.eta_seconds, 1),
+            "expert": event.expert,
+        }
+        self._steps = (event.step, event.total_steps)
+        self._progress("denoise", detail, last=done)
+        if self.keeper.draining:
+            self._leave_if_saved(event.step)
+
+    def _leave_if_saved(self, step: int) -> None:
+        """Draining: the state after this step is on disk, or none is kept, so stop here."""
+        if not self._shop.checkpoints or self._step_saved >= step:
+            self.keeper.token.cancel("drain")
+            self.keeper.token.check()
+
+    def _progress(self, stage: str, detail: Mapping[str, object], *, last: bool) -> None:
+        """Write progress, but not so often that writing costs more than the work."""
+        now = self._shop.clock()
+        if not last and now - self._written < _WRITE_PROGRESS:
+            return
+        self._written = now
+        saved, self._saved_step = self._saved_step, None
+        progress = Progress(stage, *self._steps)
+        self._leases.heartbeat(self.job.id, self.job.attempt, progress, saved_step=saved, detail=detail)
+
+    def _note(self, notes: tuple[str, ...]) -> None:
+        for note in notes:
+            self._findings.note(note)
+            self._leases.note(self.job.id, self.job.attempt, note)
+
+    # Ending
+
+    def _files(self, task: Task, video: Video) -> tuple[ArtifactRef, ...]:
+        """The result as the record names it, with a manifest beside it. Everything is on disk when this returns."""
+        self._hit("attempt.rendered")
+        weights = self._shop.weights_of(task.spec)
+        manifest = self._findings.manifest(task.request, weights, video).to_json().encode()
+        path = video.path.with_suffix(".json")
+        write_durably(path, manifest)
+        files = [ArtifactRef("video", video.path.name, video.sha256, video.size_bytes, media_type_of(video.path))]
+        for kind, other in (("last_frame", video.last_frame), ("poster", video.poster), ("manifest", path)):
+            data = other.read_bytes()
+            files.append(
+                ArtifactRef(kind, other.name, hashlib.sha256(data).hexdigest(), len(data), media_type_of(other))
+            )
+        return tuple(files)
+
+    def _complete(self, video: Video, files: tuple[ArtifactRef, ...]) -> None:
+        self._hit("attempt.before_complete")
+        self._leases.complete(self.job.id, self.job.attempt, video.sha256, files, seconds=self.keeper.seconds)
+        self._hit("attempt.after_complete")
+        _log.info("job %s: completed in %.1f s, %s", self.job.id, self.keeper.seconds, video.path.name)
+        keep_latents(checkpoints_of(self._shop.data, self.job.id))
+        self._hit("attempt.cleaned")
+
+    def _stopped(self) -> Ending:
+        """The work stopped because somebody asked."""
+        self._discard()
+        reason = self.keeper.token.reason
+        if reason == "drain":
+            self._leases.requeue(self.job.id, self.job.attempt, "drain", seconds=self.keeper.seconds)
+        elif reason == "timeout":
+            return self._fail(JobTimeout(f"The job ran past its limit of {self.job.time_limit:g} s."), retryable=False)
+        elif reason != "lease_lost":
+            self._leases.confirm_cancel(self.job.id, self.job.attempt, seconds=self.keeper.seconds)
+            remove_tree(checkpoints_of(self._shop.data, self.job.id))
+        _log.info("job %s: stopped (%s)", self.job.id, reason or "cancelled")
+        return Ending.GO_ON
+
+    def _wait(self, error: InsufficientStorage) -> Ending:
+        """The disk is too full for this job now: it goes back blameless."""
+        _log.warning("job %s: %s", self.job.id, error)
+        self._discard()
+        self._leases.requeue(self.job.id, self.job.attempt, error.code, seconds=self.keeper.seconds)
+        return Ending.WAIT
+
+    def _fail(self, error: WanreelError, *, retryable: bool) -> Ending:
+        """Checkpoints stay, so that a retry goes on from them."""
+        _log.warning("job %s: %s: %s", self.job.id, error.code, error)
+        self._discard()
+        failure = JobFailure.of(error)
+        self._leases.fail(self.job.id, self.job.attempt, failure, retryable=retryable, seconds=self.keeper.seconds)
+        return Ending.REPLACE if isinstance(error, DeviceFault) else Ending.GO_ON
+
+    def _discard(self) -> None:
+        discard_attempt(self._shop.store, self._shop.results, self.job)
+
+
+def discard_attempt(store: JobStore, results: Path, job: Job) -> None:
+    """Delete the files of an attempt that did not complete. A result that is on record is never touched."""
+    try:
+        stem = stem_of(job, request_of(job).prompt)
+    except InvalidRequest:
+        return  # an attempt at a request that can't be read wrote nothing
+    discard(results, stem, (file.name for file in store.artifacts(job.id)))
+
+
+#: Names of failpoints after each kind of event.
+_PLACES: dict[type, str] = {
+    events.ModelLoaded: "loaded",
+    events.Encoded: "encoded",
+    events.Resumed: "resumed",
+    events.Saved: "saved",
+    events.StepCompleted: "step",
+    events.Preview: "preview",
+    events.Denoised: "denoised",
+    events.Decoded: "decoded",
+    events.Exported: "exported",
+}

@@ -1,0 +1,97 @@
+"""Space: how much disk a job will need, and holding it until it is needed. Knows nothing of what is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from wanreel.core.catalog import ModelSpec
+from wanreel.core.errors import InsufficientStorage
+from wanreel.core.resolve import ResolvedRequest
+from wanreel.host import free_bytes, preallocate
+
+GIB = 2**30
+SUFFIX = ".space"
+
+#: The latents and at most three tensors of a solver's history, fp32.
+_TENSORS, _FP32 = 4, 4
+#: Two generations of checkpoints are kept while a third is being written.
+_GENERATIONS = 3
+#: Bytes for each pixel of each frame. Video never exceeds raw 4:2:0; the others at worst keep every colour.
+_PIXEL_BYTES = {"mp4": 1.5, "webm": 1.5, "gif": 1.0, "webp": 3.0}
+#: For each pixel of the pictures beside the video: the last frame and the poster.
+_STILLS = 2 * 3
+#: Headers, manifest, preview. Bytes.
+_SMALL_FILES = 2**20
+
+
+def checkpoint_bytes(request: ResolvedRequest, spec: ModelSpec) -> int:
+    """The most that the checkpoints of this request take at one time."""
+    frames = (request.num_frames - 1) // spec.temporal_stride + 1
+    cells = frames * (request.height // spec.spatial_stride) * (request.width // spec.spatial_stride)
+    return spec.latent_channels * cells * _TENSORS * _FP32 * _GENERATIONS + _SMALL_FILES
+
+
+def result_bytes(request: ResolvedRequest) -> int:
+    """The most that the video and the pictures beside it take."""
+    pixels = request.export_width * request.export_height
+    return int(pixels * (request.num_frames * _PIXEL_BYTES[request.output_format] + _STILLS)) + _SMALL_FILES
+
+
+def needed_bytes(request: ResolvedRequest, spec: ModelSpec) -> int:
+    """Both together."""
+    return checkpoint_bytes(request, spec) + result_bytes(request)
+
+
+class Reserve:
+    """Disk space held by two files, each given up right before the real thing is written.
+
+    Results may lie on another disk than checkpoints, so each is held where it will be needed.
+    """
+
+    def __init__(self, worker: str, checkpoints: Path, results: Path) -> None:
+        self._checkpoint_file = checkpoints / f".{worker}-checkpoints{SUFFIX}"
+        self._result_file = results / f".{worker}-result{SUFFIX}"
+
+    def hold(self, request: ResolvedRequest, spec: ModelSpec, keep_free: int) -> None:
+        """Take what `request` needs and leave at least `keep_free` bytes to others. Raises InsufficientStorage."""
+        _take(self._checkpoint_file, checkpoint_bytes(request, spec), keep_free)
+        _take(self._result_file, result_bytes(request), keep_free)
+
+    def release_checkpoints(self) -> None:
+        """Checkpoints are about to be written."""
+        _give_up(self._checkpoint_file)
+
+    def release(self) -> None:
+        """Give everything up. Twice is no fault."""
+        _give_up(self._checkpoint_file)
+        _give_up(self._result_file)
+
+
+def sweep(folder: Path, is_alive: Callable[[str], bool]) -> None:
+    """Delete what dead workers still hold in `folder`."""
+    for path in folder.glob(f".*-*{SUFFIX}"):
+        worker = path.name.removeprefix(".").rpartition("-")[0]
+        if not is_alive(worker):
+            _give_up(path)
+
+
+def _take(path: Path, size: int, keep_free: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = free_bytes(path.parent)
+    if free < size + keep_free:
+        raise InsufficientStorage(
+            f"The disk has {free / GIB:.2f} GiB left; this job needs {size / GIB:.2f} GiB "
+            f"beside the {keep_free / GIB:.2f} GiB that stay free."
+        )
+    try:
+        preallocate(path, size)
+    except OSError as exc:
+        _give_up(path)
+        raise InsufficientStorage(f"The disk can't hold the {size / GIB:.2f} GiB that this job needs.") from exc
+
+
+def _give_up(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

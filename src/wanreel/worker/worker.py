@@ -1,0 +1,191 @@
+"""Worker: claim, render, record, until somebody asks to stop. Knows nothing of models.
+
+One process, one device, one job at a time. Its life is a lock that the kernel releases when it dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanreel.core.errors import InsufficientStorage, InvalidRequest
+from wanreel.core.job import Job, JobStatus, QueueState
+from wanreel.host import FileLock
+from wanreel.jobs import Liveness
+from wanreel.service import request_of
+from wanreel.service.bell import Bell, sweep_bells
+from wanreel.worker.attempt import Attempt, Ending, Workshop, discard_attempt
+from wanreel.worker.retention import Retention
+from wanreel.worker.space import needed_bytes, sweep
+
+_log = logging.getLogger(__name__)
+
+REPLACE = 85  #: exit code: this process may be damaged, start another one
+_REST = {
+    Ending.IDLE: 1.0,  # seconds between looks for work, in case that a ring was lost
+    Ending.WAIT: 30.0,  # seconds before a job that the disk could not take is tried again
+}
+_HOUSEKEEPING = 2.0  # seconds between looks for dead workers and at the disk
+_ALL = 10_000  # jobs in progress that are looked at
+
+
+@dataclass(frozen=True)
+class Life:
+    """A worker's name and the lock that shows it lives."""
+
+    name: str
+    lock: FileLock
+    folder: Path  #: of locks and bells
+    liveness: Liveness
+
+    @classmethod
+    def begin(cls, folder: Path, label: str) -> Life:
+        liveness = Liveness(folder)
+        name, lock = liveness.new_worker(label)
+        return cls(name, lock, folder, liveness)
+
+    def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.lock.path.unlink(missing_ok=True)
+        self.lock.release()
+
+
+class Worker:
+    """Runs jobs of one store on one device. `stop` may be called from a signal handler."""
+
+    def __init__(
+        self,
+        life: Life,
+        shop: Workshop,
+        retention: Retention,
+        *,
+        description: str = "",
+        abandon: Callable[[int], object] = os._exit,
+    ) -> None:
+        self.name = life.name
+        self._life = life
+        self._shop = shop
+        self._retention = retention
+        self._description = description
+        self._abandon = abandon
+        self._asked_to_stop = 0
+        self._attempt: Attempt | None = None
+        self._bell: Bell | None = None
+        self._looked = -_HOUSEKEEPING
+        self._parent = os.getppid()
+
+    def run(self, *, once: bool = False) -> int:
+        """Work until asked to stop, or with `once` until the queue is empty. Returns the exit code of the process.
+
+        Raises StoreError when the database can't be used.
+        """
+        with self._alive():
+            while not self._asked_to_stop:
+                self._keep_house()
+                ending = self._next()
+                if ending is Ending.REPLACE:
+                    return REPLACE
+                if once and ending in _REST:
+                    break
+                self._rest(_REST.get(ending, 0.0))
+        return 0
+
+    def _next(self) -> Ending:
+        """Run the next job if there is one."""
+        job = self._claim()
+        return Ending.IDLE if job is None else self._perform(job)
+
+    def stop(self, signal_name: str = "") -> None:
+        """Finish the step, save it, give the job back and leave. Asked again: leave at once."""
+        self._asked_to_stop += 1
+        if self._asked_to_stop > 1:
+            self._abandon(128 + 15)
+        if self._attempt is not None:
+            self._attempt.keeper.drain()
+        if self._bell is not None:
+            self._bell.wake()
+
+    def _rest(self, seconds: float) -> None:
+        if seconds and self._bell is not None and not self._asked_to_stop:
+            self._bell.wait(seconds)
+
+    @contextlib.contextmanager
+    def _alive(self) -> Generator[None]:
+        """On the list of workers, while the lock is held."""
+        leases = self._shop.store.leases
+        try:
+            leases.register(self.name, self._description)
+            with Bell(self._life.folder, self.name) as self._bell:
+                yield
+            leases.unregister(self.name)
+        finally:
+            self._bell = None
+            self._life.end()
+
+    def _claim(self) -> Job | None:
+        if self._orphaned():
+            _log.warning("the supervisor is gone; leaving")
+            self._asked_to_stop += 1
+            return None
+        try:
+            if self._watch_disk().paused:
+                return None
+            return self._shop.store.leases.claim(self.name)
+        except InsufficientStorage as error:
+            _log.warning("%s", error)
+            return None
+
+    def _perform(self, job: Job) -> Ending:
+        self._attempt = Attempt(self._shop, job)
+        if self._asked_to_stop:
+            self._attempt.keeper.drain()
+        try:
+            return self._attempt.perform()
+        finally:
+            self._attempt = None
+
+    def _orphaned(self) -> bool:
+        """Whether the process that started this one has ended. Never on Windows, where nobody inherits."""
+        return os.getppid() != self._parent
+
+    # Housekeeping
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < _HOUSEKEEPING:
+            return
+        self._looked = now
+        self.recover()
+        self._retention.apply()
+
+    def recover(self) -> None:
+        """Put the jobs of dead workers back in line, and clear up what they left."""
+        store, is_alive = self._shop.store, self._life.liveness.is_alive
+        for job in store.list(status=JobStatus.IN_PROGRESS, limit=_ALL):
+            if job.worker is not None and not is_alive(job.worker):
+                # First: should this process die too, the next one still finds the job in progress.
+                discard_attempt(store, self._shop.results, job)
+        for job in store.leases.recover(is_alive):
+            _log.warning("job %s: its worker died; it is %s now", job.id, job.status.replace("_", " "))
+        for folder in (self._shop.data.checkpoints, self._shop.results):
+            sweep(folder, is_alive)
+        sweep_bells(self._life.folder, is_alive)
+
+    def _watch_disk(self) -> QueueState:
+        """Pause the queue while the disk can't take the job that is next in line."""
+        store, keep_free = self._shop.store, self._shop.keep_free
+        return store.watch_disk(keep_free + self._needed(store.queued(limit=1)))
+
+    def _needed(self, queued: tuple[Job, ...]) -> int:
+        for job in queued:
+            try:
+                request = request_of(job)
+                return needed_bytes(request, self._shop.spec_of(request.model))
+            except InvalidRequest:
+                return 0  # the attempt will say so
+        return 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wanreel import CancelToken, VideoRequest, Wanreel
 from wanreel.core.errors import Cancelled
-from wanreel.core.events import Completed, Decoded, Encoded, Exported, ModelLoaded, Preview, StepCompleted
+from wanreel.core.events import Completed, Decoded, Denoised, Encoded, Exported, ModelLoaded, Preview, StepCompleted
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.wiring import read_request
@@ -126,7 +126,8 @@ def test_events_come_in_order_and_nothing_half_made_stays(reel: Wanreel) -> None
     kinds = [type(event) for event in events if not isinstance(event, Preview)]
     assert kinds[:2] == [ModelLoaded, Encoded]
     assert kinds[2:5] == [StepCompleted] * 3
-    assert set(kinds[5:-2]) == {Decoded}
+    assert kinds[5] is Denoised
+    assert set(kinds[6:-2]) == {Decoded}
     assert kinds[-2:] == [Exported, Completed]
     steps = [event for event in events if isinstance(event, StepCompleted)]
     assert [(event.step, event.total_steps) for event in steps] == [(1, 3), (2, 3), (3, 3)]

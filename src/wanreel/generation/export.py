@@ -1,4 +1,4 @@
-"""export: finished latents to a video on disk, decoded and written chunk by chunk. Knows nothing of how they were made."""
+"""export: finished latents to a video on disk, decoded and written by chunks. Knows nothing of how they came to be."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def export(
 
 
 def recipe_of(request: ResolvedRequest) -> str:
-    """The JSON text inside a video from which it can be made again. Holds no time and no path: same video, same bytes."""
+    """The JSON text inside a video from which it can be made again. No time, no path: same video, same bytes."""
     return json.dumps({MARK: wanreel.__version__, "request": request.to_dict()}, ensure_ascii=False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from wanreel.core.errors import DeviceFault, OutOfMemory
 
 
 @contextmanager
-def mapped_faults() -> Iterator[None]:
+def mapped_faults() -> Generator[None]:
     """Raises OutOfMemory for memory that ran out, on GPU or CPU, and DeviceFault for any other failure of the GPU."""
     try:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import click
 from rich.console import Console
@@ -12,20 +12,19 @@ from wanreel.core.resolve import Resolution
 from wanreel.core.video import Video
 
 
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
 @dataclass(frozen=True)
 class Output:
     """Words for people, or JSON lines for programs."""
 
     json: bool
-    console: Console = field(default_factory=_stderr)
+    console: Console  #: on stderr, silent with `json`
+
+    @classmethod
+    def open(cls, json: bool) -> Output:
+        return cls(json, Console(stderr=True, highlight=False, quiet=json))
 
     def say(self, text: str) -> None:
-        if not self.json:
-            self.console.print(text)
+        self.console.print(text)
 
     def warn(self, text: str) -> None:
         if not self.json:

@@ -15,15 +15,14 @@ from wanreel.core.video import Video
 from wanreel.storage.previews import PreviewFile
 
 
-def show_progress(events: Iterator[Event], console: Console, previews: Path, *, quiet: bool) -> Video:
+def show_progress(events: Iterator[Event], console: Console, previews: Path) -> Video:
     """Runs the generation to its end, showing where it is. Returns the video; errors pass through.
 
     The newest preview lies in `previews` while it runs.
     """
-    console.quiet = quiet
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("[dim]{task.fields[note]}[/dim]"))
     with (
-        Progress(*columns, console=console, disable=quiet, transient=True) as progress,
+        Progress(*columns, console=console, disable=console.quiet, transient=True) as progress,
         PreviewFile(previews / f"preview-{os.getpid()}.webp") as preview,
     ):
         bar = _Bar(progress, preview, console)

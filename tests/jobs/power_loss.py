@@ -229,7 +229,11 @@ def verdict(folder: Path, files: dict[str, bytes], acks: list[str]) -> str:
         old.unlink()
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    path = folder / "wanreel.db"
+    return verdict_of(folder / "wanreel.db", acks)
+
+
+def verdict_of(path: Path, acks: list[str]) -> str:
+    """The same for a database where it lies."""
     if not path.exists():
         return "lost: the database" if acks else ""
     connection = sqlite3.connect(path, isolation_level=None)
@@ -245,7 +249,9 @@ def verdict(folder: Path, files: dict[str, bytes], acks: list[str]) -> str:
     finally:
         connection.close()
     found = {row[0]: row[1:] for row in rows}
-    for ack in acks[1:]:
+    for ack in acks:
+        if ack == "open":
+            continue
         word, job_id = ack.split()
         status, sha256, attempt = found.get(job_id, ("missing", None, 0))
         if status == "missing" or (word == "claimed" and attempt < 1):

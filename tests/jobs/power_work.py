@@ -6,11 +6,12 @@ and ends with 0, or with 3 when the store raised an error of ours, which is then
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
-from wanreel.core.errors import WanreelError
+from wanreel.core.errors import StoreError, WanreelError
 from wanreel.core.job import ArtifactRef, NewJob, Progress
 from wanreel.jobs import JobStore
 from wanreel.jobs.ballast import Ballast
@@ -32,6 +33,19 @@ def work(path: Path, count: int, policy: SqlitePolicy, acks: int) -> None:
     ballast = Ballast(path.with_suffix(".ballast"), size=0)
     store = JobStore(Database(path, policy=policy, ballast=ballast))
     os.write(acks, b"open\n")
+    store.leases.recover(lambda _: False)
+    try:
+        serve(store, count, acks)
+    except StoreError:
+        # After a failed sync nobody knows what is on disk, so a second try must not be taken for a success.
+        with contextlib.suppress(StoreError):
+            store.enqueue(NewJob("{}", "demo"))
+            os.write(acks, b"accepted after a fault\n")
+        raise
+    store.close()
+
+
+def serve(store: JobStore, count: int, acks: int) -> None:
     for number in range(count):
         job = store.enqueue(NewJob(f'{{"prompt": "{number}"}}', "demo"), idempotency_key=f"key-{number}")
         os.write(acks, f"queued {job.id}\n".encode())
@@ -39,12 +53,11 @@ def work(path: Path, count: int, policy: SqlitePolicy, acks: int) -> None:
             claimed = store.leases.claim("worker")
             assert claimed is not None
             os.write(acks, f"claimed {claimed.id}\n".encode())
-            store.leases.heartbeat(claimed.id, 1, Progress("denoise", 1, 2), saved_step=1)
+            store.leases.heartbeat(claimed.id, claimed.attempt, Progress("denoise", 1, 2), saved_step=1)
             sha256 = claimed.id[::-1]
             files = (ArtifactRef("video", f"{claimed.id}.mp4", sha256, 1, "video/mp4"),)
-            store.leases.complete(claimed.id, 1, sha256, files)
+            store.leases.complete(claimed.id, claimed.attempt, sha256, files)
             os.write(acks, f"done {claimed.id}\n".encode())
-    store.close()
 
 
 if __name__ == "__main__":

@@ -44,8 +44,11 @@ class Database:
         self.ballast = ballast or Ballast(path.with_name(path.name + ".ballast"))
         self._failpoints = failpoints or Failpoints()
         self._policy = policy or SqlitePolicy.for_library()
-        # SQLite lets waiting processes poll; threads of one process can queue up instead.
+        # SQLite lets waiting processes poll; threads of one process can queue up instead. Readers must: while one thread
+        # of a process reads, SQLite lets the next ones of that process in past a writer that waits in another process, so
+        # readers that overlap without end would lock every writer out.
         self._writer = threading.Lock()
+        self._reader = threading.Lock()
         self._broken = ""
         try:
             create_file(path)
@@ -62,7 +65,7 @@ class Database:
         """Run `body` on one snapshot. It must fetch all it needs, as a reader left open holds writers up."""
         self._refuse_if_broken()
         try:
-            with self._reader_engine.begin() as connection:
+            with self._reader, self._reader_engine.begin() as connection:
                 return body(connection)
         except DBAPIError as exc:
             raise self._meaning(exc) from exc

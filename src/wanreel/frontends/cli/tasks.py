@@ -1,0 +1,99 @@
+"""Tasks: what the words and flags of `generate` and `submit` ask for. Knows nothing of what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.request import VideoRequest
+from wanreel.core.resolve import Resolution
+from wanreel.frontends.cli import batch
+from wanreel.frontends.cli.knobs import knob_options
+from wanreel.wiring import Runtime
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One video to make, before its pictures are read."""
+
+    name: str  #: for people: a file name or a line number
+    values: dict[str, object]
+    image: Path | None = None
+    last_image: Path | None = None
+
+
+def request_options(command: Command) -> Command:
+    """Adds the words and flags that say what is to be made."""
+    decorators = (
+        click.argument("inputs", nargs=-1, metavar="[IMAGE|FOLDER|TASKS.jsonl] [PROMPT]"),
+        click.option("--last-image", type=click.Path(path_type=Path), help="The last frame, for models that take one."),
+        knob_options,
+        click.option(
+            "--from", "from_video", type=click.Path(path_type=Path), help="Start from the recipe inside this video."
+        ),
+    )
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def is_batch(inputs: tuple[str, ...]) -> bool:
+    return bool(inputs) and inputs[0] != "" and (Path(inputs[0]).is_dir() or inputs[0].lower().endswith(".jsonl"))
+
+
+def tasks_of(inputs: tuple[str, ...], last_image: Path | None, values: dict[str, object]) -> list[Task]:
+    """What the positional words mean: PROMPT, IMAGE PROMPT, FOLDER PROMPT, or TASKS.jsonl."""
+    if is_batch(inputs):
+        first = Path(inputs[0])
+        prompt = {"prompt": " ".join(inputs[1:])} if inputs[1:] else {}
+        rows = batch.folder(first) if first.is_dir() else batch.jsonl(first)
+        return [Task(row.name, values | prompt | row.values, row.image, row.last_image or last_image) for row in rows]
+    match inputs:
+        case ():
+            return [Task("the request", values, None, last_image)]
+        case (only,) if _looks_like_picture(only):
+            return [Task(only, values, Path(only), last_image)]
+        case (only,):
+            return [Task("the request", values | {"prompt": only}, None, last_image)]
+        case (image, prompt):
+            return [Task(image, values | {"prompt": prompt}, Path(image), last_image)]
+        case _:
+            raise click.UsageError(
+                f"At most a picture and a prompt are expected, got {len(inputs)} words. Put the prompt in quotes."
+            )
+
+
+def _looks_like_picture(word: str) -> bool:
+    return Path(word).suffix.lower() in batch.PICTURE_SUFFIXES and Path(word).is_file()
+
+
+def ask_task(runtime: Runtime, task: Task) -> tuple[VideoRequest, Resolution]:
+    """Reads the pictures and resolves, naming every problem of both at once."""
+    problems: list[Problem] = []
+    values = dict(task.values)
+    for field, path in (("image", task.image), ("last_image", task.last_image)):
+        if path is not None:
+            try:
+                values[field] = runtime.take_picture_file(path, field)
+            except InvalidRequest as error:
+                problems.extend(error.problems)
+    try:
+        request = VideoRequest.from_mapping(values)
+        if not problems:
+            return request, runtime.resolve(request)
+        problems = [*request.problems(), *problems]
+    except InvalidRequest as error:
+        problems = [*error.problems, *problems]
+    raise InvalidRequest(*problems)
+
+
+def resolve_task(runtime: Runtime, task: Task) -> Resolution:
+    """The same without what was asked."""
+    return ask_task(runtime, task)[1]

@@ -1,0 +1,1 @@
+"""The HTTP front door: OpenAI's Videos API and more, behind one guard. It never imports torch."""

@@ -1,0 +1,152 @@
+"""create_app: the HTTP front door as one ASGI app. Every request passes the guard first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wanreel import __version__
+from wanreel.frontends.http import errors
+from wanreel.frontends.http.entrance import Entrance
+from wanreel.frontends.http.files_api import FileRoutes
+from wanreel.frontends.http.guard import Exchange, Guard
+from wanreel.frontends.http.house import House
+from wanreel.frontends.http.intake import Intake
+from wanreel.frontends.http.jobs import JobRoutes
+from wanreel.frontends.http.keys import KeyRing
+from wanreel.frontends.http.metrics import Metrics
+from wanreel.frontends.http.news import News
+from wanreel.frontends.http.pictures import Fetch, PictureDesk
+from wanreel.frontends.http.rates import Rates
+from wanreel.frontends.http.system import SystemRoutes
+from wanreel.frontends.http.uploads import Uploads
+from wanreel.frontends.http.videos import VideoRoutes
+from wanreel.jobs import Liveness
+from wanreel.service import Service
+from wanreel.wiring import Runtime, specs_with_state
+
+_log = logging.getLogger("wanreel.access")
+
+
+@dataclass(frozen=True)
+class HttpApp:
+    """The app and what the server must tell it."""
+
+    guard: Guard
+    house: House
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.guard(scope, receive, send)
+
+    def begin_to_stop(self) -> None:
+        """Not ready from now on, and event streams end, so that connections close. For the event loop's thread."""
+        self.house.stopping = True
+        self.house.news.close()
+
+
+def create_app(
+    runtime: Runtime,
+    service: Service,
+    entrance: Entrance,
+    keys: KeyRing,
+    *,
+    fetch: Fetch | None = None,
+    submits_per_minute: int | None = None,
+) -> HttpApp:
+    """The API over a service. Raises SettingsError where others could come in without a key.
+
+    `fetch` reads http(s) addresses of pictures; without it they are refused.
+    """
+    entrance.require_key(have=bool(keys))
+    settings = runtime.settings
+    uploads = Uploads(settings.data_dir / "uploads")
+    house = House(
+        service=service,
+        models=lambda: specs_with_state(runtime),
+        worker_lives=Liveness(settings.data.workers).is_alive,
+        min_free_bytes=int(settings.min_free_gb * 2**30),
+        desk=PictureDesk(runtime.take_picture, uploads, fetch),
+        uploads=uploads,
+        news=News(service),
+        rates=Rates(time.monotonic, submits_per_minute),
+    )
+    metrics = Metrics(house)
+    api = _api(house, metrics, entrance)
+
+    def observe(exchange: Exchange) -> None:
+        metrics.count(exchange)
+        _log_exchange(exchange)
+
+    return HttpApp(Guard(api, entrance, keys, observe, time.monotonic), house)
+
+
+def _api(house: House, metrics: Metrics, entrance: Entrance) -> ASGIApp:
+    """The routes behind the guard."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        telling = asyncio.create_task(house.news.tell())
+        try:
+            yield
+        finally:
+            house.news.close()
+            telling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await telling
+
+    api = FastAPI(
+        title="Wanreel",
+        version=__version__,
+        summary="Videos from prompts and pictures with the open Wan models.",
+        lifespan=lifespan,
+        root_path=entrance.root_path,
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere
+        redoc_url=None,
+        servers=[{"url": entrance.url}],
+        separate_input_output_schemas=False,
+    )
+    errors.install(api)
+    intake = Intake(house, time.monotonic)
+    videos = VideoRoutes(house, intake)
+    for routes in (videos, JobRoutes(house, intake), FileRoutes(house), SystemRoutes(house, metrics)):
+        api.include_router(routes.router())
+    _declare_keys(api)
+    return api
+
+
+def _declare_keys(api: FastAPI) -> None:
+    """Say in the OpenAPI document how to bring a key. The guard checks it, not FastAPI."""
+    build = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        known = api.openapi_schema is not None
+        document = build()
+        if not known:
+            document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"key": []}, {}]
+        return document
+
+    api.openapi = openapi
+
+
+def _log_exchange(exchange: Exchange) -> None:
+    """One line of JSON-safe fields. Never the query or a header: they may hold what is secret."""
+    _log.info(
+        "request",
+        extra={
+            "method": exchange.method,
+            "path": exchange.path,
+            "status": exchange.status,
+            "seconds": round(exchange.seconds, 4),
+            "request_id": exchange.request_id,
+            "owner": exchange.owner,
+        },
+    )

@@ -1,0 +1,77 @@
+"""House: what all routes share. One per app; holds nothing of a single request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from wanreel.core.catalog import ModelSpec
+from wanreel.core.errors import JobNotFound
+from wanreel.core.job import Job
+from wanreel.frontends.http.errors import Refused
+from wanreel.frontends.http.guard import caller_of
+from wanreel.frontends.http.keys import Caller
+from wanreel.frontends.http.news import News
+from wanreel.frontends.http.pictures import PictureDesk
+from wanreel.frontends.http.rates import Rates
+from wanreel.frontends.http.schema import Video, video_of
+from wanreel.frontends.http.uploads import Uploads
+from wanreel.service import Service
+
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass
+class House:
+    """The parts behind the routes."""
+
+    service: Service
+    models: Callable[[], Sequence[tuple[ModelSpec, bool]]]  #: every model, and whether it is installed
+    worker_lives: Callable[[str], bool]  #: whether the worker of this name is there
+    min_free_bytes: int  #: below it the server is not ready
+    desk: PictureDesk
+    uploads: Uploads
+    news: News
+    rates: Rates
+    stopping: bool = False  #: set when the server begins to leave: then it is not ready
+
+    async def job_of(self, request: Request, job_id: str) -> Job:
+        """The job, if it is the caller's. Raises JobNotFound, the same for unknown ids and others' jobs."""
+        return await run_in_threadpool(self.find, caller_of(request), job_id)
+
+    def find(self, caller: Caller, job_id: str) -> Job:
+        """The same, blocking."""
+        if _JOB_ID.fullmatch(job_id) is None:
+            raise _unknown()
+        try:
+            job = self.service.get(job_id)
+        except JobNotFound as exc:
+            raise _unknown() from exc
+        if job.owner != caller.owner and not caller.is_admin:
+            raise _unknown()
+        return job
+
+    def shown(self, job: Job) -> Video:
+        """The job on the wire, with its place in line. Blocks."""
+        return video_of(job, self.service.standing(job.id) if not job.ended else None)
+
+
+def require_admin(request: Request) -> Caller:
+    """The caller. Raises Refused when his key may not run the server."""
+    caller = caller_of(request)
+    if not caller.is_admin:
+        raise Refused(403, "missing_scope", "This needs a key with the scope admin.")
+    return caller
+
+
+def owner_filter(caller: Caller) -> str | None:
+    """Whose jobs the caller sees: his own, or everybody's as an admin."""
+    return None if caller.is_admin else caller.owner
+
+
+def _unknown() -> JobNotFound:
+    return JobNotFound("There is no such video.")

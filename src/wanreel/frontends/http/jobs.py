@@ -1,0 +1,274 @@
+"""What OpenAI's API has no words for: cancel, retry, edit, reorder, pause, events, previews, plans."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal, cast
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.request import VideoRequest
+from wanreel.frontends.http import files, schema
+from wanreel.frontends.http.errors import Refused
+from wanreel.frontends.http.forms import Body, read_body, read_json
+from wanreel.frontends.http.guard import caller_of
+from wanreel.frontends.http.house import House, owner_filter, require_admin
+from wanreel.frontends.http.intake import Intake
+from wanreel.frontends.http.news import as_sse
+from wanreel.frontends.http.schema import Plan, Queue, Video, video_of
+from wanreel.frontends.http.submission import translate
+
+_HIGHEST_PRIORITY = 100
+_LONGEST_REASON = 200
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}
+}
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/webp": {}, "image/jpeg": {}}, "description": "A small picture."}
+}
+_MANIFEST: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}}, "description": "The manifest."}
+}
+_LAST_ID = Header(alias="Last-Event-ID", max_length=20, description="Go on after this event.")
+
+
+class JobRoutes:
+    """The routes, over one House."""
+
+    def __init__(self, house: House, intake: Intake) -> None:
+        self._house = house
+        self._intake = intake
+
+    def router(self) -> APIRouter:
+        router = APIRouter(prefix="/v1", tags=["jobs"], responses=schema.ERRORS)
+        plan = {"requestBody": schema.request_body()}
+        router.post("/plan", response_model=Plan, openapi_extra=plan, summary="What would run")(self.plan)
+        router.post("/videos/{video_id}/cancel", response_model=Video, summary="Stop a video")(self.cancel)
+        router.post("/videos/{video_id}/retry", response_model=Video, summary="Queue a failed video again")(self.retry)
+        edit = {"requestBody": {"required": True, "content": {"application/json": {"schema": _edit_schema()}}}}
+        router.patch("/videos/{video_id}", response_model=Video, openapi_extra=edit, summary="Change a queued video")(
+            self.edit
+        )
+        move = {"requestBody": schema.json_body(_MOVE, example={"before": None})}
+        router.post("/videos/{video_id}/move", response_model=Video, openapi_extra=move, summary="Reorder the queue")(
+            self.move
+        )
+        export = {"requestBody": schema.json_body(_EXPORT, example={"output_format": "webm"})}
+        router.post(
+            "/videos/{video_id}/export", response_model=Video, openapi_extra=export, summary="Write a video again"
+        )(self.export)
+        router.get(
+            "/videos/{video_id}/manifest", response_class=Response, responses=_MANIFEST, summary="What it was made from"
+        )(self.manifest)
+        router.get(
+            "/videos/{video_id}/preview", response_class=Response, responses=_JPEG, summary="The newest preview"
+        )(self.preview)
+        router.get("/videos/{video_id}/events", response_class=Response, responses=_EVENTS, summary="Follow a video")(
+            self.events
+        )
+        router.get("/events", response_class=Response, responses=_EVENTS, summary="Follow all your videos")(
+            self.all_events
+        )
+        router.get("/queue", response_model=Queue, summary="The line")(self.queue)
+        reason = {"requestBody": schema.json_body(_REASON, example={"reason": "maintenance"})}
+        router.post("/queue/pause", response_model=Queue, openapi_extra=reason, summary="Start no more jobs")(
+            self.pause
+        )
+        router.post("/queue/resume", response_model=Queue, summary="Start jobs again")(self.resume)
+        return router
+
+    async def plan(self, request: Request) -> Plan:
+        """Checks a request and answers what would run, and how it differs from what was asked. Queues nothing."""
+        return await run_in_threadpool(self._plan, request, await read_body(request))
+
+    def _plan(self, request: Request, body: Body) -> Plan:
+        submission, resolution = self._intake.resolve(caller_of(request), body)
+        return Plan(
+            request=resolution.request.to_dict(),
+            adjustments=[adjustment.to_dict() for adjustment in resolution.adjustments],
+            notes=submission.notes,
+            queued=self._house.service.queue().queued,
+        )
+
+    async def cancel(self, request: Request, video_id: str) -> Video:
+        """A queued job ends at once, a running one within a step. Cancelling twice is no fault."""
+        job = await self._house.job_of(request, video_id)
+        job = await run_in_threadpool(self._house.service.cancel, job.id)
+        return await run_in_threadpool(self._house.shown, job)
+
+    async def retry(self, request: Request, video_id: str) -> Video:
+        """Queues a failed or cancelled job again. It goes on from its last saved step."""
+        job = await self._house.job_of(request, video_id)
+        self._house.rates.take(caller_of(request))
+        job = await run_in_threadpool(self._house.service.retry, job.id)
+        return await run_in_threadpool(self._house.shown, job)
+
+    async def edit(self, request: Request, video_id: str) -> Video:
+        """Changes knobs of a queued job, which keeps its place."""
+        job = await self._house.job_of(request, video_id)
+        body = await read_body(request)
+        return await run_in_threadpool(self._edit, request, job.id, body)
+
+    def _edit(self, request: Request, job_id: str, body: Body) -> Video:
+        submission = translate(body, caller_of(request).owner, self._house.desk)
+        known = VideoRequest.from_mapping({"prompt": "-", **submission.values})
+        if submission.problems:
+            raise InvalidRequest(*submission.problems)
+        changes = {
+            name: value for name in VideoRequest.__dataclass_fields__ if (value := getattr(known, name)) is not None
+        }
+        if "prompt" not in submission.values:
+            del changes["prompt"]
+        resolution = self._house.service.edit(job_id, changes)
+        job = self._house.service.get(job_id)
+        return video_of(job, self._house.service.standing(job_id), resolution.adjustments, submission.notes)
+
+    async def move(self, request: Request, video_id: str) -> Video:
+        """Puts a queued job before another one of yours, or at the end, or gives it another priority (admin)."""
+        values = await read_json(request, empty=True)
+        before, priority = _choice(values)
+        if priority is not None:
+            require_admin(request)
+        job = await self._house.job_of(request, video_id)
+        if before is not None:
+            other = await self._house.job_of(request, before)
+            if other.owner != job.owner:
+                require_admin(request)
+        job = await run_in_threadpool(self._house.service.move, job.id, before=before, priority=priority)
+        return await run_in_threadpool(self._house.shown, job)
+
+    async def export(self, request: Request, video_id: str) -> Video:
+        """Writes a finished video again in another format, quality or playback rate, without making it again."""
+        values = await read_json(request, empty=True)
+        unknown = [name for name in values if name not in _EXPORT]
+        if unknown:
+            raise InvalidRequest.of(
+                unknown[0][:64], "unknown_field", "is not taken here.", f"Give {', '.join(_EXPORT)}."
+            )
+        asked = VideoRequest.from_mapping({"prompt": "-", **values})
+        problems = asked.problems()
+        if problems:
+            raise InvalidRequest(*problems)
+        job = await self._house.job_of(request, video_id)
+        self._house.rates.take(caller_of(request))
+        job = await run_in_threadpool(
+            self._house.service.reexport,
+            job.id,
+            fps=asked.fps,
+            output_format=asked.output_format,
+            quality=asked.quality,
+        )
+        return await run_in_threadpool(self._house.shown, job)
+
+    async def manifest(self, request: Request, video_id: str) -> Response:
+        """Everything a video was made from and with: request, weights, versions, hashes."""
+        job = await self._house.job_of(request, video_id)
+        return await files.artifact(request, self._house.service, job, "manifest")
+
+    async def preview(self, request: Request, video_id: str, format: Literal["webp", "jpeg"] = "webp") -> Response:
+        """What the running video is becoming: animated WebP, or its last frame as JPEG. 404 while there is none."""
+        job = await self._house.job_of(request, video_id)
+        path = await run_in_threadpool(self._house.service.preview, job.id)
+        try:
+            data = None if path is None else await run_in_threadpool(path.read_bytes)
+        except FileNotFoundError:
+            data = None
+        if data is None:
+            raise Refused(404, "no_preview", "There is no preview now.")
+        if format == "jpeg":
+            return Response(await run_in_threadpool(files.still_of, data), media_type="image/jpeg")
+        return Response(data, media_type="image/webp")
+
+    async def events(
+        self, request: Request, video_id: str, last_event_id: Annotated[str | None, _LAST_ID] = None
+    ) -> Response:
+        """Every event of a job and then new ones until it has ended. Step events stand for those before them."""
+        job = await self._house.job_of(request, video_id)
+        return _stream(as_sse(self._house.news.of_job(job.id, _number(last_event_id) or 0)))
+
+    async def all_events(self, request: Request, last_event_id: Annotated[str | None, _LAST_ID] = None) -> Response:
+        """New events of all your jobs, on one connection, without end."""
+        owner = owner_filter(caller_of(request))
+        return _stream(as_sse(self._house.news.of_owner(owner, _number(last_event_id)), by_number=True))
+
+    async def queue(self, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Queue:
+        """The state of the line and your jobs in it, next one first."""
+        return await run_in_threadpool(self._queue, owner_filter(caller_of(request)), limit)
+
+    def _queue(self, owner: str | None, limit: int) -> Queue:
+        state = self._house.service.queue()
+        jobs = [job.id for job in self._house.service.store.queued() if owner is None or job.owner == owner]
+        return Queue(
+            paused=state.paused,
+            reason=state.reason,
+            automatic=state.automatic,
+            queued=state.queued,
+            in_progress=state.in_progress,
+            capacity=state.capacity,
+            jobs=jobs[:limit],
+        )
+
+    async def pause(self, request: Request) -> Queue:
+        """Running jobs go on and new ones are accepted, but none is started (admin)."""
+        require_admin(request)
+        reason = (await read_json(request, empty=True)).get("reason", "paused by hand")
+        if not isinstance(reason, str) or not 1 <= len(reason) <= _LONGEST_REASON or not reason.isprintable():
+            raise InvalidRequest.of(
+                "reason", "bad_text", f"must be text of 1 to {_LONGEST_REASON} printable characters."
+            )
+        await run_in_threadpool(self._house.service.pause, reason)
+        return await run_in_threadpool(self._queue, None, 100)
+
+    async def resume(self, request: Request) -> Queue:
+        """Undoes any pause (admin)."""
+        require_admin(request)
+        await run_in_threadpool(self._house.service.resume)
+        return await run_in_threadpool(self._queue, None, 100)
+
+
+_MOVE: dict[str, Any] = {
+    "before": {"type": ["string", "null"], "description": "Id of a queued job; null for the end of the line."},
+    "priority": {"type": ["integer", "null"], "minimum": -_HIGHEST_PRIORITY, "maximum": _HIGHEST_PRIORITY},
+}
+_EXPORT: dict[str, Any] = {
+    name: schema.request_schema(multipart=False)["properties"][name] for name in ("fps", "output_format", "quality")
+}
+_REASON: dict[str, Any] = {
+    "reason": {"type": "string", "minLength": 1, "maxLength": _LONGEST_REASON, "pattern": "^[ -~]+$"},
+}
+
+
+def _edit_schema() -> dict[str, Any]:
+    return {name: value for name, value in schema.request_schema(multipart=False).items() if name != "required"}
+
+
+def _choice(values: dict[str, object]) -> tuple[str | None, int | None]:
+    """`before` and `priority`, of which one at most is given."""
+    before, priority = values.pop("before", None), values.pop("priority", None)
+    problems: list[Problem] = [Problem(name[:64], "unknown_field", "is not taken here.") for name in values]
+    if before is not None and not isinstance(before, str):
+        problems.append(Problem("before", "wrong_type", "must be the id of a queued job."))
+    whole = isinstance(priority, int) and not isinstance(priority, bool)
+    if priority is not None and not (whole and abs(cast("int", priority)) <= _HIGHEST_PRIORITY):
+        problems.append(Problem("priority", "out_of_range", f"must be a whole number up to ±{_HIGHEST_PRIORITY}."))
+    if before is not None and priority is not None:
+        problems.append(Problem("priority", "contradiction", "was given beside before.", "Give one or the other."))
+    if problems:
+        raise InvalidRequest(*problems)
+    return cast("str | None", before), cast("int | None", priority)
+
+
+def _number(text: str | None) -> int | None:
+    """The number in Last-Event-ID; None for anything else, which begins anew."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
+def _stream(events: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(
+        events,
+        media_type="text/event-stream",
+        headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+    )

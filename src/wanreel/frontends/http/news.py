@@ -1,0 +1,201 @@
+"""News: one reader of the event log for all event streams. Streams hold neither a thread nor a database connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass, field
+
+from starlette.concurrency import run_in_threadpool
+
+from wanreel.core.errors import JobNotFound, WanreelError
+from wanreel.core.job import TERMINAL, JobEvent
+from wanreel.service import Service
+
+_LOOK = 0.2  # seconds between looks while anybody listens
+_KEEPALIVE = 15.0  # seconds of silence after which a comment is sent, so that proxies keep the stream
+_BACKLOG = 1000  # events that one listener may be behind
+_KNOWN_OWNERS = 10_000
+_log = logging.getLogger("wanreel.http")
+
+
+@dataclass(eq=False)
+class _Listener:
+    job_id: str | None  #: None for every job of the owner
+    owner: str | None  #: None for every owner
+    queue: asyncio.Queue[JobEvent | None] = field(default_factory=lambda: asyncio.Queue(_BACKLOG))
+
+    def put(self, event: JobEvent | None) -> None:
+        """None makes the listener look for itself: at the end, or when it fell so far behind that some were dropped."""
+        try:
+            self.queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.queue.get_nowait()
+            self.queue.put_nowait(None)
+
+
+class News:
+    """Hands new events to listeners. Run `tell` as a task; everything here belongs to one event loop."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._listeners: set[_Listener] = set()
+        self._somebody = asyncio.Event()
+        self._owners: dict[str, str] = {}
+        self._closed = False
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
+    def close(self) -> None:
+        """End every stream, and let no new one begin."""
+        self._closed = True
+        for listener in self._listeners:
+            listener.put(None)
+
+    async def tell(self) -> None:
+        """Read the log for as long as anybody listens, until cancelled."""
+        position = 0
+        while True:
+            if not self._listeners:
+                self._somebody.clear()
+                await self._somebody.wait()
+                position = await self._position()
+            try:
+                for event in await run_in_threadpool(self._service.store.tail, after=position):
+                    position = event.number
+                    await self._hand_out(event)
+            except WanreelError as error:
+                _log.warning("The event log can't be read now: %s", error)
+            await asyncio.sleep(_LOOK)
+
+    async def _position(self) -> int:
+        """Where to begin. Whatever came before is read by the listener itself, after it began to listen."""
+        while True:
+            try:
+                return max(0, await run_in_threadpool(self._service.store.last_event_number) - _BACKLOG)
+            except WanreelError as error:
+                _log.warning("The event log can't be read now: %s", error)
+                await asyncio.sleep(_LOOK)
+
+    async def _hand_out(self, event: JobEvent) -> None:
+        for listener in list(self._listeners):
+            if listener.job_id is not None:
+                fits = listener.job_id == event.job_id
+            else:
+                fits = listener.owner is None or listener.owner == await self._owner_of(event.job_id)
+            if fits:
+                listener.put(event)
+
+    async def _owner_of(self, job_id: str) -> str | None:
+        if job_id not in self._owners:
+            try:
+                job = await run_in_threadpool(self._service.get, job_id)
+            except JobNotFound:
+                return None
+            if len(self._owners) >= _KNOWN_OWNERS:
+                self._owners.clear()
+            self._owners[job_id] = job.owner
+        return self._owners[job_id]
+
+    @contextlib.contextmanager
+    def _listen(self, job_id: str | None, owner: str | None) -> Generator[_Listener]:
+        listener = _Listener(job_id, owner)
+        self._listeners.add(listener)
+        self._somebody.set()
+        if self._closed:
+            listener.put(None)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    async def of_job(self, job_id: str, after: int) -> AsyncIterator[JobEvent | None]:
+        """The job's events with a seq above `after`, then new ones until it has ended; None where nothing happens.
+
+        Raises JobNotFound when there is no such job, also when it is deleted meanwhile.
+        """
+        seq = after
+        with self._listen(job_id, None) as listener:
+            while not self._closed:
+                # Read before its events: then every event of an ended job is among them.
+                ended = (await run_in_threadpool(self._service.get, job_id)).ended
+                async for event in self._recorded(job_id, seq):
+                    seq = event.seq
+                    yield event
+                if ended:
+                    return
+                async for event in _new(listener):
+                    if event.seq > seq:
+                        seq = event.seq
+                        yield event
+                    if event.kind in TERMINAL:
+                        return
+                yield None
+
+    async def of_owner(self, owner: str | None, after: int | None) -> AsyncIterator[JobEvent | None]:
+        """Events of all the owner's jobs with a number above `after`, new ones by default, without end."""
+        with self._listen(None, owner) as listener:
+            number = await run_in_threadpool(self._service.store.last_event_number) if after is None else after
+            while not self._closed:
+                async for event in self._recorded(None, number):
+                    number = event.number
+                    if owner is None or owner == await self._owner_of(event.job_id):
+                        yield event
+                async for event in _new(listener):
+                    if event.number > number:
+                        number = event.number
+                        yield event
+                yield None
+
+    async def _recorded(self, job_id: str | None, after: int) -> AsyncIterator[JobEvent]:
+        """What is in the log by now, of one job by seq or of all by number."""
+        store = self._service.store
+        while True:
+            if job_id is None:
+                page = await run_in_threadpool(store.tail, after=after)
+            else:
+                page = await run_in_threadpool(store.events, job_id, after=after)
+            for event in page:
+                yield event
+            if not page:
+                return
+            after = page[-1].number if job_id is None else page[-1].seq
+
+    async def wait(self, job_id: str) -> None:
+        """Returns when the job has ended. Raises JobNotFound."""
+        async for _ in self.of_job(job_id, 0):
+            pass
+
+
+async def _new(listener: _Listener) -> AsyncIterator[JobEvent]:
+    """Events as they come, until there is a while of silence or the listener should look for itself."""
+    while True:
+        try:
+            async with asyncio.timeout(_KEEPALIVE):
+                event = await listener.queue.get()
+        except TimeoutError:
+            return
+        if event is None:
+            return
+        yield event
+
+
+async def as_sse(events: AsyncIterator[JobEvent | None], *, by_number: bool = False) -> AsyncIterator[bytes]:
+    """Events in the form of `text/event-stream`. The id is what Last-Event-ID takes up again."""
+    yield b"retry: 2000\n\n"
+    try:
+        async for event in events:
+            yield b": \n\n" if event is None else _sse(event, by_number=by_number)
+    except JobNotFound:
+        yield b"event: deleted\ndata: {}\n\n"
+
+
+def _sse(event: JobEvent, *, by_number: bool) -> bytes:
+    values = {"job_id": event.job_id, "seq": event.seq, "at": event.at, "kind": event.kind, **event.data}
+    data = json.dumps(values, ensure_ascii=True, allow_nan=False)
+    return f"id: {event.number if by_number else event.seq}\nevent: {event.kind}\ndata: {data}\n\n".encode()

@@ -1,0 +1,105 @@
+"""Pictures in requests, in every shape clients send them: files, base64, data: URLs, ids of uploads. Never a path."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from wanreel.core.errors import InvalidRequest
+from wanreel.core.picture import PictureRef
+from wanreel.frontends.http.forms import Upload
+from wanreel.frontends.http.uploads import Uploads
+
+#: What takes a picture, and of which knob.
+FIELDS: Mapping[str, str] = {
+    "image": "image",
+    "input_reference": "image",
+    "first_image": "image",
+    "reference_image": "image",
+    "image_reference": "image",
+    "image_file": "image",
+    "image_base64": "image",
+    "image_data": "image",
+    "image_url": "image",
+    "reference_url": "image",
+    "image_path": "image",
+    "last_image": "last_image",
+    "last_image_url": "last_image",
+    "last_image_base64": "last_image",
+    "last_frame_file": "last_image",
+    "last_frame_path": "last_image",
+}
+_DATA_URL = re.compile(r"data:[\w.+/-]{0,100}(?:;[\w=.+-]{1,60})*;base64,", re.IGNORECASE)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}:")
+_SHORTEST_BASE64 = 64  #: characters; no picture we accept is smaller
+
+Take = Callable[[bytes, str], PictureRef]  #: checks bytes and keeps them; raises UnreadablePicture naming the knob
+Fetch = Callable[[str, str], bytes]  #: what lies at a URL; raises InvalidRequest naming the knob
+
+
+@dataclass(frozen=True, slots=True)
+class PictureDesk:
+    """Turns what a client sent as a picture into a PictureRef."""
+
+    take: Take
+    uploads: Uploads
+    fetch: Fetch | None = None  #: None where http(s) addresses are not read
+
+    def accept(self, owner: str, field: str, value: object) -> PictureRef:
+        """The picture in `value`, which came in `field`. Raises InvalidRequest."""
+        knob = FIELDS[field]
+        if isinstance(value, Upload):
+            return self.take(value.data, knob)
+        if isinstance(value, Mapping):
+            return self._object(owner, field, cast("Mapping[str, object]", value))
+        if isinstance(value, str):
+            return self._text(owner, field, value.strip())
+        raise InvalidRequest.of(knob, "wrong_type", "must be a picture.", _HOW)
+
+    def _object(self, owner: str, field: str, value: Mapping[str, object]) -> PictureRef:
+        """{"file_id": …}, or {"image_url": …} or {"url": …} with an address, itself sometimes in an object."""
+        knob = FIELDS[field]
+        if isinstance(value.get("file_id"), str):
+            return self.uploads.find(owner, cast("str", value["file_id"]), knob).picture
+        for name in ("image_url", "url"):
+            inner = value.get(name)
+            if isinstance(inner, Mapping):
+                inner = cast("Mapping[str, object]", inner).get("url")
+            if isinstance(inner, str):
+                return self._text(owner, field, inner.strip())
+        raise InvalidRequest.of(knob, "wrong_type", "must hold file_id or image_url.", _HOW)
+
+    def _text(self, owner: str, field: str, text: str) -> PictureRef:
+        knob = FIELDS[field]
+        if match := _DATA_URL.match(text):
+            return self.take(_decoded(text[match.end() :], knob), knob)
+        if _URL.match(text):
+            return self.take(self._fetched(text, knob), knob)
+        upload = self.uploads.get(owner, text) if len(text) <= _SHORTEST_BASE64 else None
+        if upload is not None:
+            return upload.picture
+        if field.endswith("_path") or len(text) < _SHORTEST_BASE64:
+            return self.uploads.find(owner, text, knob).picture
+        return self.take(_decoded(text, knob), knob)
+
+    def _fetched(self, url: str, knob: str) -> bytes:
+        if self.fetch is None or not url.lower().startswith(("http://", "https://")):
+            raise InvalidRequest.of(
+                knob, "url_not_read", "this server does not read addresses.",
+                "Send the picture as a file, as base64 or as a data: URL.",
+            )  # fmt: skip
+        return self.fetch(url, knob)
+
+
+_HOW = "Send a file, base64, a data: URL, or the id of an upload."
+
+
+def _decoded(text: str, knob: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise InvalidRequest.of(knob, "bad_base64", "is no picture in base64.", _HOW) from exc

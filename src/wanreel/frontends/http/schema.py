@@ -1,0 +1,313 @@
+"""What goes over the wire: OpenAI's Video object and its neighbours, and the request schema, derived from the knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wanreel.core.job import Job, JobFailure, JobStatus, Standing
+from wanreel.core.request import Knob, knobs
+from wanreel.core.resolve import Adjustment, ResolvedRequest
+from wanreel.service import request_of
+
+_DENOISE_SHARE = 95  #: of 100 % progress; decoding takes the next 4
+_OPENAI_STATUS: Mapping[JobStatus, Literal["queued", "in_progress", "completed", "failed"]] = {
+    JobStatus.QUEUED: "queued",
+    JobStatus.IN_PROGRESS: "in_progress",
+    JobStatus.COMPLETED: "completed",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELLED: "failed",
+}
+_CANCELLED = JobFailure("cancelled", "The job was cancelled.")
+
+
+#: How what runs differs from what was asked.
+Adjustments = Iterable[Adjustment]
+
+
+class Wire(BaseModel):
+    """Base of what is answered."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class VideoError(Wire):
+    code: str
+    message: str
+
+
+class Detail(Wire):
+    """What OpenAI's object has no place for."""
+
+    status: JobStatus = Field(description="The finer status: `cancelled` is one of its own.")
+    stage: str = Field(description="load, encode, denoise, decode or export; empty while queued.")
+    step: int = Field(description="Denoise steps or frames done in this stage.")
+    total_steps: int
+    cancel_requested: bool
+    position: int | None = Field(description="Place in line, 1 is next; null when not queued.")
+    starts_in: float | None = Field(description="Seconds until it should start; null when unknown.")
+    attempt: int
+    priority: int
+    parent_id: str | None = Field(description="The job this one was made from.")
+    adjustments: list[dict[str, Any]] = Field(
+        description="How what runs differs from what was asked; on creation only."
+    )
+    notes: list[str]
+    request: dict[str, Any] = Field(description="Everything that runs, nothing left open.")
+
+
+class Video(Wire):
+    """A job, as OpenAI shows it."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Literal["queued", "in_progress", "completed", "failed"]
+    progress: int = Field(ge=0, le=100, description="Real: it follows denoise steps and decoded frames.")
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None = Field(description="Always null: videos are kept until they are deleted.")
+    size: str
+    seconds: str
+    prompt: str
+    remixed_from_video_id: str | None
+    error: VideoError | None
+    num_frames: int
+    fps: float
+    seed: int
+    wanreel: Detail
+
+
+class VideoList(Wire):
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(Wire):
+    id: str
+    object: Literal["video.deleted", "file"]
+    deleted: bool = True
+
+
+class File(Wire):
+    """An upload, as OpenAI shows it."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["user_data"] = "user_data"
+    width: int
+    height: int
+    notes: list[str]
+
+
+class FileList(Wire):
+    object: Literal["list"] = "list"
+    data: list[File]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Plan(Wire):
+    """What would run."""
+
+    request: dict[str, Any]
+    adjustments: list[dict[str, Any]]
+    notes: list[str]
+    queued: int = Field(description="Jobs ahead of it.")
+
+
+class Queue(Wire):
+    paused: bool
+    reason: str
+    automatic: bool
+    queued: int
+    in_progress: int
+    capacity: int
+    jobs: list[str] = Field(description="Your queued jobs, next one first.")
+
+
+class Error(Wire):
+    model_config = ConfigDict(extra="allow")
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Wire):
+    error: Error
+
+
+def progress_of(job: Job) -> int:
+    """Per cent done: denoise steps, then decoded frames; 100 only when the video is stored."""
+    if job.status is JobStatus.COMPLETED:
+        return 100
+    stage, step, total = job.progress.stage, job.progress.step, job.progress.total_steps
+    share = step / total if total else 0.0
+    if stage == "decode":
+        return int(_DENOISE_SHARE + 4 * share)
+    return int(_DENOISE_SHARE * share)
+
+
+def video_of(
+    job: Job,
+    standing: Standing | None = None,
+    adjustments: Adjustments = (),
+    notes: Iterable[str] = (),
+) -> Video:
+    """The job on the wire."""
+    request = request_of(job)
+    failure = job.error if job.status is JobStatus.FAILED else _CANCELLED if job.status is JobStatus.CANCELLED else None
+    return Video(
+        id=job.id,
+        model=job.model,
+        status=_OPENAI_STATUS[job.status],
+        progress=progress_of(job),
+        created_at=int(job.created_at),
+        completed_at=int(job.ended_at) if job.status is JobStatus.COMPLETED and job.ended_at is not None else None,
+        expires_at=None,
+        size=f"{request.export_width}x{request.export_height}",
+        seconds=f"{request.num_frames / request.fps:.4g}",
+        prompt=request.prompt,
+        remixed_from_video_id=job.parent_id,
+        error=VideoError(code=failure.code, message=f"{failure.message} {failure.hint}".strip()) if failure else None,
+        num_frames=request.num_frames,
+        fps=request.fps,
+        seed=request.seed,
+        wanreel=_detail(job, request, standing, adjustments, notes),
+    )
+
+
+def _detail(
+    job: Job,
+    request: ResolvedRequest,
+    standing: Standing | None,
+    adjustments: Adjustments,
+    notes: Iterable[str],
+) -> Detail:
+    return Detail(
+        status=job.status,
+        stage=job.progress.stage,
+        step=job.progress.step,
+        total_steps=job.progress.total_steps,
+        cancel_requested=job.cancel_requested,
+        position=standing.position if standing else None,
+        starts_in=round(standing.starts_in, 1) if standing and standing.starts_in is not None else None,
+        attempt=job.attempt,
+        priority=job.priority,
+        parent_id=job.parent_id,
+        adjustments=[adjustment.to_dict() for adjustment in adjustments],
+        notes=[*job.notes, *notes],
+        request=request.to_dict(),
+    )
+
+
+# The request, derived from the knobs
+
+
+def request_schema(*, multipart: bool) -> dict[str, Any]:
+    """JSON Schema of a request's body. Names every knob, its aliases and what other servers' clients send."""
+    properties: dict[str, Any] = {}
+    for name, knob in knobs():
+        properties[name] = _knob_schema(knob, multipart=multipart)
+    properties["size"] = {
+        "type": "string",
+        "pattern": "^[0-9]{2,4}x[0-9]{2,4}$",
+        "description": "WIDTHxHEIGHT, as OpenAI's clients send it.",
+        "examples": ["1280x720"],
+    }
+    properties["input_reference"] = _picture_schema(
+        "The first frame, as OpenAI's clients send it.", multipart=multipart
+    )
+    return {"type": "object", "required": ["prompt"], "properties": properties}
+
+
+def _knob_schema(knob: Knob, *, multipart: bool) -> dict[str, Any]:
+    about = knob.help + (f" Unit: {knob.unit}." if knob.unit else "")
+    if knob.aliases:
+        about += f" Also: {', '.join(knob.aliases)}."
+    schema: dict[str, Any]
+    match knob.kind:
+        case "picture":
+            return _picture_schema(about, multipart=multipart)
+        case "loras":
+            schema = {"type": "array", "items": {"type": "object"}, "maxItems": 16}
+        case "text" | "name":
+            schema = {"type": "string"} | _bounds(knob, "minLength", "maxLength")
+        case "integer" | "number":
+            schema = {"type": knob.kind} | _bounds(knob, "minimum", "maximum")
+        case "flag":
+            schema = {"type": "boolean"}
+    if knob.choices:
+        schema["enum"] = list(knob.choices)
+    return schema | {"description": about}
+
+
+def _bounds(knob: Knob, low: str, high: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in ((low, knob.minimum), (high, knob.maximum)):
+        if value is not None:
+            found[name] = int(value) if float(value).is_integer() else value
+    return found
+
+
+def _picture_schema(about: str, *, multipart: bool) -> dict[str, Any]:
+    if multipart:
+        return {"type": "string", "format": "binary", "description": about + " PNG, JPEG or WebP."}
+    reference = {"type": "object", "properties": {"file_id": {"type": "string"}, "image_url": {"type": "string"}}}
+    return {
+        "anyOf": [{"type": "string"}, reference],
+        "description": about + " Base64, a data: URL, or the id of an upload; never a path.",
+    }
+
+
+def request_body() -> dict[str, Any]:
+    """OpenAPI's requestBody of whatever takes a request."""
+    example = {"prompt": "a red circle moves right over a blue background", "seed": 7}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": request_schema(multipart=False), "example": example},
+            "multipart/form-data": {"schema": request_schema(multipart=True)},
+        },
+    }
+
+
+def json_body(
+    properties: Mapping[str, Any], *, required: Iterable[str] = (), example: Mapping[str, Any]
+) -> dict[str, Any]:
+    """OpenAPI's requestBody of an endpoint that takes a JSON object."""
+    names = list(required)
+    schema: dict[str, Any] = {"type": "object", "properties": dict(properties), "additionalProperties": False}
+    if names:
+        schema["required"] = names
+    return {"required": bool(names), "content": {"application/json": {"schema": schema, "example": dict(example)}}}
+
+
+#: Errors that any endpoint may answer, for the OpenAPI document.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": text}
+    for status, text in {
+        400: "The request can't be done as asked; every problem is named.",
+        401: "An API key is needed.",
+        403: "This key, or a page of another site, may not do that.",
+        404: "There is no such thing, or it is not yours.",
+        408: "The body came too slowly.",
+        409: "Its state does not allow that.",
+        413: "The body is too large.",
+        415: "The body's type is not read.",
+        421: "The server does not go by that name.",
+        429: "The queue is full, or too many requests: see Retry-After.",
+        503: "Not now: see Retry-After.",
+    }.items()
+}

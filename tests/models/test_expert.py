@@ -10,7 +10,7 @@ from models.architectures import TINY, Inputs, by_name, inputs_for
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import Cancelled
-from wanreel.models.expert import Expert
+from wanreel.models.expert import Expert, _collapsed
 from wanreel.models.placement import Placement
 from wanreel.models.tiny import build_tiny
 
@@ -70,6 +70,13 @@ def test_a_uniform_timestep_reaches_the_blocks_as_one_row() -> None:
     predict(expert, inputs_for(model, first_frame=False))
     predict(expert, inputs_for(model, first_frame=True))
     assert [shape[1] for shape in seen] == [1, 36]
+
+
+def test_rows_that_differ_are_kept() -> None:
+    rows = torch.ones(1, 3, 2)
+    assert _collapsed(rows).shape == (1, 1, 2)
+    rows[0, 2, 1] = torch.nextafter(rows[0, 2, 1], torch.tensor(2.0))
+    assert _collapsed(rows) is rows
 
 
 @each_architecture

@@ -43,7 +43,8 @@ def test_at_most_two_blocks_are_on_the_device() -> None:
     home = [addresses(block) for block in made]
     stream = BlockStream(made, CPU)
     stream.enter()
-    for _ in stream.walk():
+    for index, _ in enumerate(stream.walk()):
+        assert addresses(made[index]) != home[index]
         assert sum(addresses(block) != kept for block, kept in zip(made, home, strict=True)) <= 2
     stream.leave()
     assert [addresses(block) for block in made] == home

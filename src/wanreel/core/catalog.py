@@ -65,6 +65,8 @@ class ModelSpec:
     prompt_tokens: int = 512
     hard_max_frames: int | None = None  #: None: anything up to the knob's bound, with a note
     hard_max_side: int | None = None  #: px
+    picture_resolution: ResolutionName | None = None  #: default with a picture, where that is another
+    picture_frames: int | None = None  #: the same for the length
     fast_steps: int | None = None  #: steps of preset "fast"; None: the model has no fast mode by itself
     builtin: bool = False  #: ships with Wanreel
     qualified: bool = False  #: a report of `wanreel models qualify` on the real weights lies in docs/qualified
@@ -76,6 +78,14 @@ class ModelSpec:
     @property
     def few_step(self) -> bool:
         return bool(self.few_step_timesteps)
+
+    def default_size_name(self, *, picture: bool) -> ResolutionName:
+        """The resolution of a request that names none."""
+        return (self.picture_resolution if picture else None) or self.default_resolution
+
+    def default_frames(self, *, picture: bool) -> int:
+        """The length of a request that names none."""
+        return (self.picture_frames if picture else None) or self.num_frames
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of `num_frames` = 4n+1 frames."""
@@ -344,6 +354,9 @@ MODELS: tuple[ModelSpec, ...] = (
             "1080P": Size(192, 192, 3.0),
         },
         default_resolution="480P",
+        # A photo gets the largest size and length that two cores answer within 20 s, process start included.
+        picture_resolution="1080P",
+        picture_frames=33,
         num_frames=17,
         max_frames=33,
         hard_max_frames=33,
@@ -418,6 +431,8 @@ def tiny(spec: ModelSpec) -> ModelSpec:
         parameters="random",
         sizes=sizes,
         default_resolution="480P",
+        picture_resolution=None,
+        picture_frames=None,
         num_frames=9,
         max_frames=33,
         hard_max_frames=33,

@@ -293,7 +293,7 @@ class _Resolver:
             asked = f"{self.request.seconds:g} s"
             wanted = round(self.request.seconds * spec.fps)
         if wanted is None:
-            return spec.num_frames
+            return spec.default_frames(picture=self.request.image is not None)
         stride = spec.temporal_stride
         frames = max(0, (wanted - 1 + stride // 2) // stride) * stride + 1
         if spec.hard_max_frames is not None and frames > spec.hard_max_frames:

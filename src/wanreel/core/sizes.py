@@ -62,7 +62,7 @@ def best_output_size(width: int, height: int, area: int, multiple: int) -> tuple
 
 
 def _by_resolution(spec: ModelSpec, request: VideoRequest, notes: list[Note]) -> Frame:
-    name: ResolutionName = request.resolution or spec.default_resolution
+    name: ResolutionName = request.resolution or spec.default_size_name(picture=request.image is not None)
     size = spec.sizes[name]
     area = size.width * size.height
     if request.image is None:
@@ -71,7 +71,9 @@ def _by_resolution(spec: ModelSpec, request: VideoRequest, notes: list[Note]) ->
         width, height = best_output_size(request.image.width, request.image.height, area, spec.size_multiple)
     else:
         width, height = official_size(request.image.width, request.image.height, area, spec.size_multiple)
-    width, height = _within(spec, width, height)
+    if spec.hard_max_side is not None and max(width, height) > spec.hard_max_side:
+        shape = request.image or size
+        width, height = _within(spec, shape.width, shape.height)
     if request.resolution is not None and spec.hard_max_side is not None:
         notes.append(("resolution", name, f"{width}×{height}", f"what {spec.name} makes of {name}"))
     elif not size.trained:

@@ -14,6 +14,20 @@ from wanreel import __version__
 #: command name: (module, attribute, help). The help stands here so that `wanreel --help` imports no command.
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "generate": ("generate", "generate", "Make a video, or a batch of them, and wait for it."),
+    "submit": ("submit", "submit", "Queue a video, or a batch of them, and return at once."),
+    "worker": ("worker", "worker", "Make the videos that were queued."),
+    "jobs": ("jobs", "jobs", "List jobs and the state of the queue."),
+    "show": ("jobs", "show", "Show everything about a job."),
+    "watch": ("jobs", "watch", "Follow a job's events until it has ended."),
+    "cancel": ("jobs", "cancel", "Stop a job."),
+    "retry": ("jobs", "retry", "Queue a failed or cancelled job again."),
+    "edit": ("jobs", "edit", "Change a queued job."),
+    "move": ("jobs", "move", "Give a queued job another place in line."),
+    "reexport": ("submit", "reexport", "Export a finished job again, at another rate or in another format."),
+    "pause": ("queue", "pause", "Let no worker take another job."),
+    "resume": ("queue", "resume", "Let workers take jobs again."),
+    "queue": ("queue", "queue", "Write the queue to a file, or take one in."),
+    "verify": ("verify", "verify", "Make a video again and say what differs."),
     "recipe": ("recipe", "recipe", "Show the recipe that a video carries."),
     "models": ("models", "models", "List the models, or look after them."),
     "presets": ("models", "presets", "List presets and resolutions."),
@@ -54,7 +68,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 unexpected, 2 bad input, 3 model missing or broken, 4 machine (memory, disk, GPU), "
-    "5 generation failed, 6 some of a batch failed, 130 stopped.",
+    "5 generation failed, 6 some of a batch failed, "
+    "7 verify found a difference, 130 stopped.",
 )
 @click.version_option(__version__, prog_name="wanreel")
 def cli() -> None:

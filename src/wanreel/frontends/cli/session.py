@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.settings import load_settings
-from wanreel.wiring import Runtime, build_runtime
+from wanreel.wiring import Runtime, build_runtime, build_service
+
+if TYPE_CHECKING:
+    from wanreel.service import Service
 
 
 @contextmanager
-def open_runtime(*, out: Path | None = None, device: str | None = None) -> Iterator[Runtime]:
+def open_runtime(*, out: Path | None = None, device: str | None = None) -> Generator[Runtime]:
     """The runtime of the settings, with what the command line overrides."""
     given: dict[str, Any] = {}
     if out is not None:
@@ -30,7 +33,7 @@ def open_runtime(*, out: Path | None = None, device: str | None = None) -> Itera
 
 
 @contextmanager
-def interruptible() -> Iterator[CancelToken]:
+def interruptible() -> Generator[CancelToken]:
     """A token that Ctrl-C or SIGTERM sets. A second one interrupts at once."""
     cancel = CancelToken()
 
@@ -45,3 +48,14 @@ def interruptible() -> Iterator[CancelToken]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def open_service() -> Generator[tuple[Runtime, Service]]:
+    """The queue of the data directory, and the runtime beside it."""
+    with open_runtime() as runtime:
+        service = build_service(runtime)
+        try:
+            yield runtime, service
+        finally:
+            service.close()

@@ -1,0 +1,42 @@
+"""`wanreel worker`: the process that does the work."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from wanreel.core.settings import load_settings
+from wanreel.frontends.cli.session import open_runtime
+from wanreel.host import stop_signals
+from wanreel.wiring import build_worker
+from wanreel.worker.supervisor import Supervisor, worker_commands
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Empty the queue and exit.")
+@click.option("--device", help="auto (every GPU, or the CPU), cpu, cuda, cuda:1, …")
+@click.option("--alone", is_flag=True, help="Work in this process, without one that watches over it.")
+@click.option("--quiet", is_flag=True, help="Only warnings.")
+def worker(once: bool, device: str | None, alone: bool, quiet: bool) -> int:
+    """Make the videos that were queued, one at a time on each GPU, until stopped.
+
+    Ctrl-C or SIGTERM finishes the step, saves it and exits; the job goes on at the next start. A second one exits at
+    once, which loses nothing but the step.
+    """
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if once or alone:
+        return _work(device, once=once)
+    supervisor = Supervisor(worker_commands(device or load_settings().device, ["--quiet"] if quiet else []))
+    with stop_signals(supervisor.stop):
+        return supervisor.run()
+
+
+def _work(device: str | None, *, once: bool) -> int:
+    with open_runtime(device=device) as runtime:
+        worker = build_worker(runtime)
+        with stop_signals(worker.stop):
+            return worker.run(once=once)

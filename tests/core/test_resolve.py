@@ -268,3 +268,9 @@ def test_a_photo_for_the_demo_gets_the_largest_clip() -> None:
     photo = resolved(NOTHING, image=picture(1000, 1000)).request
     assert (text.width, text.height, text.num_frames) == (128, 128, 17)
     assert (photo.width, photo.height, photo.num_frames) == (192, 192, 33)
+
+
+@pytest.mark.parametrize(("size", "used"), [((1920, 1080), (192, 112)), ((100, 50), (192, 96)), ((1080, 1920), (112, 192)), ((451, 300), (192, 128))])
+def test_the_demo_keeps_the_photos_aspect_within_its_largest_side(size: tuple[int, int], used: tuple[int, int]) -> None:
+    request = resolved(NOTHING, image=picture(*size)).request
+    assert (request.width, request.height) == (request.export_width, request.export_height) == used

@@ -73,7 +73,7 @@ def _by_resolution(spec: ModelSpec, request: VideoRequest, notes: list[Note]) ->
         width, height = official_size(request.image.width, request.image.height, area, spec.size_multiple)
     if spec.hard_max_side is not None and max(width, height) > spec.hard_max_side:
         shape = request.image or size
-        width, height = _within(spec, shape.width, shape.height)
+        width, height = _with_longest(spec.hard_max_side, shape.width, shape.height, spec.size_multiple)
     if request.resolution is not None and spec.hard_max_side is not None:
         notes.append(("resolution", name, f"{width}×{height}", f"what {spec.name} makes of {name}"))
     elif not size.trained:
@@ -142,10 +142,14 @@ def _padded(
 def _within(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
     """Scaled down so that no side passes the model's largest."""
     limit = spec.hard_max_side
-    longest = max(width, height)
-    if limit is None or longest <= limit:
+    if limit is None or max(width, height) <= limit:
         return width, height
-    multiple = spec.size_multiple
+    return _with_longest(limit, width, height, spec.size_multiple)
+
+
+def _with_longest(limit: int, width: int, height: int, multiple: int) -> tuple[int, int]:
+    """The aspect of width × height with the longer side at `limit`, the other at the nearest multiple."""
+    longest = max(width, height)
     return (
         min(limit, max(multiple, _nearest_multiple(width * limit, longest, multiple))),
         min(limit, max(multiple, _nearest_multiple(height * limit, longest, multiple))),

@@ -8,7 +8,7 @@ from torch import nn
 
 from models.architectures import by_name, inputs_for
 from wanreel.core.cancel import CancelToken
-from wanreel.models.offload import BlockStream, GuestRoom, ModuleGuest
+from wanreel.models.offload import BlockStream, GuestRoom, ModuleGuest, Pace
 from wanreel.models.placement import Placement
 from wanreel.models.tiny import build_tiny
 
@@ -161,3 +161,34 @@ def test_unload_frees_every_weight(plan: str) -> None:
     assert model.image_encoder is not None
     for module in (model.text_encoder, model.image_encoder, model.vae, model.experts[0].transformer):
         assert {parameter.device.type for parameter in module.parameters()} == {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("plan", ["exclusive", "streamed"])
+def test_guests_give_their_gpu_memory_back(plan: str) -> None:
+    before = torch.cuda.memory_allocated()
+    model = build_tiny(by_name("t2v-a14b"), device="cuda", placement=Placement(plan, pinned=True))  # type: ignore[arg-type]
+    assert torch.cuda.memory_allocated() == before
+    given = inputs_for(model)
+    for expert in model.experts:
+        expert.predict(given.latents, given.timestep, given.text, None, CancelToken())
+    with model.resident("vae") as vae:
+        assert {parameter.device.type for parameter in vae.parameters()} == {"cuda"}
+    model.vacate()
+    assert torch.cuda.memory_allocated() == before
+    model.unload()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_the_host_stays_two_launches_ahead() -> None:
+    device = torch.device("cuda")
+    pace, weight = Pace(device), torch.randn(4096, 4096, device=device)
+    finished = [torch.cuda.Event() for _ in range(12)]
+    for index, event in enumerate(finished):
+        for _ in range(8):
+            weight = torch.nn.functional.normalize(weight @ weight)
+        event.record()
+        pace.launched()
+        assert all(earlier.query() for earlier in finished[: max(0, index - 1)])

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+_MOST_FILES = 65_536  # more is of no use to anybody here
 _CHUNK = 2**20  # bytes written at a time where a file can't be reserved in one call
 
 #: File system types whose files lie on another machine. Any FUSE type counts too, but for `_LOCAL_FUSE`.
@@ -174,6 +175,20 @@ def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM)
 
 
+def open_file_limit() -> int:
+    """How many files and connections this process may hold open, after asking for as many as it is allowed to ask for."""
+    if sys.platform == "win32":
+        return _MOST_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
 def _filesystem_type(path: Path, mounts: list[tuple[str, str]]) -> str:
     """The type of the mount that holds `path`; of several mounted on one place the last covers the others."""
     holding = [mount for mount in mounts if path == Path(mount[0]) or Path(mount[0]) in path.parents]
@@ -228,6 +243,7 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+    import resource
 
     _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 

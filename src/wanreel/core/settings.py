@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -69,6 +69,14 @@ class DataDirectory:
         return self.root / "wanreel.db"
 
     @property
+    def keys(self) -> Path:
+        return self.root / "keys.json"
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    @property
     def config(self) -> Path:
         return self.root / CONFIG_NAME
 
@@ -80,6 +88,21 @@ class UserModel(BaseModel):
 
     base: str = Field(description="The shipped row whose architecture it has.")
     folder: Path | None = Field(default=None, description="Where its weights lie, in Diffusers layout.")
+
+
+class HttpSettings(BaseModel):
+    """How `wanreel serve` is reached. In the environment as WANREEL_HTTP__NAME, in config.toml under [http]."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on. Any but this machine's own needs a key.")
+    port: int = Field(default=7860, ge=0, le=65535, description="0 takes a free one.")
+    public_url: str = Field(default="", description="Where users find it behind a proxy, as https://name/path.")
+    allowed_hosts: tuple[str, ...] = Field(default=(), description="Further names it may be called by.")
+    trusted_proxies: tuple[str, ...] = Field(default=(), description="Proxies whose X-Forwarded headers are believed.")
+    api_key: SecretStr | None = Field(default=None, min_length=16, description="A key beside those of `wanreel keys`.")
+    submits_per_minute: int | None = Field(default=None, ge=1, description="Of each owner whose key does not say.")
+    image_urls: bool = Field(default=False, description="Read https addresses of pictures that clients send.")
 
 
 class Settings(BaseSettings):
@@ -105,6 +128,7 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them."
     )
     min_free_gb: float = Field(default=1.0, ge=0, description="The queue pauses below this much free disk, GiB.")
+    http: HttpSettings = Field(default_factory=HttpSettings)
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
 

@@ -14,6 +14,7 @@ from wanreel import __version__
 #: command name: (module, attribute, help). The help stands here so that `wanreel --help` imports no command.
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "generate": ("generate", "generate", "Make a video, or a batch of them, and wait for it."),
+    "serve": ("serve", "serve", "Serve the HTTP API, with workers."),
     "submit": ("submit", "submit", "Queue a video, or a batch of them, and return at once."),
     "worker": ("worker", "worker", "Make the videos that were queued."),
     "jobs": ("jobs", "jobs", "List jobs and the state of the queue."),
@@ -27,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "pause": ("queue", "pause", "Let no worker take another job."),
     "resume": ("queue", "resume", "Let workers take jobs again."),
     "queue": ("queue", "queue", "Write the queue to a file, or take one in."),
+    "keys": ("keys", "keys", "Make, list and revoke API keys."),
     "verify": ("verify", "verify", "Make a video again and say what differs."),
     "recipe": ("recipe", "recipe", "Show the recipe that a video carries."),
     "models": ("models", "models", "List the models, or look after them."),
@@ -52,7 +54,9 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_text) for name, (_, _, help_text) in COMMANDS.items()])
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -60,7 +64,7 @@ class LazyGroup(click.Group):
 
             near = get_close_matches(args[0], COMMANDS, n=1)
             if near:
-                error.message += f" Did you mean {near[0]!r}?"
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
             raise
 
 

@@ -67,7 +67,7 @@ def create_app(
     """
     entrance.require_key(have=bool(keys))
     settings = runtime.settings
-    uploads = Uploads(settings.data_dir / "uploads")
+    uploads = Uploads(settings.data.uploads)
     house = House(
         service=service,
         models=lambda: specs_with_state(runtime),

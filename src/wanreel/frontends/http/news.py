@@ -119,38 +119,47 @@ class News:
 
         Raises JobNotFound when there is no such job, also when it is deleted meanwhile.
         """
-        seq = after
         with self._listen(job_id, None) as listener:
-            while not self._closed:
-                # Read before its events: then every event of an ended job is among them.
-                ended = (await run_in_threadpool(self._service.get, job_id)).ended
-                async for event in self._recorded(job_id, seq):
+            async for event in self._follow_job(job_id, listener, after):
+                yield event
+
+    async def _follow_job(self, job_id: str, listener: _Listener, seq: int) -> AsyncIterator[JobEvent | None]:
+        while not self._closed:
+            # Read before its events: then every event of an ended job is among them.
+            ended = (await run_in_threadpool(self._service.get, job_id)).ended
+            async for event in self._recorded(job_id, seq):
+                seq = event.seq
+                yield event
+            if ended:
+                return
+            async for event in _new(listener):
+                if event.seq > seq:
                     seq = event.seq
                     yield event
-                if ended:
+                if event.kind in TERMINAL:
                     return
-                async for event in _new(listener):
-                    if event.seq > seq:
-                        seq = event.seq
-                        yield event
-                    if event.kind in TERMINAL:
-                        return
-                yield None
+            yield None
 
     async def of_owner(self, owner: str | None, after: int | None) -> AsyncIterator[JobEvent | None]:
         """Events of all the owner's jobs with a number above `after`, new ones by default, without end."""
         with self._listen(None, owner) as listener:
             number = await run_in_threadpool(self._service.store.last_event_number) if after is None else after
-            while not self._closed:
-                async for event in self._recorded(None, number):
+            async for event in self._follow_owner(owner, listener, number):
+                yield event
+
+    async def _follow_owner(
+        self, owner: str | None, listener: _Listener, number: int
+    ) -> AsyncIterator[JobEvent | None]:
+        while not self._closed:
+            async for event in self._recorded(None, number):
+                number = event.number
+                if owner is None or owner == await self._owner_of(event.job_id):
+                    yield event
+            async for event in _new(listener):
+                if event.number > number:
                     number = event.number
-                    if owner is None or owner == await self._owner_of(event.job_id):
-                        yield event
-                async for event in _new(listener):
-                    if event.number > number:
-                        number = event.number
-                        yield event
-                yield None
+                    yield event
+            yield None
 
     async def _recorded(self, job_id: str | None, after: int) -> AsyncIterator[JobEvent]:
         """What is in the log by now, of one job by seq or of all by number."""

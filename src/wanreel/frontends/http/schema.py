@@ -12,7 +12,7 @@ from wanreel.core.request import Knob, knobs
 from wanreel.core.resolve import Adjustment, ResolvedRequest
 from wanreel.service import request_of
 
-_DENOISE_SHARE = 95  #: of 100 % progress; decoding takes the next 4
+_DENOISE_SHARE = 95  #: of 100 % progress; decoding and writing the file take the rest
 _OPENAI_STATUS: Mapping[JobStatus, Literal["queued", "in_progress", "completed", "failed"]] = {
     JobStatus.QUEUED: "queued",
     JobStatus.IN_PROGRESS: "in_progress",
@@ -43,7 +43,7 @@ class Detail(Wire):
 
     status: JobStatus = Field(description="The finer status: `cancelled` is one of its own.")
     stage: str = Field(description="load, encode, denoise, decode or export; empty while queued.")
-    step: int = Field(description="Denoise steps or frames done in this stage.")
+    step: int = Field(description="Denoise steps done.")
     total_steps: int
     cancel_requested: bool
     position: int | None = Field(description="Place in line, 1 is next; null when not queued.")
@@ -65,7 +65,7 @@ class Video(Wire):
     object: Literal["video"] = "video"
     model: str
     status: Literal["queued", "in_progress", "completed", "failed"]
-    progress: int = Field(ge=0, le=100, description="Real: it follows denoise steps and decoded frames.")
+    progress: int = Field(ge=0, le=100, description="Real: it follows the denoise steps.")
     created_at: int
     completed_at: int | None
     expires_at: int | None = Field(description="Always null: videos are kept until they are deleted.")
@@ -149,14 +149,11 @@ class ErrorBody(Wire):
 
 
 def progress_of(job: Job) -> int:
-    """Per cent done: denoise steps, then decoded frames; 100 only when the video is stored."""
+    """Per cent done, by denoise steps; 100 only when the video is stored."""
     if job.status is JobStatus.COMPLETED:
         return 100
-    stage, step, total = job.progress.stage, job.progress.step, job.progress.total_steps
-    share = step / total if total else 0.0
-    if stage == "decode":
-        return int(_DENOISE_SHARE + 4 * share)
-    return int(_DENOISE_SHARE * share)
+    step, total = job.progress.step, job.progress.total_steps
+    return _DENOISE_SHARE * step // total if total else 0
 
 
 def video_of(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wanreel.models.pool import ModelPool
     from wanreel.service import Service
     from wanreel.worker.attempt import Task
+    from wanreel.worker.verify import Verdict
     from wanreel.worker.worker import Worker
 
 
@@ -191,6 +192,23 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     from wanreel.worker.renderer import render_task
 
     return render_task(runtime.pool, runtime.pictures, task)
+
+
+def verify_video(runtime: Runtime, video: Path, cancel: CancelToken) -> Verdict:
+    """Make a video again into the runtime's results folder and compare. Raises UnreadableRecipe, InvalidRequest."""
+    from wanreel.storage.digests import Digests
+    from wanreel.worker.verify import verify
+    from wanreel.worker.weights import weight_hashes
+
+    digests = Digests(runtime.settings.data.digests)
+
+    def make(request: ResolvedRequest) -> tuple[Resolution, Iterator[Event]]:
+        resolution = runtime.resolve(request.as_request())
+        return resolution, runtime.generate(resolution, cancel)
+
+    return verify(
+        video, lambda: read_request(video), make, lambda spec: weight_hashes(runtime.weights_folder(spec), digests)
+    )
 
 
 def read_request(video: Path) -> ResolvedRequest:

@@ -107,6 +107,7 @@ class Attempt:
         self._written = -math.inf  # when progress was last written
         self._saved_step: int | None = None  # of a checkpoint that was not reported yet
         self._step_saved = 0
+        self._proved = False  # whether a checkpoint of this attempt was reported
         self._steps = (0, 0)  # done, and to do
         self._findings = Findings(notes=job.notes)
 
@@ -249,8 +250,11 @@ class Attempt:
     def _progress(self, stage: str, detail: Mapping[str, object], *, last: bool) -> None:
         """Write progress, but not so often that writing costs more than the work."""
         now = self._shop.clock()
-        if not last and now - self._written < _WRITE_PROGRESS:
+        # The first checkpoint of an attempt is told of at once, as it proves that the job is no poison.
+        proof = self._saved_step is not None and not self._proved
+        if not (last or proof) and now - self._written < _WRITE_PROGRESS:
             return
+        self._proved = self._proved or proof
         self._written = now
         saved, self._saved_step = self._saved_step, None
         progress = Progress(stage, *self._steps)

@@ -1,6 +1,6 @@
 """Every picture of a folder with one prompt. A bad picture is reported and the rest goes on.
 
-    python examples/folder_of_pictures.py ./input_images
+python examples/folder_of_pictures.py ./input_images
 """
 
 import sys

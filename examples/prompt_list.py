@@ -1,6 +1,6 @@
 """One picture, several prompts: the model is loaded once.
 
-    python examples/prompt_list.py photo.jpg
+python examples/prompt_list.py photo.jpg
 """
 
 import sys

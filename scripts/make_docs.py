@@ -1,7 +1,7 @@
 """Writes docs/reference.md: knobs, models, presets, settings, errors and exit codes, from the code that declares them.
 
-    python scripts/make_docs.py          write it
-    python scripts/make_docs.py --check  exit 1 when it is out of date
+python scripts/make_docs.py          write it
+python scripts/make_docs.py --check  exit 1 when it is out of date
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def _document() -> Iterator[str]:
         "Presets",
         "Denoise steps. A preset never changes the shift.",
         ("model", *get_args(PresetName)),
-        [(f"`{spec.name}`", *(str(preset_steps(spec, name) or "–") for name in get_args(PresetName))) for spec in MODELS],
+        [
+            (f"`{spec.name}`", *(str(preset_steps(spec, name) or "–") for name in get_args(PresetName)))
+            for spec in MODELS
+        ],
     )
     yield from _table(
         "Resolutions",
@@ -57,7 +60,10 @@ def _document() -> Iterator[str]:
         [
             (
                 f"`{spec.name}`",
-                *(f"{size.width}×{size.height}, shift {size.flow_shift:g}{'' if size.trained else ' *'}" for size in spec.sizes.values()),
+                *(
+                    f"{size.width}×{size.height}, shift {size.flow_shift:g}{'' if size.trained else ' *'}"
+                    for size in spec.sizes.values()
+                ),
             )
             for spec in MODELS
         ],
@@ -66,7 +72,10 @@ def _document() -> Iterator[str]:
         "Where each value was read",
         "",
         ("model", "weights", "sources"),
-        [(f"`{spec.name}`", f"`{spec.hub_id}`" if spec.hub_id else "shipped", "; ".join(spec.sources)) for spec in MODELS],
+        [
+            (f"`{spec.name}`", f"`{spec.hub_id}`" if spec.hub_id else "shipped", "; ".join(spec.sources))
+            for spec in MODELS
+        ],
     )
     yield from _table(
         "Settings",
@@ -82,7 +91,10 @@ def _document() -> Iterator[str]:
         "Errors",
         "Each error has a stable code. *Retryable*: the same call may succeed later unchanged.",
         ("code", "exit code", "retryable", "meaning"),
-        [(f"`{kind.code}`", str(_exit_code(kind)), "yes" if kind.retryable else "no", _first_line(kind)) for kind in _error_kinds()],
+        [
+            (f"`{kind.code}`", str(_exit_code(kind)), "yes" if kind.retryable else "no", _first_line(kind))
+            for kind in _error_kinds()
+        ],
     )
 
 

@@ -60,7 +60,12 @@ def test_examples_run(command: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / script, argument],
         cwd=ROOT,
-        env={"WANREEL_DATA_DIR": str(tmp_path / "data"), "WANREEL_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        env={
+            "WANREEL_DATA_DIR": str(tmp_path / "data"),
+            "WANREEL_DEVICE": "cpu",
+            "OMP_NUM_THREADS": "1",
+            "PATH": "/usr/bin:/bin",
+        },
         capture_output=True,
         text=True,
         check=False,

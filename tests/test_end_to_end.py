@@ -19,7 +19,7 @@ from wanreel.core.video import Video
 from wanreel.wiring import read_request
 
 PHOTO = Path(__file__).parent.parent / "examples" / "cat.jpg"
-Frames = NDArray[np.float32]
+Frames = NDArray[np.floating[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,12 @@ def reel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wanreel]:
 def frames_of(video: Video) -> Frames:
     """[n, h, w, 3] in 0 to 1."""
     with av.open(str(video.path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.float32) / 255
+        return (
+            np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.float32) / 255
+        )
 
 
-def blob(frame: Frames, colour: tuple[int, int, int]) -> tuple[float, float, int]:
+def blob(frame: Frames, colour: tuple[float, float, float]) -> tuple[float, float, int]:
     """Centroid (x, y) and area of the pixels near a colour."""
     near = np.abs(frame - np.array(colour)).max(axis=-1) < 0.35
     ys, xs = np.nonzero(near)
@@ -61,7 +63,7 @@ def shift_between(first: Frames, last: Frames) -> int:
         ("a yellow star moves up over a black background", (1, 1, 0), 1, -1),
     ],
 )
-def test_a_shape_moves_as_told(reel: Wanreel, prompt: str, colour: tuple[int, int, int], axis: int, sign: int) -> None:
+def test_a_shape_moves_as_told(reel: Wanreel, prompt: str, colour: tuple[float, float, float], axis: int, sign: int) -> None:
     frames = frames_of(reel.generate(VideoRequest(prompt=prompt, model="demo", seed=3)))
     first, last = blob(frames[0], colour), blob(frames[-1], colour)
     assert first[2] > 60 and last[2] > 60, "the shape is there"
@@ -69,7 +71,9 @@ def test_a_shape_moves_as_told(reel: Wanreel, prompt: str, colour: tuple[int, in
 
 
 def test_colours_are_as_told(reel: Wanreel) -> None:
-    frames = frames_of(reel.generate(VideoRequest(prompt="a green square moves left over a white background", model="demo", seed=3)))
+    frames = frames_of(
+        reel.generate(VideoRequest(prompt="a green square moves left over a white background", model="demo", seed=3))
+    )
     corner = frames[:, :8, :8].mean(axis=(0, 1, 2))
     assert corner.min() > 0.8, "white background"
     assert blob(frames[0], (0.1, 0.7, 0.2))[2] > 60, "green shape"
@@ -88,7 +92,9 @@ def test_the_first_frame_is_the_photo(reel: Wanreel) -> None:
 
     from wanreel.media.pictures import cover_and_crop
 
-    video = reel.generate(VideoRequest(prompt="the camera slowly pushes in", image=reel.picture(PHOTO), model="demo", seed=1))
+    video = reel.generate(
+        VideoRequest(prompt="the camera slowly pushes in", image=reel.picture(PHOTO), model="demo", seed=1)
+    )
     with Image.open(PHOTO) as photo:
         exact = np.asarray(cover_and_crop(photo.convert("RGB"), video.width, video.height), np.float32) / 255
     error = float(((frames_of(video)[0] - exact) ** 2).mean())
@@ -97,7 +103,9 @@ def test_the_first_frame_is_the_photo(reel: Wanreel) -> None:
 
 def test_same_seed_same_file_other_seed_other_video(reel: Wanreel) -> None:
     def sha(seed: int) -> str:
-        return reel.generate(VideoRequest(prompt="a blue star spins", model="demo", preset="draft", num_frames=5, seed=seed)).sha256
+        return reel.generate(
+            VideoRequest(prompt="a blue star spins", model="demo", preset="draft", num_frames=5, seed=seed)
+        ).sha256
 
     assert sha(5) == sha(5)
     assert sha(5) != sha(6)
@@ -115,7 +123,11 @@ def test_the_file_says_how_to_make_it_again(reel: Wanreel) -> None:
 
 @pytest.mark.parametrize("output_format", ["webm", "webp", "gif"])
 def test_other_formats(reel: Wanreel, output_format: Any) -> None:
-    video = reel.generate(VideoRequest(prompt="a red circle", model="demo", preset="draft", num_frames=5, seed=1, output_format=output_format))
+    video = reel.generate(
+        VideoRequest(
+            prompt="a red circle", model="demo", preset="draft", num_frames=5, seed=1, output_format=output_format
+        )
+    )
     assert video.path.suffix == f".{output_format}"
     assert read_request(video.path).output_format == output_format
 

@@ -1,3 +1,5 @@
+"""What users import."""
+
 from __future__ import annotations
 
 import pytest

@@ -47,7 +47,12 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
 def _python() -> Iterator[Finding]:
     version = platform.python_version()
     fit = sys.version_info >= (3, 11)
-    yield Finding("Python", "ok" if fit else "broken", f"{version} on {platform.platform(terse=True)}", "" if fit else "Use Python 3.11 or newer.")
+    yield Finding(
+        "Python",
+        "ok" if fit else "broken",
+        f"{version} on {platform.platform(terse=True)}",
+        "" if fit else "Use Python 3.11 or newer.",
+    )
 
 
 def _packages() -> Iterator[Finding]:
@@ -56,7 +61,9 @@ def _packages() -> Iterator[Finding]:
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("packages", "broken", f"{name} is missing.", "Run ./launch.sh again; it completes the set-up.")
+            yield Finding(
+                "packages", "broken", f"{name} is missing.", "Run ./launch.sh again; it completes the set-up."
+            )
     yield Finding("packages", "ok", ", ".join(versions))
 
 
@@ -69,13 +76,24 @@ def _torch(settings: Settings) -> Iterator[Finding]:
     facts = machine_facts()
     yield Finding("torch", "ok", f"{facts.torch}, {f'CUDA {facts.cuda}' if facts.cuda else 'CPU build'}")
     if not facts.gpus:
-        cure = "Install a CUDA build of torch if this machine has an NVIDIA GPU." if not facts.cuda else "Check the NVIDIA driver."
+        cure = (
+            "Install a CUDA build of torch if this machine has an NVIDIA GPU."
+            if not facts.cuda
+            else "Check the NVIDIA driver."
+        )
         yield Finding("GPU", "warning", "none that torch can use: only the demo model is practical.", cure)
     for gpu in facts.gpus:
-        yield Finding("GPU", "ok", f"{gpu.index}: {gpu.name}, {gpu.free_bytes / GB:.1f} of {gpu.total_bytes / GB:.1f} GB free")
+        yield Finding(
+            "GPU", "ok", f"{gpu.index}: {gpu.name}, {gpu.free_bytes / GB:.1f} of {gpu.total_bytes / GB:.1f} GB free"
+        )
     release = tuple(int(part) for part in facts.torch.split("+")[0].split(".")[:2])
     if release < CUDNN_BY_ITSELF and any(gpu.capability == HOPPER for gpu in facts.gpus):
-        yield Finding("attention", "warning", f"torch {facts.torch} uses a slower attention on this GPU.", "Install torch 2.11 or newer.")
+        yield Finding(
+            "attention",
+            "warning",
+            f"torch {facts.torch} uses a slower attention on this GPU.",
+            "Install torch 2.11 or newer.",
+        )
     try:
         choose_device(settings.device, settings.memory_gb, settings.threads)
     except WanreelError as error:
@@ -90,7 +108,12 @@ def _data_directory(settings: Settings) -> Iterator[Finding]:
         return
     free = free_bytes(existing)
     enough = free >= ENOUGH_DISK
-    yield Finding("data", "ok" if enough else "warning", f"{root}, {free / GB:.0f} GB free", "" if enough else "Free some disk space.")
+    yield Finding(
+        "data",
+        "ok" if enough else "warning",
+        f"{root}, {free / GB:.0f} GB free",
+        "" if enough else "Free some disk space.",
+    )
     if is_network_filesystem(existing):
         yield Finding("data", "warning", f"{root} is on a network file system.", "The job database needs a local disk.")
 
@@ -100,7 +123,9 @@ def _codecs() -> Iterator[Finding]:
 
     missing = missing_encoders()
     if missing:
-        yield Finding("video", "broken", f"the encoders {', '.join(missing)} are missing.", "Reinstall av (PyAV) from its wheel.")
+        yield Finding(
+            "video", "broken", f"the encoders {', '.join(missing)} are missing.", "Reinstall av (PyAV) from its wheel."
+        )
     else:
         yield Finding("video", "ok", "H.264, VP9, WebP and GIF can be written")
 
@@ -111,5 +136,3 @@ def _models(settings: Settings) -> Iterator[Finding]:
     alone = names == ["demo"]
     cure = f"Put weights in {runtime.shelf.root} to use the real models." if alone else ""
     yield Finding("models", "ok", f"installed: {', '.join(names) or 'none'}", cure)
-
-

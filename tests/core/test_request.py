@@ -1,3 +1,5 @@
+"""Knobs: declared once, read from loose values, checked."""
+
 from __future__ import annotations
 
 from dataclasses import fields

@@ -1,3 +1,5 @@
+"""resolve: what was asked becomes what runs, and every difference is told."""
+
 from __future__ import annotations
 
 import json
@@ -12,7 +14,7 @@ from wanreel.core.catalog import MODELS, Catalog
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, ResolvedRequest, Resolution, resolve
+from wanreel.core.resolve import Defaults, Resolution, ResolvedRequest, resolve
 from wanreel.core.sizes import best_output_size, official_size
 
 EVERYTHING = Defaults(
@@ -270,7 +272,10 @@ def test_a_photo_for_the_demo_gets_the_largest_clip() -> None:
     assert (photo.width, photo.height, photo.num_frames) == (192, 192, 33)
 
 
-@pytest.mark.parametrize(("size", "used"), [((1920, 1080), (192, 112)), ((100, 50), (192, 96)), ((1080, 1920), (112, 192)), ((451, 300), (192, 128))])
+@pytest.mark.parametrize(
+    ("size", "used"),
+    [((1920, 1080), (192, 112)), ((100, 50), (192, 96)), ((1080, 1920), (112, 192)), ((451, 300), (192, 128))],
+)
 def test_the_demo_keeps_the_photos_aspect_within_its_largest_side(size: tuple[int, int], used: tuple[int, int]) -> None:
     request = resolved(NOTHING, image=picture(*size)).request
     assert (request.width, request.height) == (request.export_width, request.export_height) == used

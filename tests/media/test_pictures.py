@@ -1,3 +1,5 @@
+"""The gate for pictures: what comes in clean, and what does not come in."""
+
 from __future__ import annotations
 
 import io
@@ -37,10 +39,17 @@ def png_of_size(width: int, height: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
-@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("JPEG", {"quality": 98, "subsampling": 0}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("JPEG", {"quality": 98, "subsampling": 0}), ("WEBP", {"lossless": True})]
+)
 def test_the_three_formats(kind: str, options: dict[str, Any]) -> None:
     picture = read_picture(saved(gradient(), kind, **options))
     assert (picture.width, picture.height, picture.notes) == (64, 48, ())
@@ -142,7 +151,9 @@ def test_what_is_refused(data: bytes, part: str) -> None:
     assert "0x" not in str(caught.value), "no addresses of objects"
 
 
-@given(st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x00\x00\x00WEBP"]))
+@given(
+    st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x00\x00\x00WEBP"])
+)
 def test_any_bytes_are_read_or_refused(data: bytes, magic: bytes) -> None:
     try:
         read_picture(magic + data)

@@ -1,3 +1,5 @@
+"""Videos as written: exact, equal to the byte, whole or not there."""
+
 from __future__ import annotations
 
 import json
@@ -17,7 +19,16 @@ from PIL import Image
 from wanreel.core.errors import ExportFailed, InsufficientStorage, InvalidRequest, UnreadableRecipe
 from wanreel.media.animation import durations, encode_animation
 from wanreel.media.recipe import read_recipe, recipe_metadata
-from wanreel.media.video import VideoFormat, VideoWriter, exact_rate, missing_encoders, probe, read_frames, write_png, write_poster
+from wanreel.media.video import (
+    VideoFormat,
+    VideoWriter,
+    exact_rate,
+    missing_encoders,
+    probe,
+    read_frames,
+    write_png,
+    write_poster,
+)
 
 KINDS = ("mp4", "webm", "webp", "gif")
 RECIPE = json.dumps({"wanreel": 1, "prompt": 'a 猫 says "hi" & <b>\u202e\n' + "long " * 40_000}, ensure_ascii=False)
@@ -45,17 +56,32 @@ def write(path: Path, frames: Any, metadata: Any = None, **facts: Any) -> Any:
 def test_frames_and_rate_are_exact(tmp_path: Path, kind: str, codec: str, fps: float) -> None:
     written = write(tmp_path / f"a.{kind}", clip(), fps=fps)
     facts = probe(written.path)
-    assert (facts.width, facts.height, facts.num_frames, facts.codec, facts.pixel_format) == (96, 64, 9, codec, "yuv420p")
+    assert (facts.width, facts.height, facts.num_frames, facts.codec, facts.pixel_format) == (
+        96,
+        64,
+        9,
+        codec,
+        "yuv420p",
+    )
     if kind == "mp4":
         assert facts.fps == exact_rate(fps)
         with av.open(str(written.path)) as container:
             assert container.streams.video[0].frames == 9
-            assert abs(container.duration / 1e6 - 9 / fps) < 0.01
+            assert abs((container.duration or 0) / 1e6 - 9 / fps) < 0.01
 
 
 @pytest.mark.parametrize("kind", ["mp4", "webm"])
 def test_colours_survive(tmp_path: Path, kind: str) -> None:
-    palette = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 255, 255), (0, 0, 0), (128, 128, 128)]
+    palette = [
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+        (255, 255, 0),
+        (0, 255, 255),
+        (255, 255, 255),
+        (0, 0, 0),
+        (128, 128, 128),
+    ]
     frames = np.concatenate([np.full((1, 64, 64, 3), colour, np.uint8) for colour in palette])
     written = write(tmp_path / f"a.{kind}", frames)
     for frame, colour in zip(read_frames(written.path), palette, strict=True):
@@ -168,7 +194,9 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
         write(tmp_path / "nowhere" / "a.mp4", clip())
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x00\x00\x00\x20ftypisom" + bytes(100), b"GIF89a", b"RIFF\x00\x00\x00\x00WEBPVP8 "])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\x00\x00\x00\x20ftypisom" + bytes(100), b"GIF89a", b"RIFF\x00\x00\x00\x00WEBPVP8 "]
+)
 def test_foreign_files_have_no_recipe(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.mp4"
     path.write_bytes(data)
@@ -199,7 +227,7 @@ def test_animations_last_as_long_as_they_should() -> None:
     import io
 
     with Image.open(io.BytesIO(data)) as image:
-        assert (image.format, image.n_frames, image.size) == ("WEBP", 9, (96, 64))
+        assert (image.format, getattr(image, "n_frames", 1), image.size) == ("WEBP", 9, (96, 64))
 
 
 def test_rates() -> None:

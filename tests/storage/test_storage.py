@@ -1,3 +1,5 @@
+"""Blobs and the names of results."""
+
 from __future__ import annotations
 
 import hashlib
@@ -10,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wanreel.core.errors import InsufficientStorage, InvalidRequest
-from wanreel.storage.disk import BlobStore, Blobs, MemoryBlobs
+from wanreel.storage.disk import Blobs, BlobStore, MemoryBlobs
 from wanreel.storage.outputs import MAX_SLUG_BYTES, reserve, slug
 
 NOW = datetime(2026, 11, 21, 7, 15, 0)
@@ -45,7 +47,9 @@ def test_damage_is_noticed_and_half_files_are_none(tmp_path: Path) -> None:
     assert not store.has(name)
 
 
-@pytest.mark.parametrize("name", ["", "../../etc/passwd", "a" * 63, "A" * 64, "/etc/passwd", "0" * 64 + "/x", "0" * 64 + "\n"])
+@pytest.mark.parametrize(
+    "name", ["", "../../etc/passwd", "a" * 63, "A" * 64, "/etc/passwd", "0" * 64 + "/x", "0" * 64 + "\n"]
+)
 def test_only_digests_name_blobs(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidRequest):
         BlobStore(tmp_path).open(name)
@@ -63,7 +67,7 @@ def test_only_digests_name_blobs(tmp_path: Path, name: str) -> None:
         ("猫が歩く", "猫が歩く"),
         ("🎬🎥", ""),
         ("", ""),
-        ("a/b\\c:d*e?f\"g<h>i|j", "a-b-c-d-e-f-g-h-i-j"),
+        ('a/b\\c:d*e?f"g<h>i|j', "a-b-c-d-e-f-g-h-i-j"),
         ("line\nbreak\x00nul\u202eright", "line-break-nul-right"),
     ],
 )
@@ -90,7 +94,10 @@ def test_names_are_told_apart(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten_by_many_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
-        paths = [future.result().path for future in [threads.submit(reserve, tmp_path, NOW, "a cat", ".mp4") for _ in range(40)]]
+        paths = [
+            future.result().path
+            for future in [threads.submit(reserve, tmp_path, NOW, "a cat", ".mp4") for _ in range(40)]
+        ]
     assert len(set(paths)) == 40
 
 

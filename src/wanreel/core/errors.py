@@ -33,7 +33,7 @@ WanreelError
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class WanreelError(Exception):
@@ -82,7 +82,7 @@ class InvalidRequest(WanreelError):
         return "\n".join(str(problem) for problem in self.problems)
 
     @classmethod
-    def of(cls, field: str, code: str, message: str, hint: str = "") -> InvalidRequest:
+    def of(cls, field: str, code: str, message: str, hint: str = "") -> Self:
         """The same for a single problem."""
         return cls(Problem(field, code, message, hint))
 

@@ -324,10 +324,14 @@ def _check(name: str, knob: Knob, value: object) -> Iterator[Problem]:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield from _check_number(name, knob, value)
     elif isinstance(value, tuple):
-        for lora in value:
-            for strength in (lora.strength_high, lora.strength_low):
-                if not math.isfinite(strength) or abs(strength) > 10:
-                    yield Problem(name, "out_of_range", f"{lora.name}: strength {strength} is not within -10 to 10.")
+        yield from _check_strengths(name, cast("tuple[LoraRef, ...]", value))
+
+
+def _check_strengths(name: str, loras: tuple[LoraRef, ...]) -> Iterator[Problem]:
+    for lora in loras:
+        for strength in (lora.strength_high, lora.strength_low):
+            if not math.isfinite(strength) or abs(strength) > 10:
+                yield Problem(name, "out_of_range", f"{lora.name}: strength {strength} is not within -10 to 10.")
 
 
 def _check_text(name: str, knob: Knob, value: str) -> Iterator[Problem]:

@@ -16,7 +16,6 @@ from wanreel.core.picture import PictureRef
 from wanreel.core.request import LoraRef, OutputFormat, Quality, Solver, VideoRequest
 from wanreel.core.sizes import Frame, frame_for
 
-
 T = TypeVar("T")
 
 

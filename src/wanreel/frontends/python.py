@@ -39,8 +39,15 @@ class Wanreel:
         memory: float | None = None,
         **settings: Any,
     ) -> None:
-        given = {"data_dir": data_dir, "models_dir": models_dir, "memory_gb": memory, "device": _device(gpus)} | settings
-        self.runtime = build_runtime(load_settings(**{name: value for name, value in given.items() if value is not None}))
+        given = {
+            "data_dir": data_dir,
+            "models_dir": models_dir,
+            "memory_gb": memory,
+            "device": _device(gpus),
+        } | settings
+        self.runtime = build_runtime(
+            load_settings(**{name: value for name, value in given.items() if value is not None})
+        )
 
     def picture(self, source: str | Path | bytes) -> PictureRef:
         """A picture for a request, from a file or from bytes (PNG, JPEG, WebP). Raises UnreadablePicture."""
@@ -77,7 +84,9 @@ class Wanreel:
     def __enter__(self) -> Wanreel:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -26,7 +26,9 @@ _XMP = (
 class AnimationEncoder:
     """Collects frames and writes them as one animated picture. These formats are small by nature."""
 
-    def __init__(self, path: Path, kind: Literal["webp", "gif"], fps: float, quality: Quality, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, kind: Literal["webp", "gif"], fps: float, quality: Quality, metadata: Mapping[str, str]
+    ) -> None:
         self._path = path
         self._kind: Literal["webp", "gif"] = kind
         self._fps = fps
@@ -71,6 +73,13 @@ def encode_animation(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
     images = [Image.fromarray(frame) for frame in frames]
     data = io.BytesIO()
     images[0].save(
-        data, "WEBP", save_all=True, append_images=images[1:], loop=0, duration=durations(len(images), fps, 1), quality=60, method=0
+        data,
+        "WEBP",
+        save_all=True,
+        append_images=images[1:],
+        loop=0,
+        duration=durations(len(images), fps, 1),
+        quality=60,
+        method=0,
     )
     return data.getvalue()

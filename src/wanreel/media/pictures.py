@@ -40,7 +40,11 @@ _OTHER_KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"<html", "a web page"),
     (0, b"PK\x03\x04", "an archive"),
 )
-_MAGIC: Mapping[str, tuple[int, bytes]] = {"PNG": (0, b"\x89PNG\r\n\x1a\n"), "JPEG": (0, b"\xff\xd8\xff"), "WEBP": (8, b"WEBP")}
+_MAGIC: Mapping[str, tuple[int, bytes]] = {
+    "PNG": (0, b"\x89PNG\r\n\x1a\n"),
+    "JPEG": (0, b"\xff\xd8\xff"),
+    "WEBP": (8, b"WEBP"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,9 @@ def read_picture(data: bytes, knob: str = "image") -> Picture:
             image = _to_rgb(_upright(opened, notes), notes)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError, EOFError) as exc:
         # Pillow's own text can hold addresses and paths; ours can't.
-        raise _refuse(knob, f"is a {kind} file that is damaged or cut short.", "Save it again with another program.") from exc
+        raise _refuse(
+            knob, f"is a {kind} file that is damaged or cut short.", "Save it again with another program."
+        ) from exc
     png = io.BytesIO()
     image.save(png, "PNG", compress_level=1)
     return Picture(png.getvalue(), image.width, image.height, tuple(notes))
@@ -97,7 +103,10 @@ def _kind(data: bytes, knob: str) -> str:
         if data[offset : offset + len(magic)] == magic:
             return kind
     head = data.lstrip()[:16] if data[:1].isspace() else data
-    named = next((name for offset, magic, name in _OTHER_KINDS if head[offset : offset + len(magic)].lower() == magic.lower()), None)
+    named = next(
+        (name for offset, magic, name in _OTHER_KINDS if head[offset : offset + len(magic)].lower() == magic.lower()),
+        None,
+    )
     what = f"is {named}, which can't be read." if named else "is no picture that can be read."
     raise _refuse(knob, what, "Save it as PNG, JPEG or WebP.")
 

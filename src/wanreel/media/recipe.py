@@ -25,7 +25,9 @@ def read_recipe(path: Path) -> str:
     """The recipe that `path` carries. Raises UnreadableRecipe when it has none or can't be read."""
     comment = _comment(path)
     if not comment or f'"{MARK}"' not in comment[:64]:
-        raise _refuse(f"{path.name} carries no recipe of Wanreel's.", "It may have been made with --no-metadata, or re-encoded.")
+        raise _refuse(
+            f"{path.name} carries no recipe of Wanreel's.", "It may have been made with --no-metadata, or re-encoded."
+        )
     if len(comment) > MAX_BYTES:
         raise _refuse(f"{path.name} carries a recipe larger than any of ours.", "")
     return comment
@@ -41,7 +43,9 @@ def _comment(path: Path) -> str:
             tags = {key.lower(): value for key, value in container.metadata.items()}
             return tags.get("comment", "")
     except FFmpegError as exc:
-        raise _refuse(f"{path.name} is no video that can be read.", "Give an MP4, WebM, WebP or GIF that Wanreel made.") from exc
+        raise _refuse(
+            f"{path.name} is no video that can be read.", "Give an MP4, WebM, WebP or GIF that Wanreel made."
+        ) from exc
     except OSError as exc:
         raise _refuse(f"{path} can't be read: {exc.strerror or 'unknown format'}.", "") from exc
 

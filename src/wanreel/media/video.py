@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -128,7 +128,9 @@ class VideoWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             self._abandon()
             return
@@ -139,7 +141,7 @@ class VideoWriter:
             raise
 
     def _open(self) -> _Encoder:
-        if self._video.kind in _CODECS:
+        if self._video.kind == "mp4" or self._video.kind == "webm":
             return _StreamEncoder(self._temporary, self._video, self._metadata)
         return AnimationEncoder(self._temporary, self._video.kind, self._video.fps, self._video.quality, self._metadata)
 
@@ -154,10 +156,9 @@ class VideoWriter:
 
     def _abandon(self) -> None:
         if self._encoder is not None:
-            try:
+            # What it could not write is about to be deleted.
+            with suppress(FFmpegError, OSError, ValueError):
                 self._encoder.close()
-            except (FFmpegError, OSError, ValueError):
-                pass  # what it could not write is about to be deleted
         self._temporary.unlink(missing_ok=True)
 
 
@@ -214,7 +215,14 @@ def probe(path: Path) -> VideoFacts:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             frames = sum(1 for _ in container.decode(stream))
-            return VideoFacts(stream.width, stream.height, frames, Fraction(stream.average_rate or 0), stream.codec.name, str(stream.pix_fmt))
+            return VideoFacts(
+                stream.width,
+                stream.height,
+                frames,
+                Fraction(stream.average_rate or 0),
+                stream.codec.name,
+                str(stream.pix_fmt),
+            )
     except (FFmpegError, OSError, IndexError) as exc:
         raise InvalidRequest.of("video", "unreadable", f"{path.name} is no video that can be read.") from exc
 
@@ -264,7 +272,7 @@ def _digest(path: Path) -> tuple[str, int]:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(path: Path) -> Generator[None]:
     """Failures of the disk and of FFmpeg in our own words."""
     try:
         yield

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from wanreel.core.catalog import MODELS
 from wanreel.frontends.cli.app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -74,3 +75,8 @@ def test_examples_run(command: str, tmp_path: Path) -> None:
     made = list((tmp_path / "data" / "outputs").glob("*.mp4"))
     assert len(made) == (3 if "prompt_list" in command else 1)
     assert ("broken.png" in done.stderr) == ("folder" in command)
+
+
+def test_qualified_means_that_a_report_lies_there() -> None:
+    reports = {path.stem for path in (ROOT / "docs" / "qualified").glob("*.json")}
+    assert reports == {spec.name for spec in MODELS if spec.qualified}

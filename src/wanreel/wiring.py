@@ -6,6 +6,7 @@ import json
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from wanreel.core.cancel import CancelToken
@@ -22,8 +23,11 @@ from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.storage.disk import BlobStore
 
 if TYPE_CHECKING:
+    import torch
+
     from wanreel.jobs import JobStore
     from wanreel.models.pool import ModelPool
+    from wanreel.models.qualify import QualifyReport
     from wanreel.service import Service
     from wanreel.worker.attempt import Task
     from wanreel.worker.verify import Verdict
@@ -92,17 +96,34 @@ class Runtime:
     @property
     def pool(self) -> ModelPool:
         if self._pool is None:
-            from wanreel.models.machine import choose_device
             from wanreel.models.open import ModelOpener
             from wanreel.models.pool import ModelPool
 
-            device = choose_device(self.settings.device, self.settings.memory_gb, self.settings.threads)
-            self._pool = ModelPool(ModelOpener(self.shelf, device).open)
+            self._pool = ModelPool(ModelOpener(self.shelf, self.device).open)
         return self._pool
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the settings. Raises SettingsError for one that is absent."""
+        from wanreel.models.machine import choose_device
+
+        return choose_device(self.settings.device, self.settings.memory_gb, self.settings.threads)
 
     def weights_folder(self, spec: ModelSpec) -> Path | None:
         """Where the model's weights lie; None for one that is made up on the spot. Raises ModelNotInstalled."""
         return None if is_tiny(spec) else self.shelf.folder(spec)
+
+    def qualify(self, model: str, folder: Path | None, cancel: CancelToken) -> QualifyReport:
+        """Run `model`'s weights beside Diffusers' pipeline. Raises UnknownModel, ModelNotInstalled, BrokenWeights."""
+        from wanreel.generation.qualify import qualify
+        from wanreel.models.tiny import save_tiny
+
+        spec = self.catalog.get(model)
+        self.unload()
+        with TemporaryDirectory() as scratch:
+            if folder is None:
+                folder = save_tiny(spec, Path(scratch)) if is_tiny(spec) else self.shelf.folder(spec)
+            return qualify(spec, folder, self.device, cancel=cancel)
 
     def load(self, model: str) -> None:
         """Bring a model into memory ahead of the first request."""

@@ -44,7 +44,16 @@ def test_help_names_every_command_and_knob(capsys: pytest.CaptureFixture[str]) -
     for command in ("generate", "models", "presets", "doctor", "recipe"):
         assert command in out
     _, out, _ = run(capsys, "generate", "--help")
-    for flag in ("--steps", "--resolution", "--guidance-high", "--flow-shift", "--seed", "--no-metadata", "--from", "--dry-run"):
+    for flag in (
+        "--steps",
+        "--resolution",
+        "--guidance-high",
+        "--flow-shift",
+        "--seed",
+        "--no-metadata",
+        "--from",
+        "--dry-run",
+    ):
         assert flag in out
 
 
@@ -70,7 +79,9 @@ def test_a_video_from_a_prompt(capsys: pytest.CaptureFixture[str], data_dir: Pat
 
 
 def test_json_has_request_adjustments_and_video(capsys: pytest.CaptureFixture[str]) -> None:
-    code, row = run_json(capsys, "generate", PHOTO, "it moves", "--model", "tiny:i2v-a14b", "--steps", "2", "--frames", "6")
+    code, row = run_json(
+        capsys, "generate", PHOTO, "it moves", "--model", "tiny:i2v-a14b", "--steps", "2", "--frames", "6"
+    )
     assert code == 0
     assert row["request"]["num_frames"] == 5
     assert row["request"]["mode"] == "picture"
@@ -163,7 +174,9 @@ BAD: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("words", "code", "parts"), BAD, ids=[" ".join(row[0])[:40] or "nothing" for row in BAD])
-def test_bad_input(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, parts: tuple[str, ...]) -> None:
+def test_bad_input(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, parts: tuple[str, ...]
+) -> None:
     got, out, err = run(capsys, "generate", *words)
     assert got == code, err
     assert "Traceback" not in err
@@ -220,3 +233,17 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_mistyped_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "genrate", "a cat")
     assert code == 2 and "generate" in err
+
+
+def test_qualify_compares_with_diffusers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    code, out, err = run(capsys, "models", "qualify", "tiny:i2v-a14b", "--out", report)
+    assert code == 0, err
+    assert "qualified" in err and "equal to the bit" in err
+    facts = json.loads(report.read_text())
+    assert facts["passed"] is True
+    assert str(tmp_path) not in report.read_text(), "a report to share holds no paths"
+    code, _, err = run(capsys, "models", "qualify", "t2v-14b")
+    assert code == 3 and "not installed" in err
+    code, _, err = run(capsys, "models", "qualify", "tiny:t2v-14b", "--folder", tmp_path)
+    assert code == 3, err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,16 +33,7 @@ SOME_FAILED = 6  #: exit code of a batch of which some items failed
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object (JSON lines for a batch) and nothing else.")
-def generate(
-    inputs: tuple[str, ...],
-    last_image: Path | None,
-    from_video: Path | None,
-    out: Path | None,
-    device: str | None,
-    dry_run: bool,
-    json_: bool,
-    **options: object,
-) -> int:
+def generate(inputs: tuple[str, ...], from_video: Path | None, dry_run: bool, json_: bool, **options: Any) -> int:
     """Make a video from a PROMPT, or from a picture and a PROMPT.
 
     A folder of pictures makes one video each; a .jsonl file makes one for each line, an object with the knobs as keys
@@ -49,10 +41,10 @@ def generate(
     """
     output = Output.open(json_)
     values = asked_values(options)
-    with open_runtime(out=out, device=device) as runtime, interruptible() as cancel:
+    with open_runtime(out=options["out"], device=options["device"]) as runtime, interruptible() as cancel:
         if from_video is not None:
             values = runtime.recipe_values(from_video) | values
-        tasks = tasks_of(inputs, last_image, values)
+        tasks = tasks_of(inputs, options["last_image"], values)
         if len(tasks) == 1 and not is_batch(inputs):
             return _one(runtime, tasks[0], output, cancel, dry_run=dry_run)
         return _batch(runtime, tasks, output, cancel, dry_run=dry_run)

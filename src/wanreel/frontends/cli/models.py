@@ -12,6 +12,7 @@ from rich.table import Table
 
 from wanreel.core.catalog import ModelSpec, preset_steps
 from wanreel.core.request import PresetName, ResolutionName
+from wanreel.frontends.cli.qualify import qualify
 from wanreel.frontends.cli.session import open_runtime
 from wanreel.wiring import specs_with_state
 
@@ -25,12 +26,17 @@ def models(ctx: click.Context, json_: bool) -> None:
         list_models(json_)
 
 
+models.add_command(qualify)
+
+
 def list_models(json_: bool) -> None:
     with open_runtime() as runtime:
         rows = specs_with_state(runtime)
         where = runtime.shelf.root
     if json_:
-        click.echo(json.dumps([asdict(spec) | {"installed": installed} for spec, installed in rows], ensure_ascii=False))
+        click.echo(
+            json.dumps([asdict(spec) | {"installed": installed} for spec, installed in rows], ensure_ascii=False)
+        )
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("model", "", "makes", "size", "frames", "steps", "guidance", "installed", "qualified"):
@@ -48,7 +54,8 @@ def _cells(spec: ModelSpec, installed: bool) -> tuple[str, ...]:
     return (
         f"[bold]{spec.name}[/bold]" if installed else spec.name,
         spec.parameters,
-        {"text": "text", "picture": "picture", "first_last": "first + last"}[spec.modes[0]] + (" or picture" if len(spec.modes) > 1 else ""),
+        {"text": "text", "picture": "picture", "first_last": "first + last"}[spec.modes[0]]
+        + (" or picture" if len(spec.modes) > 1 else ""),
         f"{size.width}×{size.height}",
         f"{spec.num_frames} @ {spec.fps:g}",
         str(spec.steps),
@@ -74,7 +81,10 @@ def presets(json_: bool, model: str | None) -> None:
     for spec in specs:
         facts = _preset_facts(spec)
         steps = [str(count or "–") for count in facts["steps"].values()]
-        sizes = [f"{size.width}×{size.height} shift {size.flow_shift:g}{'' if size.trained else ' *'}" for size in spec.sizes.values()]
+        sizes = [
+            f"{size.width}×{size.height} shift {size.flow_shift:g}{'' if size.trained else ' *'}"
+            for size in spec.sizes.values()
+        ]
         table.add_row(spec.name, *steps, *sizes)
     console = Console()
     console.print(table)

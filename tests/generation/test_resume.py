@@ -20,7 +20,7 @@ FEW_STEP = [("fastwan2.1-t2v-1.3b", "text", "dmd"), ("fastwan2.2-ti2v-5b", "pict
 def case_of(name: str, mode: Mode, solver: str) -> Case:
     if solver == "dmd":
         return make_case(name, mode, guidance_high=1.0)
-    return make_case(name, mode, solver=solver, num_inference_steps=5)
+    return make_case(name, mode, solver=solver, num_inference_steps=4)
 
 
 def distilled(name: str) -> Case:
@@ -28,13 +28,13 @@ def distilled(name: str) -> Case:
     return replace(case, request=replace(case.request, solver="distill", flow_shift=5.0))
 
 
-def check_every_step(case: Case) -> None:
+def check_every_step(case: Case, every: int = 1) -> None:
     states = list(denoise(case.model(), case.encode(), case.request))
     whole, total = states[-1].latents, states[-1].total_steps
     assert [state.step for state in states] == list(range(1, total + 1))
     model = case.fresh_model()
     conditioning = case.encode(model)
-    for state in states:
+    for state in states[::every]:
         rest = list(denoise(model, conditioning, case.request, start=detached(state)))
         assert [later.step for later in rest] == list(range(state.step + 1, total + 1))
         assert torch.equal(rest[-1].latents if rest else state.latents, whole), f"after step {state.step}"
@@ -56,11 +56,11 @@ def test_resume_at_every_step_distilled(name: str) -> None:
     check_every_step(distilled(name))
 
 
-@pytest.mark.parametrize("steps", [2, 15, 16])
+@pytest.mark.parametrize(("steps", "every"), [(2, 1), (14, 4), (15, 4)])
 @pytest.mark.parametrize("solver", ["unipc", "dpm++"])
-def test_resume_at_every_step_of_other_lengths(solver: str, steps: int) -> None:
+def test_resume_in_runs_of_other_lengths(solver: str, steps: int, every: int) -> None:
     """DPM++ treats its last steps otherwise below 15 steps."""
-    check_every_step(make_case("t2v-a14b", solver=solver, num_inference_steps=steps))
+    check_every_step(make_case("t2v-a14b", solver=solver, num_inference_steps=steps), every)
 
 
 @pytest.mark.parametrize("solver", ["unipc", "dpm++"])
@@ -69,7 +69,7 @@ def test_latents_alone_are_not_enough(name: str, mode: Mode, solver: str) -> Non
     """The control: without the solver's memory a multistep run ends elsewhere."""
     case = case_of(name, mode, solver)
     states = list(denoise(case.model(), case.encode(), case.request))
-    for state in states[1:-2]:
+    for state in states[1:-2]:  # the last step looks back at nothing
         memory = SolverState({}, {"_step_index": state.step, "lower_order_nums": 0})
         forgetful = replace(detached(state), solver=memory)
         *_, last = denoise(case.model(), case.encode(), case.request, start=forgetful)
@@ -96,7 +96,7 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     first, *_ = denoise(case.model(), case.encode(), case.request)
     foreign = {
         "other length": replace(first, total_steps=9),
-        "beyond the end": replace(first, step=6),
+        "beyond the end": replace(first, step=5),
         "other shape": replace(first, latents=first.latents[:, :, :1]),
         "other solver": replace(first, solver=SolverState({"momentum": first.latents}, {})),
     }

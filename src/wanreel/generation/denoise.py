@@ -116,20 +116,23 @@ class _Run:
 
     def _predict(self, timestep: Tensor, latents: Tensor) -> Tensor:
         """The guided velocity [1, c, f, h, w], fp32."""
-        conditioning, device = self.conditioning, self.model.device
+        conditioning = self.conditioning
         which = self.model.expert_index(timestep.item())
         expert = self.model.experts[which]
         guidance = (self.request.guidance_high, self.request.guidance_low)[which]
         given = conditioning.apply(latents).to(expert.dtype)
-        if self.model.expand_timesteps:
-            times = conditioning.token_timesteps(timestep.item(), device)
-        else:
-            times = timestep.expand(1).to(device)
+        times = self._times(timestep)
         prediction = expert.predict(given, times, conditioning.text, conditioning.clip, self.cancel).float()
         if guidance <= 1.0 or conditioning.negative is None:
             return prediction
         without = expert.predict(given, times, conditioning.negative, conditioning.clip, self.cancel).float()
         return without + guidance * (prediction - without)
+
+    def _times(self, timestep: Tensor) -> Tensor:
+        """[1], or [1, tokens] where each token has its own."""
+        if self.model.expand_timesteps:
+            return self.conditioning.token_timesteps(timestep.item(), self.model.device)
+        return timestep.expand(1).to(self.model.device)
 
 
 def _check_fit(start: DenoiseState, total: int, shape: tuple[int, ...]) -> None:

@@ -21,7 +21,7 @@ from wanreel.generation.encode import latent_statistics
 from wanreel.models.wan_model import WanModel
 
 LONGEST_SIDE = 256  #: px of a preview
-_FIT_SIDE = 16  # latent px of the picture that a map is fitted on
+_FIT_SIDE = 8  # latent px of the picture that a map is fitted on
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 
 #: Previews cost at most this share of the run time, and skipping one loses nothing.
 PREVIEWS = Cadence(share=0.04, loss=float("inf"))
+FIRST_SAVE = 0.2  #: seconds that a save is taken to need before one was timed
 
 
 def _never() -> bool:
@@ -155,13 +156,14 @@ class _Watch:
     """Times the steps, and turns each state into what is reported and saved of it."""
 
     def __init__(self, model: WanModel, identity: Identity, saving: Saving | None) -> None:
-        self._map = PreviewMap.of(model)
+        self._model = model
+        self._map: PreviewMap | None = None
         self._fps = model.spec.fps / model.spec.temporal_stride
         self._identity = identity
         self._saving = saving
         self._steps: list[float] = []  # seconds of each step of this run
         self._unsaved = 0.0  # seconds of work since the last save
-        self._save_cost = 0.0  # seconds of the last save
+        self._save_cost = FIRST_SAVE  # seconds of the last save
         self._unseen = float("inf")  # seconds of work since the last preview
         self._preview_cost = 0.0  # seconds of the last preview
         self._mark = time.monotonic()
@@ -203,6 +205,7 @@ class _Watch:
 
     def _preview(self, state: DenoiseState) -> bytes:
         began = time.monotonic()
+        self._map = self._map or PreviewMap.of(self._model)
         latents = state.latents if state.estimate is None else state.estimate
         data = encode_animation(list(self._map.frames(latents)), self._fps)
         self._preview_cost, self._unseen = time.monotonic() - began, 0.0

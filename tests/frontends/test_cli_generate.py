@@ -217,7 +217,7 @@ def test_models_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(out)["t2v-a14b"]
     assert facts["steps"]["draft"] == 20 and facts["sizes"]["480P"]["flow_shift"] == 12
     code, out, _ = run(capsys, "presets")
-    assert code == 0 and "1280×704" in out
+    assert code == 0 and "fastwan2.2-ti2v-5b" in out
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import get_args
 
@@ -10,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from wanreel.core.catalog import ModelSpec, preset_steps
+from wanreel.core.catalog import Mode, ModelSpec, Size, preset_steps
 from wanreel.core.request import PresetName, ResolutionName
 from wanreel.frontends.cli.qualify import qualify
 from wanreel.frontends.cli.session import open_runtime
@@ -39,29 +40,33 @@ def list_models(json_: bool) -> None:
         )
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "", "makes", "size", "frames", "steps", "guidance", "installed", "qualified"):
-        table.add_column(heading, no_wrap=heading in ("model", "size"))
+    for heading in ("model", "makes video from", "size", "length", "steps", "weights"):
+        table.add_column(heading, no_wrap=True)
     for spec, installed in rows:
         table.add_row(*_cells(spec, installed))
+    qualified = ", ".join(spec.name for spec, _ in rows if spec.qualified) or "none yet"
     console = Console()
     console.print(table)
-    console.print(f"\n[dim]Weights lie in {where}. tiny:NAME tries any of these pipelines with random weights.[/dim]")
+    console.print(
+        f"\n[dim]Qualified on the published weights: {qualified}. Weights lie in {where}.\n"
+        "tiny:NAME tries any of these pipelines with random weights.[/dim]",
+        highlight=False,
+    )
+
+
+_MAKES: Mapping[Mode, str] = {"text": "text", "picture": "picture", "first_last": "first, last"}
 
 
 def _cells(spec: ModelSpec, installed: bool) -> tuple[str, ...]:
     size = spec.sizes[spec.default_resolution]
-    guidance = f"{spec.guidance_high:g}" + (f"/{spec.guidance_low:g}" if spec.two_experts else "")
+    state = "[dim]–[/dim]" if not installed else "[green]built in[/green]" if spec.builtin else "[green]installed[/green]"
     return (
         f"[bold]{spec.name}[/bold]" if installed else spec.name,
-        spec.parameters,
-        {"text": "text", "picture": "picture", "first_last": "first + last"}[spec.modes[0]]
-        + (" or picture" if len(spec.modes) > 1 else ""),
+        ", ".join(_MAKES[mode] for mode in spec.modes),
         f"{size.width}×{size.height}",
-        f"{spec.num_frames} @ {spec.fps:g}",
+        f"{spec.num_frames} at {spec.fps:g}/s",
         str(spec.steps),
-        guidance,
-        "[green]yes[/green]" if installed else "[dim]no[/dim]",
-        "built in" if spec.builtin else ("yes" if spec.qualified else "[dim]no[/dim]"),
+        state,
     )
 
 
@@ -76,19 +81,22 @@ def presets(json_: bool, model: str | None) -> None:
         click.echo(json.dumps({spec.name: _preset_facts(spec) for spec in specs}))
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", *get_args(PresetName), *get_args(ResolutionName)):
-        table.add_column(heading)
+    shifts = [f"shift {name}" for name in get_args(ResolutionName)]
+    for heading in ("model", *get_args(PresetName), *shifts):
+        table.add_column(heading, no_wrap=True)
     for spec in specs:
-        facts = _preset_facts(spec)
-        steps = [str(count or "–") for count in facts["steps"].values()]
-        sizes = [
-            f"{size.width}×{size.height} shift {size.flow_shift:g}{'' if size.trained else ' *'}"
-            for size in spec.sizes.values()
-        ]
-        table.add_row(spec.name, *steps, *sizes)
+        steps = [str(preset_steps(spec, name) or "–") for name in get_args(PresetName)]
+        table.add_row(spec.name, *steps, *(f"{size.flow_shift:g}{_star(size)}" for size in spec.sizes.values()))
     console = Console()
     console.print(table)
-    console.print("\n[dim]Steps of each preset, then size and shift of each resolution. * not trained for it.[/dim]")
+    if len(specs) == 1:
+        sizes = ", ".join(f"{name} {size.width}×{size.height}" for name, size in specs[0].sizes.items())
+        console.print(f"\n{sizes}", highlight=False)
+    console.print("\n[dim]Steps of each preset; shift of each resolution. * not trained for it.[/dim]")
+
+
+def _star(size: Size) -> str:
+    return "" if size.trained else "*"
 
 
 def _preset_facts(spec: ModelSpec) -> dict[str, dict[str, object]]:

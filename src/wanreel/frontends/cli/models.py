@@ -81,8 +81,7 @@ def presets(json_: bool, model: str | None) -> None:
         click.echo(json.dumps({spec.name: _preset_facts(spec) for spec in specs}))
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    shifts = [f"shift {name}" for name in get_args(ResolutionName)]
-    for heading in ("model", *get_args(PresetName), *shifts):
+    for heading in ("model", *get_args(PresetName), *get_args(ResolutionName)):
         table.add_column(heading, no_wrap=True)
     for spec in specs:
         steps = [str(preset_steps(spec, name) or "–") for name in get_args(PresetName)]
@@ -92,7 +91,7 @@ def presets(json_: bool, model: str | None) -> None:
     if len(specs) == 1:
         sizes = ", ".join(f"{name} {size.width}×{size.height}" for name, size in specs[0].sizes.items())
         console.print(f"\n{sizes}", highlight=False)
-    console.print("\n[dim]Steps of each preset; shift of each resolution. * not trained for it.[/dim]")
+    console.print("\n[dim]Steps of each preset, then the shift at each resolution. * not trained for it.[/dim]")
 
 
 def _star(size: Size) -> str:

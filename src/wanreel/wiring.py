@@ -212,7 +212,7 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     """Torch comes in here, with the first job: so a worker that was just started claims at once."""
     from wanreel.worker.renderer import render_task
 
-    return render_task(runtime.pool, runtime.pictures, task)
+    return render_task(runtime.pool, runtime.pictures, task, runtime.settings.checkpoint_share)
 
 
 def verify_video(runtime: Runtime, video: Path, cancel: CancelToken) -> Verdict:

@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     max_queue_size: int = Field(default=100, ge=1, description="Queued jobs accepted before submit answers 'full'.")
     job_time_limit: float = Field(default=6 * 3600.0, gt=0, description="Longest a job may run, seconds.")
     checkpoints: bool = Field(default=True, description="Save the state while denoising, so that a killed job goes on.")
+    checkpoint_share: float = Field(
+        default=0.02, gt=0, description="Share of the run time that checkpoints may cost; more loses less at a crash."
+    )
     keep_artifacts_days: float = Field(
         default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them."
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from wanreel.core.events import Event
 from wanreel.core.resolve import Resolution
+from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore
 from wanreel.generation.render import Saving, Target, render
 from wanreel.models.pool import ModelPool
@@ -13,10 +14,11 @@ from wanreel.storage.disk import Blobs
 from wanreel.worker.attempt import Task
 
 
-def render_task(pool: ModelPool, pictures: Blobs, task: Task) -> Iterator[Event]:
-    """As `generation.render`, under the task's names and with its checkpoints."""
+def render_task(pool: ModelPool, pictures: Blobs, task: Task, share: float) -> Iterator[Event]:
+    """As `generation.render`, under the task's names and with its checkpoints, which may cost `share` of the time."""
     saving = None
     if task.checkpoints is not None:
-        saving = Saving(CheckpointStore(task.checkpoints), task.work, urgent=lambda: task.keeper.draining)
+        store = CheckpointStore(task.checkpoints)
+        saving = Saving(store, task.work, Cadence(share), urgent=lambda: task.keeper.draining)
     target = Target(task.results, pictures, task.stem)
     return render(pool, Resolution(task.request, task.spec, ()), target, task.keeper.token, saving)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanreel.core.errors import JobNotFound
-from wanreel.core.job import Job
+from wanreel.core.job import Job, JobStatus
 from wanreel.jobs import JobStore
 from wanreel.service import remove_tree
+from wanreel.worker.files import keep_latents
 
 _EVERY = 600.0  # seconds between looks
 _DAY = 86_400.0  # seconds
@@ -34,15 +35,21 @@ class Retention:
             return
         self._next = now + _EVERY
         for folder in self.checkpoints.iterdir():
-            if folder.is_dir() and self._is_due(folder.name):
-                remove_tree(folder)
+            if folder.is_dir():
+                self._tidy(folder)
 
-    def _is_due(self, job_id: str) -> bool:
+    def _tidy(self, folder: Path) -> None:
         try:
-            job = self.store.get(job_id)
+            job = self.store.get(folder.name)
         except JobNotFound:
-            return True
-        return job.ended and self.keep_days > 0 and self._age(job) > self.keep_days * _DAY
+            remove_tree(folder)
+            return
+        if job.status is JobStatus.CANCELLED or (job.ended and self._is_old(job)):
+            remove_tree(folder)
+        elif job.status is JobStatus.COMPLETED:
+            # Its worker may have died between the record and this.
+            keep_latents(folder)
 
-    def _age(self, job: Job) -> float:
-        return time.time() - (job.ended_at or job.created_at)
+    def _is_old(self, job: Job) -> bool:
+        age = time.time() - (job.ended_at or job.created_at)
+        return self.keep_days > 0 and age > self.keep_days * _DAY

@@ -1,0 +1,51 @@
+"""A process that has imported everything and forks on request, so that a fresh worker costs no import.
+
+Run as a script. Reads JSON lines on stdin: {"argv": […], "env": {…}, "log": path} starts `wanreel ARGV` and answers
+{"pid": …}; {"wait": pid} answers {"code": …} when it has ended, negative for a signal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+
+import wanreel.worker.worker  # noqa: F401 - imported for its cost
+from wanreel.frontends.cli import main
+
+
+def start(order: dict[str, object]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        log = os.open(str(order["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(order["env"])  # type: ignore[arg-type]
+        main(order["argv"])  # type: ignore[arg-type]
+    except SystemExit as end:
+        sys.stdout.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(70)
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _, status = os.waitpid(order["wait"], 0)
+            answer = {"code": os.waitstatus_to_exitcode(status)}
+        else:
+            answer = {"pid": start(order)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -263,7 +263,9 @@ class StoreContract(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 3))
     def prune(self, keep: int) -> None:
-        ended = sorted((j for j in self.jobs.values() if j.status in (COMPLETED, FAILED, CANCELLED)), key=lambda j: j.ended)
+        ended = sorted(
+            (j for j in self.jobs.values() if j.status in (COMPLETED, FAILED, CANCELLED)), key=lambda j: j.ended
+        )
         gone = ended[: max(0, len(ended) - keep)]
         assert {job_id for job_id, _ in self.store.prune(keep)} == {job.id for job in gone}
         for job in gone:
@@ -434,5 +436,6 @@ class StoreContract(RuleBasedStateMachine):
         assert [event.kind for event in events] == job.kinds
         assert [event.seq for event in events] == sorted({event.seq for event in events})
         assert self.store.events(job.id, after=events[-1].seq) == ()
-        assert [attempt.outcome for attempt in self.store.attempts(job.id)] == job.outcomes
-        assert [attempt.number for attempt in self.store.attempts(job.id)] == list(range(1, job.attempt + 1))
+        attempts = self.store.attempts(job.id)
+        assert [attempt.outcome for attempt in attempts] == job.outcomes
+        assert [attempt.number for attempt in attempts] == list(range(1, job.attempt + 1))

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from jobs.power_loss import WORK, verdict_of
-
 from wanreel.jobs.sqlite import SqlitePolicy
 
 _CALLS = "pwrite64,fsync,fdatasync,openat,unlink,ftruncate"
@@ -36,6 +35,6 @@ def acks(folder: Path) -> list[str]:
 
 
 def fate(folder: Path) -> str:
-    """"" if all that was acknowledged is there and sound, else what is wrong."""
+    """ "" if all that was acknowledged is there and sound, else what is wrong."""
     promised = [line for line in acks(folder) if not line.startswith(("error", "refused", "accepted"))]
     return verdict_of(folder / "data" / "wanreel.db", promised)

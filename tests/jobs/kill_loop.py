@@ -7,6 +7,7 @@ random moments.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,8 +29,11 @@ from wanreel.jobs.database import Database
 
 #: The writes that the child below makes.
 WRITES = (
-    "register enqueue claim heartbeat record note complete fail requeue confirm_cancel recover cancel retry pause resume move"
-).split()
+    *("register", "enqueue", "claim", "heartbeat", "record", "note", "complete", "fail", "requeue", "confirm_cancel"),
+    *("recover", "cancel", "retry", "pause", "resume", "move"),
+)
+#: Those that it makes only at its start.
+ONCE = ("register", "recover")
 FAILPOINTS = [f"{write}.{place}" for write in WRITES for place in ("begun", "before_commit", "after_commit")]
 
 
@@ -59,14 +64,11 @@ def child(path: Path, fault: str, seed: int, name: str, pending: list[str], tell
             say("try", key)
             say("ack", key, store.enqueue(NewJob("{}", "demo", owner=""), idempotency_key=key).id)
         else:
-            try:
+            with contextlib.suppress(IllegalTransition):  # a job that ended before it was to be moved or cancelled
                 work(store, chance, name, say)
-            except IllegalTransition:
-                pass  # a job that ended before it was to be moved or cancelled
 
 
-def work(store: JobStore, chance: random.Random, name: str, say: object) -> None:
-    assert callable(say)
+def work(store: JobStore, chance: random.Random, name: str, say: Callable[..., None]) -> None:
     if chance.random() < 0.1:
         store.pause("a moment")
         store.resume()
@@ -144,7 +146,7 @@ def run_and_kill(path: Path, history: History, chance: random.Random, number: in
             os.write(2, f"{exc!r}\n".encode())
         os._exit(3)
     os.close(tell)
-    deadline = time.monotonic() + (3.0 if fault else chance.uniform(0.0, 0.1))
+    deadline = time.monotonic() + (30.0 if fault else chance.uniform(0.0, 0.1))
     text, ours, killed = b"", False, False
     while True:
         ready, _, _ = select.select([hear], [], [], max(0.0, deadline - time.monotonic()))
@@ -212,7 +214,8 @@ def main(folder: Path, kills: int, seed: int) -> int:
     started = time.monotonic()
     for number in range(kills):
         name = FAILPOINTS[number % len(FAILPOINTS)] if number < 2 * len(FAILPOINTS) else ""
-        fault = f"{name}:kill@{1 + number // len(FAILPOINTS)}" if name else ""
+        pass_number = 1 if name.startswith(ONCE) else 1 + number // len(FAILPOINTS)
+        fault = f"{name}:kill@{pass_number}" if name else ""
         if run_and_kill(path, history, chance, number, fault) and fault:
             reached.add(name)
         if number % 100 == 99:

@@ -12,7 +12,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,7 +100,20 @@ def trace(folder: Path, jobs: int, journal_mode: str, synchronous: str) -> list[
     """Run `power_work.py` under strace and return what it did to the files in FOLDER/data, with its acks."""
     (folder / "data").mkdir(parents=True)
     log = folder / "trace"
-    command = ["strace", "-f", "-y", "-xx", "-s", "100000", "-e", "signal=none", "-e", f"trace={_CALLS}", "-o", str(log)]
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-xx",
+        "-s",
+        "100000",
+        "-e",
+        "signal=none",
+        "-e",
+        f"trace={_CALLS}",
+        "-o",
+        str(log),
+    ]
     command += [sys.executable, str(WORK), str(folder), str(jobs), journal_mode, synchronous]
     subprocess.run(command, check=True, timeout=120)
     return list(_operations(log, folder))
@@ -110,50 +123,63 @@ def _plain(text: str) -> bytes:
     return bytes.fromhex(text.replace("\\x", "")) if "\\x" in text else text.encode()
 
 
+class _Files:
+    """Which name means which file. A number is never used for two files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._prefix = f"{folder}/"
+        self._inodes: dict[str, int] = {}
+        self._count = 0
+
+    def name(self, path: str) -> str | None:
+        """The name within the folder, if the path is in it and what it means outlives a power loss."""
+        rebuilt = path.endswith(("-shm", ".ballast"))
+        return path.removeprefix(self._prefix) if path.startswith(self._prefix) and not rebuilt else None
+
+    def inode(self, path: str) -> int | None:
+        return self._inodes.get(self.name(path) or "")
+
+    def open(self, path: str) -> Iterator[Operation]:
+        name = self.name(path)
+        if name and name not in self._inodes:
+            self._count += 1
+            self._inodes[name] = self._count
+            yield Create(name, self._count)
+
+    def unlink(self, path: str) -> Iterator[Operation]:
+        name = self.name(path)
+        if name and self._inodes.pop(name, None):
+            yield Unlink(name)
+
+
 def _operations(log: Path, folder: Path) -> Iterator[Operation]:
-    inodes: dict[str, int] = {}
-    data = str(folder / "data")
+    files = _Files(folder / "data")
     for line in log.read_text().splitlines():
         match = _LINE.match(line)
         if match is None or match["result"].startswith("-"):
             assert "unfinished" not in line, line
             continue
         call, args = match["call"], match["args"]
-        descriptor = _DESCRIPTOR.match(args)
         strings = [_plain(found) for found in _STRING.findall(args)]
+        descriptor = _DESCRIPTOR.match(args)
         if call == "openat":
-            path = strings[0].decode()
-            if path.startswith(data + "/") and "O_CREAT" in args and not path.endswith(("-shm", ".ballast")):
-                name = path.removeprefix(data + "/")
-                if name not in inodes:
-                    inodes[name] = 1 + max([*inodes.values(), *_used(inodes)], default=0)
-                    _remember(inodes, inodes[name])
-                    yield Create(name, inodes[name])
-            continue
-        if call == "unlink":
-            name = strings[0].decode().removeprefix(data + "/")
-            if name in inodes:
-                del inodes[name]
-                yield Unlink(name)
-            continue
-        if descriptor is None:
-            continue
-        path = _plain(descriptor["path"]).decode()
-        if path == data and call in ("fsync", "fdatasync"):
-            yield SyncDirectory()
-        elif path == str(folder / "acks") and call == "write":
-            yield Ack(strings[0].decode().strip())
-        elif path.startswith(data + "/") and (inode := inodes.get(path.removeprefix(data + "/"))):
-            yield from _file_operation(call, args, inode, strings)
+            yield from files.open(strings[0].decode()) if "O_CREAT" in args else ()
+        elif call == "unlink":
+            yield from files.unlink(strings[0].decode())
+        elif descriptor is not None:
+            path = _plain(descriptor["path"]).decode()
+            yield from _descriptor_operation(call, args, path, strings, files, folder)
 
 
-#: Inode numbers are never used twice; those of removed files are kept under a name no file can have.
-def _used(inodes: dict[str, int]) -> list[int]:
-    return [inodes["/highest"]] if "/highest" in inodes else []
-
-
-def _remember(inodes: dict[str, int], inode: int) -> None:
-    inodes["/highest"] = inode
+def _descriptor_operation(
+    call: str, args: str, path: str, strings: list[bytes], files: _Files, folder: Path
+) -> Iterator[Operation]:
+    if path == str(folder / "data") and call in ("fsync", "fdatasync"):
+        yield SyncDirectory()
+    elif path == str(folder / "acks") and call == "write":
+        yield Ack(strings[0].decode().strip())
+    elif inode := files.inode(path):
+        yield from _file_operation(call, args, inode, strings)
 
 
 def _file_operation(call: str, args: str, inode: int, strings: list[bytes]) -> Iterator[Operation]:
@@ -192,7 +218,7 @@ def images(
             yield disk.files(), list(acks)
 
 
-def _settle(safe: Disk, pending: list[Change], done: list[Change]) -> list[Change]:
+def _settle(safe: Disk, pending: list[Change], done: Sequence[Change]) -> list[Change]:
     for change in done:
         safe.apply(change)
     settled = {id(change) for change in done}

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from jobs.contract import CAPACITY, MAX_ATTEMPTS, StoreContract
 from hypothesis import HealthCheck, settings
-from jobs.places import fast_folder, new_database
 
+from jobs.contract import CAPACITY, MAX_ATTEMPTS, StoreContract
+from jobs.places import fast_folder, new_database
 from wanreel.jobs import JobStore
 from wanreel.jobs.ballast import Ballast
 from wanreel.jobs.database import Database
@@ -58,7 +58,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_contract() -> None:
-    run(examples=200, steps=30)
+    run(examples=200, steps=25)
 
 
 @pytest.mark.deep

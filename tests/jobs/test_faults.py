@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from jobs.faults import acks, fate, work
 from jobs.places import fast_folder, needs, new_database
-
 from wanreel.core.errors import InsufficientStorage, StoreError
 from wanreel.core.job import JobFailure, JobStatus, NewJob
 from wanreel.jobs import JobStore
@@ -157,7 +157,7 @@ def test_a_persons_pause_outlives_the_disk_watch(tmp_path: Path) -> None:
 def test_every_write_survives_a_disk_that_fills_at_any_size(small_disk: Path) -> None:
     # Each size of the gap makes another statement of the work the first that does not fit.
     new_database(small_disk)
-    for gap in range(0, 15):
+    for gap in range(15):
         store = store_on(small_disk)
         filler = fill(small_disk)
         os.truncate(filler, filler.stat().st_size - gap * 4096)

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from jobs.kill_loop import History, check, open_store
 from jobs.places import fast_folder, new_database
-
 from wanreel.core.job import NewJob
 
 LOOP = Path(__file__).with_name("kill_loop.py")

@@ -14,8 +14,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from jobs.places import new_database
 
+from jobs.places import new_database
 from wanreel.core.errors import StoreError
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import NewJob
@@ -113,6 +113,7 @@ def upgrade_in_child(path: Path, migrations: Path, fault: str) -> int:
 
 @pytest.mark.parametrize("begun", ["empty", "filled"])
 def test_upgrade_killed_at_each_statement(tmp_path: Path, newer: Path, begun: str) -> None:
+    number = 0
     for number in range(1, 200):
         folder = tmp_path / str(number)
         folder.mkdir()

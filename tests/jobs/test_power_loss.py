@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from jobs.places import fast_folder, needs
 from jobs.power_loss import images, trace, verdict
-
 from wanreel.jobs.sqlite import SqlitePolicy
 
 SHARDS = 2

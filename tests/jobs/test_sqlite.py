@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from jobs.places import new_database
+from sqlalchemy import event
 
+from jobs.places import new_database
 from wanreel.core.errors import StoreError
 from wanreel.core.job import NewJob
 from wanreel.jobs import JobStore, sqlite
 from wanreel.jobs.database import Database
+from wanreel.jobs.line import next_in_line
 from wanreel.jobs.sqlite import SqlitePolicy, check_file, connect, make_engine, writing
 
 
@@ -155,10 +159,19 @@ def test_two_stores_of_one_process_keep_each_others_locks(tmp_path: Path) -> Non
             "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)\n"
             "try: c.execute('BEGIN IMMEDIATE')\nexcept sqlite3.OperationalError: sys.exit(7)"
         )
-        import subprocess
-        import sys
-
         assert subprocess.run([sys.executable, "-c", outside, str(path)], check=False).returncode == 7
 
     first.write("test", with_lock_held)
     first.close()
+
+
+def test_the_next_job_is_found_by_the_index_alone(tmp_path: Path) -> None:
+    # With 100,000 jobs in line, sorting or scanning them would take a worker's claim from milliseconds to seconds.
+    queries: list[str] = []
+    engine = make_engine(new_database(tmp_path), SqlitePolicy.for_library())
+    event.listen(engine, "before_cursor_execute", lambda *call: queries.append(call[2]))
+    with writing(engine).begin() as connection:
+        next_in_line(connection)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {queries[-1]}", ("queued", 1, 0)).all()
+    assert [row.detail for row in plan] == ["SEARCH jobs USING INDEX ix_jobs_line (status=?)"]
+    engine.dispose()

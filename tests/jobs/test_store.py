@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from jobs.places import new_database
 
+from jobs.places import new_database
 from wanreel.core.errors import (
     Cancelled,
     IdempotencyConflict,
@@ -126,7 +126,8 @@ def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
     small = JobStore(Database(new_database(tmp_path)), capacity=2)
     add(small)
     finish(small, seconds=42.0)
-    add(small), add(small)
+    add(small)
+    add(small)
     with pytest.raises(QueueFull) as refused:
         add(small)
     assert refused.value.retry_after == 1.0, "nothing runs, so there is room as soon as a worker claims"
@@ -200,6 +201,7 @@ def test_a_job_that_gets_further_each_time_is_no_poison(store: JobStore) -> None
         store.leases.heartbeat(job.id, claimed.attempt, Progress("denoise", step, 8), saved_step=step)
         (result,) = store.leases.recover(lambda _: False)
         assert result.status is JobStatus.QUEUED
+    result = job
     for _ in range(2):  # saving the same step again is no progress
         claimed = store.leases.claim("again")
         assert claimed is not None
@@ -237,7 +239,8 @@ def test_cancel_and_finish_have_one_winner(store: JobStore) -> None:
             return "cancelled"
 
         with ThreadPoolExecutor(2) as pool:
-            racing = [pool.submit(call) for call in ((complete, cancel) if turn % 2 else (cancel, complete))]
+            first, second = (complete, cancel) if turn % 2 else (cancel, complete)
+            racing = [pool.submit(lambda call=call: call()) for call in (first, second)]
         assert {future.result() for future in racing} == {str(store.get(job.id).status)}
 
 

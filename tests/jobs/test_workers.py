@@ -10,13 +10,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from jobs.places import fast_folder, new_database
 
-from wanreel.core.job import JobStatus, NewJob, Progress
+from jobs.places import fast_folder, new_database
+from wanreel.core.job import JobStatus, NewJob
 from wanreel.jobs import JobStore, Liveness
 
 RACE = Path(__file__).with_name("worker_race.py")

@@ -220,21 +220,20 @@ class Leases:
         `is_alive` tells of a worker's name whether its process still holds its lock. Anybody may call this at any time.
         """
 
-        def look(c: Connection) -> tuple[list[Row[Any]], set[str]]:
-            held = c.execute(
-                select(jobs.c.id, jobs.c.attempt, jobs.c.worker).where(jobs.c.status == JobStatus.IN_PROGRESS)
-            )
-            return list(held), set(c.scalars(select(workers.c.name)))
+        def look(c: Connection) -> tuple[list[tuple[str, int, str]], set[str]]:
+            running = select(jobs).where(jobs.c.status == JobStatus.IN_PROGRESS)
+            held = [(row.id, row.attempt, row.worker) for row in c.execute(running)]
+            return held, set(c.scalars(select(workers.c.name)))
 
         held, registered = self._database.read(look)
-        dead = {name for name in {row.worker for row in held} | registered if not is_alive(name)}
+        dead = {name for name in {worker for _, _, worker in held} | registered if not is_alive(name)}
         if not dead:
             return ()
 
         def body(c: Connection) -> tuple[Job, ...]:
             c.execute(delete(workers).where(workers.c.name.in_(dead)))
-            lost = [row for row in held if row.worker in dead]
-            return tuple(job for job in (self._take_back(c, row.id, row.attempt) for row in lost) if job is not None)
+            taken = [self._take_back(c, job_id, attempt) for job_id, attempt, worker in held if worker in dead]
+            return tuple(job for job in taken if job is not None)
 
         return self._database.write("recover", body, urgent=True)
 

@@ -16,8 +16,6 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 #: The revision of `tables.py`. A test holds it equal to the newest file in `migrations/versions`.
 HEAD = "0001"
 
-_VERSION_TABLE = "alembic_version"
-
 
 def migrate(path: Path, policy: SqlitePolicy, folder: Path, failpoints: Failpoints) -> None:
     """Create or upgrade the tables in one transaction, with a copy of an older database made first.
@@ -54,11 +52,11 @@ def revision_of(path: Path) -> str | None:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
             return None
-        if _VERSION_TABLE not in tables:
+        if "alembic_version" not in tables:
             raise StoreError(
                 f"{path} is a database of another program.", hint="Choose another data directory (WANREEL_DATA_DIR)."
             )
-        row = connection.execute(f"SELECT version_num FROM {_VERSION_TABLE}").fetchone()
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     finally:
         connection.close()
     return None if row is None else row[0]

@@ -181,7 +181,7 @@ def _measure(spec: ModelSpec, device: torch.device, options: argparse.Namespace)
         seconds.append(step_s)
         peaks.append(peak)
         latents = state.latents
-    assert latents is not None  # noqa: S101
+    assert latents is not None
     frames, decode_s, decode_peak = _measured(lambda: sum(len(chunk) for chunk in decode(model, latents)))
     if frames != request.num_frames:
         raise RuntimeError(f"{spec.name}: {frames} frames instead of {request.num_frames}")

@@ -107,7 +107,6 @@ def _api(house: House, metrics: Metrics, entrance: Entrance) -> ASGIApp:
         version=__version__,
         summary="Videos from prompts and pictures with the open Wan models.",
         lifespan=lifespan,
-        root_path=entrance.root_path,
         docs_url=None,  # FastAPI's page loads scripts from elsewhere
         redoc_url=None,
         servers=[{"url": entrance.url}],

@@ -93,6 +93,8 @@ class Guard:
             await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # For links. A proxy may take the public URL's path off or leave it on: routing knows both.
+        scope["root_path"] = self.entrance.root_path
         answer = _Answer(send, secrets.token_hex(8))
         began = self.clock()
         try:
@@ -128,7 +130,7 @@ class Guard:
         method = scope.get("method", "WEBSOCKET")
         scheme = str(scope["scheme"]).replace("ws", "http")
         self.entrance.refuse_site(method, headers, scheme)
-        caller = self._identify(scope["path"], headers)
+        caller = self._identify(scope["path"].removeprefix(self.entrance.root_path), headers)
         if not caller.may("read" if method in ("GET", "HEAD") else "submit"):
             raise Refused(403, "missing_scope", "This key may not do that.")
         return caller

@@ -278,6 +278,7 @@ def folder_of(root: Path, name: str, mode: Mode) -> Path:
     return root / f"{name}-{mode}"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("solver", ["unipc", pytest.param("dpm++", marks=pytest.mark.deep)])
 def test_what_a_killed_process_saved_goes_on_in_another(tmp_path: Path, solver: str) -> None:
     """Every architecture, begun in one process and ended in this one, against begun and ended here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import diffusers
 import torch
 
+from wanreel.models.attention import attention_facts
 from wanreel.models.wan_model import WanModel
 
 
@@ -16,6 +17,7 @@ def environment_of(model: WanModel) -> dict[str, str]:
         "diffusers": diffusers.__version__,
         "dtype": str(model.dtype).removeprefix("torch."),
         "vae_tiling": str(model.placement.vae_tiling),
+        "attention": attention_facts(device).expected,
     }
     if device.type != "cuda":
         return facts | {"device": device.type, "threads": str(torch.get_num_threads())}

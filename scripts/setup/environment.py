@@ -127,7 +127,9 @@ class Environment:
         base: str = getattr(sys, "_base_executable", sys.executable)
         flags = ["--system-site-packages"] if system_packages else []
         command = [base, "-m", "venv", "--clear", *flags, str(self.path)]
-        if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            say(f"{made.stdout}{made.stderr}".strip())
             version = f"{sys.version_info.major}.{sys.version_info.minor}"
             raise SetupError(
                 "Python could not make a virtual environment; the reason stands above.",

@@ -14,7 +14,7 @@ import pytest
 from jobs.faults import acks, fate, work
 from jobs.places import fast_folder, needs, new_database
 from wanreel.core.errors import InsufficientStorage, StoreError
-from wanreel.core.job import JobFailure, JobStatus, NewJob
+from wanreel.core.job import JobFailure, JobStatus, NewJob, Progress
 from wanreel.jobs import JobStore
 from wanreel.jobs.ballast import Ballast
 from wanreel.jobs.database import Database
@@ -121,6 +121,9 @@ def test_a_full_disk_is_recorded_and_work_resumes(small_disk: Path) -> None:
     with pytest.raises(InsufficientStorage):  # a new job is not worth the ballast
         store.enqueue(NewJob("x" * 100_000, "demo"))
     assert ballast.exists()
+    orders = store.leases.heartbeat(claimed.id, claimed.attempt, Progress("x" * 9000, 1, 2), saved_step=1)
+    assert not orders.cancel, "progress is dropped, orders are heard"
+    assert store.get(claimed.id).progress.step == 0
     failure = JobFailure("insufficient_storage", "The disk is full.")
     failed = store.leases.fail(claimed.id, claimed.attempt, failure)
     assert failed.status is JobStatus.FAILED

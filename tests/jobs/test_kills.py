@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.kill_loop import History, check, open_store
-from jobs.places import fast_folder, new_database
+from jobs.places import fast_folder, new_database, posix_only
 from wanreel.core.job import NewJob
 
 LOOP = Path(__file__).with_name("kill_loop.py")
@@ -30,14 +30,17 @@ def loop(kills: int, seed: int) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
+@posix_only
 def test_500_kills_lose_and_double_nothing() -> None:
     figures = loop(kills=500, seed=1)
     assert figures["faults"] == []
     assert figures["failpoints_missed"] == []
 
 
+@posix_only
 @pytest.mark.deep
 @pytest.mark.timeout(3600)
+@posix_only
 def test_5000_kills_lose_and_double_nothing() -> None:
     figures = loop(kills=5000, seed=2)
     assert figures["faults"] == []

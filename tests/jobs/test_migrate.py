@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from jobs.places import new_database
+from jobs.places import new_database, posix_only
 from wanreel.core.errors import StoreError
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import NewJob
@@ -111,6 +111,8 @@ def upgrade_in_child(path: Path, migrations: Path, fault: str) -> int:
     return os.waitpid(pid, 0)[1]
 
 
+@posix_only
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside xdist's threads
 @pytest.mark.parametrize("begun", ["empty", "filled"])
 def test_upgrade_killed_at_each_statement(tmp_path: Path, newer: Path, begun: str) -> None:
     number = 0
@@ -136,6 +138,8 @@ def test_upgrade_killed_at_each_statement(tmp_path: Path, newer: Path, begun: st
     assert number > 8, "the failpoint is not passed at each statement"
 
 
+@posix_only
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside xdist's threads
 @pytest.mark.parametrize("fault", ["migrate.before_commit", "migrate.after_commit"])
 def test_upgrade_killed_around_the_commit(tmp_path: Path, newer: Path, fault: str) -> None:
     path, ids = filled(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from jobs.places import new_database
+from jobs.places import new_database, posix_only
 from wanreel.core.errors import StoreError
 from wanreel.core.job import NewJob
 from wanreel.jobs import JobStore, sqlite
@@ -83,6 +83,7 @@ def test_writers_lock_at_once_and_readers_do_not(tmp_path: Path) -> None:
     engine.dispose()
 
 
+@posix_only
 def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     JobStore.open(tmp_path / "new" / "wanreel.db").close()
     assert stat.S_IMODE((tmp_path / "new" / "wanreel.db").stat().st_mode) == 0o600

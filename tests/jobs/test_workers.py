@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.places import fast_folder, new_database
+from jobs.places import fast_folder, new_database, posix_only
 from wanreel.core.job import JobStatus, NewJob
 from wanreel.jobs import JobStore, Liveness
 
@@ -65,15 +65,18 @@ def hold(figures: dict[str, object]) -> None:
     assert set(figures["children"]) == {0}, figures  # type: ignore[call-overload]
 
 
+@posix_only
 def test_eight_processes_claim_each_job_once() -> None:
     hold(race(2000, 8))
 
 
+@posix_only
 @pytest.mark.deep
 def test_eight_processes_claim_each_of_10000_jobs_once() -> None:
     hold(race(10_000, 8))
 
 
+@posix_only
 def test_a_stopped_worker_that_wakes_up_is_fenced(tmp_path: Path) -> None:
     path = new_database(tmp_path)
     store = JobStore.open(path)
@@ -96,8 +99,9 @@ def test_a_stopped_worker_that_wakes_up_is_fenced(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
-def test_only_death_releases_a_workers_job(tmp_path: Path, end: signal.Signals) -> None:
+@posix_only
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGSTOP"])
+def test_only_death_releases_a_workers_job(tmp_path: Path, end: str) -> None:
     path, liveness = new_database(tmp_path), Liveness(tmp_path / "workers")
     store = JobStore.open(path)
     job = store.enqueue(NewJob("{}", "demo"))
@@ -106,8 +110,8 @@ def test_only_death_releases_a_workers_job(tmp_path: Path, end: signal.Signals) 
     assert holder.stdout is not None
     name = holder.stdout.readline().strip()
     assert liveness.is_alive(name)
-    os.kill(holder.pid, end)
-    if end is signal.SIGSTOP:
+    os.kill(holder.pid, signal.Signals[end])
+    if end == "SIGSTOP":
         assert store.leases.recover(liveness.is_alive) == ()
         assert store.get(job.id).status is JobStatus.IN_PROGRESS
         holder.kill()

@@ -7,13 +7,14 @@ change anything any more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from wanreel.core.errors import Cancelled, IllegalTransition, LeaseLost, PoisonJob
+from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, PoisonJob
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress
 from wanreel.jobs import line, log, records
 from wanreel.jobs.database import Database
@@ -96,7 +97,8 @@ class Leases:
 
         Without progress nothing is written. With it, one "step" event takes the place of the one before, with `detail`
         (seconds, eta_seconds, expert, …) beside the progress itself. `saved_step` is the step of a checkpoint that is on
-        disk: a job that came further than ever before is no poison, so earlier attempts are no longer held against it.
+        disk, counted over all clips: a job that came further than ever before is no poison, so earlier attempts are no
+        longer held against it. On a full disk both are dropped, since the run itself can go on.
         """
 
         def look(c: Connection) -> Orders:
@@ -112,12 +114,13 @@ class Leases:
                 records.change(c, job_id, saved_step=saved_step, attempts_charged=1)
             return self._orders(c, row)
 
-        if progress is None and saved_step is None:
-            return self._database.read(look)
-        return self._database.write("heartbeat", body)
+        if progress is not None or saved_step is not None:
+            with contextlib.suppress(InsufficientStorage):
+                return self._database.write("heartbeat", body)
+        return self._database.read(look)
 
     def record(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any] | None = None) -> None:
-        """Append an event of the worker's: "loaded", "encoded", "exported", …"""
+        """Append an event of the worker's: "loaded", "encoded", "exported", … `data` is what JSON can hold."""
 
         def body(c: Connection) -> None:
             self._held(c, job_id, attempt)
@@ -134,7 +137,7 @@ class Leases:
                 records.change(c, job_id, notes=json.dumps([*notes, text], ensure_ascii=False))
                 log.append(c, job_id, "note", self._clock(), {"text": text})
 
-        self._database.write("note", body)
+        self._database.write("note", body, urgent=True)
 
     def complete(
         self,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -119,7 +118,7 @@ def connect(path: Path, policy: SqlitePolicy) -> sqlite3.Connection:
 def open_plain(path: Path, busy_seconds: float = 30.0) -> sqlite3.Connection:
     """A connection to an existing file without changing any setting kept in it."""
     # mode=rw: a database that was deleted under us must be an error and not a new empty one.
-    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+    uri = f"{path.absolute().as_uri()}?mode=rw"
     return sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
 
 

@@ -50,7 +50,11 @@ class Hand:
         results = self.service.results
         results.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(0).integers(0, 255, (frames, 64, 96, 3), dtype=np.uint8)
-        video, still, poster = results / f"{job.id}.mp4", results / f"{job.id}.last.png", results / f"{job.id}.poster.jpg"
+        video, still, poster = (
+            results / f"{job.id}.mp4",
+            results / f"{job.id}.last.png",
+            results / f"{job.id}.poster.jpg",
+        )
         with VideoWriter(video, VideoFormat(96, 64, 16.0)) as writer:
             writer.write(pixels)
         write_png(still, pixels[-1])

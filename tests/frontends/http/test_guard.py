@@ -14,7 +14,16 @@ from wanreel.frontends.http.keys import KeyRing
 
 pytestmark = pytest.mark.timeout(60)
 
-FOREIGN_HOSTS = ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "0.0.0.0:7860", "192.0.2.1", "", "a b", "[::1"]
+FOREIGN_HOSTS = [
+    "evil.example",
+    "evil.example:7860",
+    "127.0.0.1.evil.example",
+    "0.0.0.0:7860",
+    "192.0.2.1",
+    "",
+    "a b",
+    "[::1",
+]
 FOREIGN_PAGES = [
     {"Origin": "http://evil.example"},
     {"Origin": "null"},
@@ -50,7 +59,9 @@ def test_a_name_that_is_not_ours_is_refused(shared, host):
     assert shared.client.get("/live", headers={"Host": host}).status_code in (400, 421)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost", "LOCALHOST:7860", "[::1]:7860", "127.0.0.9", "localhost."])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:7860", "localhost", "LOCALHOST:7860", "[::1]:7860", "127.0.0.9", "localhost."]
+)
 def test_this_machine_goes_by_many_names(shared, host):
     assert shared.client.get("/live", headers={"Host": host}).status_code == 200
 
@@ -63,7 +74,9 @@ def test_names_of_an_exposed_server(open_place):
     assert [status(host) for host in ("evil.example", "0.0.0.0", "wan.box.local")] == [421] * 3
 
 
-@pytest.mark.parametrize("headers", [{}, {"Origin": "http://127.0.0.1:7860"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Origin": "http://127.0.0.1:7860"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
+)
 def test_our_own_page_and_programs_may_submit(shared, headers):
     answer = shared.client.post("/v1/videos", files={"prompt": (None, "x"), "model": (None, "demo")}, headers=headers)
     assert answer.status_code == 200, answer.text
@@ -80,10 +93,17 @@ def test_the_public_address_may_be_the_origin(open_place):
     key = place.as_key("b")
     headers = key | {"Host": "video.example", "Origin": "https://video.example"}
     assert place.client.post("/v1/plan", json={"prompt": "x", "model": "demo"}, headers=headers).status_code == 200
-    assert place.client.post("/v1/plan", json={"prompt": "x"}, headers=headers | {"Origin": "https://evil.example"}).status_code == 403
+    assert (
+        place.client.post(
+            "/v1/plan", json={"prompt": "x"}, headers=headers | {"Origin": "https://evil.example"}
+        ).status_code
+        == 403
+    )
 
 
-@pytest.mark.parametrize("kwargs", [{"host": "0.0.0.0"}, {"host": "192.0.2.1"}, {"host": "::"}, {"public_url": "https://x.example"}])
+@pytest.mark.parametrize(
+    "kwargs", [{"host": "0.0.0.0"}, {"host": "192.0.2.1"}, {"host": "::"}, {"public_url": "https://x.example"}]
+)
 def test_refuses_to_start_where_others_could_come_in_without_a_key(shared, tmp_path, kwargs):
     entrance = Entrance(**kwargs)
     with pytest.raises(SettingsError, match="no API key"):
@@ -140,7 +160,9 @@ def test_a_damaged_file_of_keys_lets_nobody_in(open_place):
 
 
 def test_bodies_are_capped_by_what_is_said_and_by_what_comes(shared):
-    said = shared.client.post("/v1/videos", content=b"{}", headers={"Content-Type": "application/json", "Content-Length": str(JSON_LIMIT + 1)})
+    said = shared.client.post(
+        "/v1/videos", content=b"{}", headers={"Content-Type": "application/json", "Content-Length": str(JSON_LIMIT + 1)}
+    )
     assert said.status_code == 413
 
     def endless():
@@ -149,7 +171,9 @@ def test_bodies_are_capped_by_what_is_said_and_by_what_comes(shared):
 
     came = shared.client.post("/v1/videos", content=endless(), headers={"Content-Type": "text/plain"})
     assert came.status_code in (413, 415)
-    form = shared.client.post("/v1/videos", content=endless(), headers={"Content-Type": "application/x-www-form-urlencoded"})
+    form = shared.client.post(
+        "/v1/videos", content=endless(), headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
     assert form.status_code == 413
 
 

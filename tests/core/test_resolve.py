@@ -279,3 +279,9 @@ def test_a_photo_for_the_demo_gets_the_largest_clip() -> None:
 def test_the_demo_keeps_the_photos_aspect_within_its_largest_side(size: tuple[int, int], used: tuple[int, int]) -> None:
     request = resolved(NOTHING, image=picture(*size)).request
     assert (request.width, request.height) == (request.export_width, request.export_height) == used
+
+
+def test_a_shift_that_changes_nothing_is_told() -> None:
+    resolution = resolved(model="fastwan2.2-ti2v-5b", flow_shift=9)
+    assert resolution.request.flow_shift == 5
+    assert "changes nothing" in said(resolution, "flow_shift")[0]

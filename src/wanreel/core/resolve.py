@@ -174,7 +174,7 @@ class _Resolver:
             num_inference_steps=self._steps(spec),
             guidance_high=float(high),
             guidance_low=float(low),
-            flow_shift=float(_or(self.request.flow_shift, frame.flow_shift)),
+            flow_shift=self._flow_shift(spec, frame),
             solver=_or(self.request.solver, spec.solver),
             seed=self._seed(),
             loras=_or(self.request.loras, ()),
@@ -346,6 +346,14 @@ class _Resolver:
         if both is not None and asked.guidance_high is None and asked.guidance_low is None:
             self._note("guidance_scale", both, f"high {high:g}, low {low:g}", "sets both experts")
         return high, low
+
+    def _flow_shift(self, spec: ModelSpec, frame: Frame) -> float:
+        asked = self.request.flow_shift
+        if asked is not None and _or(self.request.solver, spec.solver) == "dmd":
+            # Its timesteps are fixed in a table of their own (see generation/solvers.py).
+            self._note("flow_shift", asked, frame.flow_shift, "dmd has fixed timesteps; the shift changes nothing")
+            return float(frame.flow_shift)
+        return float(_or(asked, frame.flow_shift))
 
     def _seed(self) -> int:
         asked = self.request.seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wanreel.core.job import Job, JobStatus
+from wanreel.core.job import Job, JobStatus, Outcome
 from wanreel.core.manifest import Manifest
 from wanreel.core.request import VideoRequest
 from wanreel.core.settings import load_settings
@@ -113,7 +114,7 @@ class Farm:
                 assert hashlib.sha256(data).hexdigest() == file.sha256, file
                 recorded.add(file.name)
             endings = [attempt.outcome for attempt in self.service.attempts(job_id)]
-            assert endings.count("completed") == 1, endings
+            assert endings.count(Outcome.COMPLETED) == 1, endings
         assert {path.name for path in self.service.results.iterdir()} == recorded
         assert not list((self.root / "workers").iterdir())
         kept = [path.name for path in (self.root / "checkpoints").rglob("*") if path.is_file()]
@@ -122,7 +123,5 @@ class Farm:
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """Send a signal to a process that may be gone."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

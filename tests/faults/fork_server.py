@@ -9,10 +9,24 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 
-import wanreel.worker.worker  # noqa: F401 - imported for its cost
-from wanreel.frontends.cli import main
+from wanreel.core.catalog import Catalog
+from wanreel.frontends.cli import main, worker
+from wanreel.jobs import JobStore
+from wanreel.models.tiny import build_tiny
+from wanreel.worker import attempt, renderer
+
+NEEDED = (worker, attempt, renderer)
+
+
+def warm_up() -> None:
+    """Bring in what is imported on first use. Computes nothing, as threads would not survive the fork."""
+    with tempfile.TemporaryDirectory() as folder:
+        JobStore.open(Path(folder) / "wanreel.db").close()
+    build_tiny(Catalog().get("tiny:ti2v-5b"))
 
 
 def start(order: dict[str, object]) -> int:
@@ -31,12 +45,13 @@ def start(order: dict[str, object]) -> int:
     except SystemExit as end:
         sys.stdout.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the process is about to end, and says why
         traceback.print_exc()
     os._exit(70)
 
 
 def serve() -> None:
+    warm_up()
     for line in sys.stdin:
         order = json.loads(line)
         if "wait" in order:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_a_new_process_goes_on_to_the_same_bits(new_farm: NewFarm, picture: byte
 
     def submit_all(farm: Farm) -> list[Job]:
         seen = farm.runtime.take_picture(picture)
-        pictures = {"i2v": {"image": seen}, "flf2v": {"image": seen, "last_image": seen}}
+        pictures: dict[str, dict[str, Any]] = {"i2v": {"image": seen}, "flf2v": {"image": seen, "last_image": seen}}
         return [
             farm.submit(model=model, **pictures.get(model.removeprefix("tiny:").partition("-")[0], {}))
             for model in ARCHITECTURES

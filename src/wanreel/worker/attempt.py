@@ -107,6 +107,7 @@ class Attempt:
         self._written = -math.inf  # when progress was last written
         self._saved_step: int | None = None  # of a checkpoint that was not reported yet
         self._step_saved = 0
+        self._left = ""  # why the attempt stopped by itself
         self._proved = False  # whether a checkpoint of this attempt was reported
         self._steps = (0, 0)  # done, and to do
         self._findings = Findings(notes=job.notes)
@@ -244,8 +245,8 @@ class Attempt:
     def _leave_if_saved(self, step: int) -> None:
         """Draining: the state after this step is on disk, or none is kept, so stop here."""
         if not self._shop.checkpoints or self._step_saved >= step:
-            self.keeper.token.cancel("drain")
-            self.keeper.token.check()
+            self._left = "drain"
+            raise Cancelled("The worker stops.")
 
     def _progress(self, stage: str, detail: Mapping[str, object], *, last: bool) -> None:
         """Write progress, but not so often that writing costs more than the work."""
@@ -293,7 +294,7 @@ class Attempt:
     def _stopped(self) -> Ending:
         """The work stopped because somebody asked."""
         self._discard()
-        reason = self.keeper.token.reason
+        reason = self.keeper.token.reason or self._left
         if reason == "drain":
             self._leases.requeue(self.job.id, self.job.attempt, "drain", seconds=self.keeper.seconds)
         elif reason == "timeout":

@@ -80,8 +80,10 @@ class Keeper:
         return self._drain.is_set()
 
     def drain(self) -> None:
-        """Ask for that. Safe in a signal handler: the rest happens in the keeper's thread."""
+        """Ask for that. Safe in a signal handler, as the thread of the work itself sets neither flag."""
         self._drain.set()
+        if self.pace.stage != "denoise":
+            self.token.cancel("drain")
 
     def __enter__(self) -> Self:
         if math.isfinite(self._limit):

@@ -238,7 +238,7 @@ class Attempt:
             "expert": event.expert,
         }
         self._steps = (event.step, event.total_steps)
-        self._progress("denoise", detail, last=done)
+        self._progress("denoise", detail, last=done or self.keeper.draining)
         if self.keeper.draining:
             self._leave_if_saved(event.step)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from wanreel.frontends.http.forms import Upload, display_name, json_object, nest
 
 
 def request(body: bytes, content_type: str) -> Request:
-    async def receive():
+    async def receive() -> Any:
         return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [(b"content-type", content_type.encode())]
@@ -36,18 +37,18 @@ def multipart(*parts: tuple[str, str | None, bytes], boundary: bytes = b"b") -> 
     return lines + b"--" + boundary + b"--\r\n"
 
 
-async def read(body: bytes, content_type: str):
+async def read(body: bytes, content_type: str) -> Any:
     return await read_body(request(body, content_type))
 
 
 @pytest.fixture
-def run():
+def run() -> Any:
     import asyncio
 
     return asyncio.run
 
 
-def test_bracket_keys_as_the_openai_client_sends_them():
+def test_bracket_keys_as_the_openai_client_sends_them() -> None:
     fields = [
         ("num_frames", "81"),
         ("nested[a]", "1"),
@@ -66,7 +67,7 @@ def test_bracket_keys_as_the_openai_client_sends_them():
     }
 
 
-def test_json_text_in_fields_that_hold_lists_and_objects():
+def test_json_text_in_fields_that_hold_lists_and_objects() -> None:
     assert nested([("loras", '[{"name": "a"}]'), ("prompt", '{"not": "read"}')]) == {
         "loras": [{"name": "a"}],
         "prompt": '{"not": "read"}',
@@ -86,13 +87,13 @@ def test_json_text_in_fields_that_hold_lists_and_objects():
         [("a[]", "x")] * 33,
     ],
 )
-def test_contradicting_fields_are_refused(fields):
+def test_contradicting_fields_are_refused(fields: Any) -> None:
     with pytest.raises(Refused):
         nested(fields)
 
 
 @given(st.lists(st.tuples(st.text(alphabet="ab[]0", max_size=8), st.text(max_size=4)), max_size=6))
-def test_any_fields_are_values_or_a_refusal(fields):
+def test_any_fields_are_values_or_a_refusal(fields: Any) -> None:
     try:
         values = nested(fields)
     except Refused:
@@ -107,21 +108,21 @@ def test_any_fields_are_values_or_a_refusal(fields):
         b'{"\\udc00": 1}', b'{"a": ' + b"1" * 5000 + b"}", b"[" * 10_000, b'{"a":' * 10_000, b'{"a":' * 40 + b"1" + b"}" * 40,
     ],
 )  # fmt: skip
-def test_what_is_no_plain_json_object_is_refused(text):
+def test_what_is_no_plain_json_object_is_refused(text: Any) -> None:
     with pytest.raises(Refused) as refusal:
         json_object(text)
     assert refusal.value.status == 400
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_json_or_a_refusal(data):
+def test_any_bytes_are_json_or_a_refusal(data: Any) -> None:
     try:
         json_object(data)
     except Refused as refusal:
         assert refusal.status == 400
 
 
-def test_files_come_with_a_name_that_is_only_shown(run):
+def test_files_come_with_a_name_that_is_only_shown(run: Any) -> None:
     form = multipart(("prompt", None, "Grüße".encode()), ("input_reference", "../../etc/\x01passwd", b"\x89PNG"))
     body = run(read(form, "multipart/form-data; boundary=b"))
     assert body.values == {"prompt": "Grüße"}
@@ -131,11 +132,11 @@ def test_files_come_with_a_name_that_is_only_shown(run):
 @pytest.mark.parametrize(
     "name", ["a/b.png", "a\\b.png", "/b.png", "C:\\x\\b.png", "\u202eb.png", "b\n.png", "b\x00.png"]
 )
-def test_a_name_is_its_last_part_without_control_characters(name):
+def test_a_name_is_its_last_part_without_control_characters(name: Any) -> None:
     assert display_name(name) == "b.png"
 
 
-def test_extra_body_counts_as_part_of_the_body(run):
+def test_extra_body_counts_as_part_of_the_body(run: Any) -> None:
     body = run(
         read(b'{"prompt": "x", "extra_body": {"seed": 1}, "extra_params": "{\\"fps\\": 8}"}', "application/json")
     )
@@ -145,7 +146,7 @@ def test_extra_body_counts_as_part_of_the_body(run):
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/jsonx", "application/x-ndjson", "image/png"])
-def test_other_types_are_not_read(run, content_type):
+def test_other_types_are_not_read(run: Any, content_type: Any) -> None:
     with pytest.raises(Refused) as refusal:
         run(read(b"{}", content_type))
     assert refusal.value.status == 415
@@ -163,7 +164,7 @@ def test_other_types_are_not_read(run, content_type):
         (b"&".join(b"f%d=1" % i for i in range(70)), "application/x-www-form-urlencoded"),
     ],
 )  # fmt: skip
-def test_broken_and_overfull_forms_are_refused(run, form, content_type):
+def test_broken_and_overfull_forms_are_refused(run: Any, form: Any, content_type: Any) -> None:
     with pytest.raises(Refused) as refusal:
         run(read(form, content_type))
     assert refusal.value.status == 400

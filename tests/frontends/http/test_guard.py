@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from frontends.http.places import Open, Place
 from wanreel.core.errors import SettingsError
 from wanreel.frontends.http.app import create_app
 from wanreel.frontends.http.entrance import Entrance, entrance_for
@@ -36,14 +40,14 @@ FOREIGN_PAGES = [
 ]
 
 
-def routes(place):
+def routes(place: Place) -> Iterator[tuple[str, str]]:
     """(method, path) of every route, with ids filled in."""
-    for template, methods in place.app.guard.app.openapi()["paths"].items():
+    for template, methods in place.document()["paths"].items():
         for method in methods:
             yield method.upper(), template.format(video_id="0" * 32, file_id="file-" + "0" * 32, model_id="demo")
 
 
-def test_every_route_refuses_foreign_names_and_pages(shared):
+def test_every_route_refuses_foreign_names_and_pages(shared: Place) -> None:
     seen = 0
     for method, path in routes(shared):
         seen += 1
@@ -55,18 +59,18 @@ def test_every_route_refuses_foreign_names_and_pages(shared):
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
-def test_a_name_that_is_not_ours_is_refused(shared, host):
+def test_a_name_that_is_not_ours_is_refused(shared: Place, host: Any) -> None:
     assert shared.client.get("/live", headers={"Host": host}).status_code in (400, 421)
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:7860", "localhost", "LOCALHOST:7860", "[::1]:7860", "127.0.0.9", "localhost."]
 )
-def test_this_machine_goes_by_many_names(shared, host):
+def test_this_machine_goes_by_many_names(shared: Place, host: Any) -> None:
     assert shared.client.get("/live", headers={"Host": host}).status_code == 200
 
 
-def test_names_of_an_exposed_server(open_place):
+def test_names_of_an_exposed_server(open_place: Open) -> None:
     entrance = entrance_for("0.0.0.0", 80, "https://video.example/wan/", ["box.local"])
     place = open_place(entrance, keys={"a": ("read",)})
     status = lambda host: place.client.get("/live", headers={"Host": host}).status_code  # noqa: E731
@@ -77,18 +81,18 @@ def test_names_of_an_exposed_server(open_place):
 @pytest.mark.parametrize(
     "headers", [{}, {"Origin": "http://127.0.0.1:7860"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
 )
-def test_our_own_page_and_programs_may_submit(shared, headers):
+def test_our_own_page_and_programs_may_submit(shared: Place, headers: Any) -> None:
     answer = shared.client.post("/v1/videos", files={"prompt": (None, "x"), "model": (None, "demo")}, headers=headers)
     assert answer.status_code == 200, answer.text
 
 
-def test_a_link_from_elsewhere_may_open_a_page_but_not_change_anything(shared):
+def test_a_link_from_elsewhere_may_open_a_page_but_not_change_anything(shared: Place) -> None:
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert shared.client.get("/live", headers=link).status_code == 200
     assert shared.client.post("/v1/queue/pause", headers=link).status_code == 403
 
 
-def test_the_public_address_may_be_the_origin(open_place):
+def test_the_public_address_may_be_the_origin(open_place: Open) -> None:
     place = open_place(entrance_for("127.0.0.1", 7860, "https://video.example/wan", []), keys={"a": ("submit", "read")})
     key = place.as_key("b")
     headers = key | {"Host": "video.example", "Origin": "https://video.example"}
@@ -104,25 +108,25 @@ def test_the_public_address_may_be_the_origin(open_place):
 @pytest.mark.parametrize(
     "kwargs", [{"host": "0.0.0.0"}, {"host": "192.0.2.1"}, {"host": "::"}, {"public_url": "https://x.example"}]
 )
-def test_refuses_to_start_where_others_could_come_in_without_a_key(shared, tmp_path, kwargs):
+def test_refuses_to_start_where_others_could_come_in_without_a_key(shared: Place, tmp_path: Path, kwargs: Any) -> None:
     entrance = Entrance(**kwargs)
     with pytest.raises(SettingsError, match="no API key"):
         create_app(shared.runtime, shared.service, entrance, KeyRing(tmp_path / "none.json"))
     create_app(shared.runtime, shared.service, entrance, KeyRing(tmp_path / "none.json", ("a key of the operator",)))
 
 
-def test_every_route_but_the_probes_needs_a_key(open_place):
+def test_every_route_but_the_probes_needs_a_key(open_place: Open) -> None:
     place = open_place(keys={"a": ("read", "submit")})
     for method, path in routes(place):
         expected = {200, 503} if path in OPEN_PATHS else {401}
         assert place.client.request(method, path).status_code in expected, (method, path)
     for key in ("wanreel_no", "", "\u00e9\u00e9", "x" * 20_000):
-        headers = {"Authorization": f"Bearer {key}".encode()}
+        headers = [(b"Authorization", f"Bearer {key}".encode())]
         assert place.client.get("/v1/videos", headers=headers).status_code == 401
     assert place.client.get("/v1/videos?api_key=wanreel_no").status_code == 401
 
 
-def test_a_key_opens_by_header_or_cookie_and_never_by_url(open_place):
+def test_a_key_opens_by_header_or_cookie_and_never_by_url(open_place: Open) -> None:
     place = open_place()
     key = place.keys.create("a")
     assert place.client.get("/v1/videos", headers={"Authorization": f"Bearer {key}"}).status_code == 200
@@ -131,7 +135,7 @@ def test_a_key_opens_by_header_or_cookie_and_never_by_url(open_place):
     assert place.client.get(f"/v1/videos?key={key}&api_key={key}").status_code == 401
 
 
-def test_scopes(open_place):
+def test_scopes(open_place: Open) -> None:
     place = open_place()
     reader, submitter, admin = place.as_key("r", "read"), place.as_key("s", "submit"), place.as_key("a", "admin")
     body = {"prompt": "x", "model": "demo"}
@@ -145,7 +149,7 @@ def test_scopes(open_place):
     assert [place.client.get("/v1/system", headers=key).status_code for key in (reader, admin)] == [403, 200]
 
 
-def test_a_revoked_key_stops_working_at_once(open_place):
+def test_a_revoked_key_stops_working_at_once(open_place: Open) -> None:
     place = open_place(keys={"other": ("read",)})
     key = place.as_key("a")
     assert place.client.get("/v1/videos", headers=key).status_code == 200
@@ -153,19 +157,19 @@ def test_a_revoked_key_stops_working_at_once(open_place):
     assert place.client.get("/v1/videos", headers=key).status_code == 401
 
 
-def test_a_damaged_file_of_keys_lets_nobody_in(open_place):
+def test_a_damaged_file_of_keys_lets_nobody_in(open_place: Open) -> None:
     place = open_place(keys={"a": ("read",)})
     place.keys.path.write_text("{")
     assert place.client.get("/v1/videos").status_code == 503
 
 
-def test_bodies_are_capped_by_what_is_said_and_by_what_comes(shared):
+def test_bodies_are_capped_by_what_is_said_and_by_what_comes(shared: Place) -> None:
     said = shared.client.post(
         "/v1/videos", content=b"{}", headers={"Content-Type": "application/json", "Content-Length": str(JSON_LIMIT + 1)}
     )
     assert said.status_code == 413
 
-    def endless():
+    def endless() -> Iterator[bytes]:
         for _ in range(3):
             yield b"x" * 2**19
 
@@ -177,7 +181,7 @@ def test_bodies_are_capped_by_what_is_said_and_by_what_comes(shared):
     assert form.status_code == 413
 
 
-def test_every_answer_carries_the_headers(shared):
+def test_every_answer_carries_the_headers(shared: Place) -> None:
     for path, headers in (("/live", {}), ("/nope", {}), ("/live", {"Host": "evil.example"})):
         answer = shared.client.get(path, headers=headers)
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -187,7 +191,7 @@ def test_every_answer_carries_the_headers(shared):
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_the_access_log_names_neither_key_nor_query(open_place, caplog):
+def test_the_access_log_names_neither_key_nor_query(open_place: Open, caplog: pytest.LogCaptureFixture) -> None:
     place = open_place()
     key = place.keys.create("a")
     caplog.set_level(logging.INFO, "wanreel.access")

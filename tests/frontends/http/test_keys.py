@@ -8,6 +8,7 @@ import logging
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ def ring(tmp_path: Path) -> KeyRing:
     return KeyRing(tmp_path / "keys.json")
 
 
-def test_the_file_holds_a_digest_and_not_the_key(ring):
+def test_the_file_holds_a_digest_and_not_the_key(ring: KeyRing) -> None:
     key = ring.create("a")
     text = ring.path.read_text()
     assert key.startswith(PREFIX) and len(key) >= len(PREFIX) + 43
@@ -33,7 +34,7 @@ def test_the_file_holds_a_digest_and_not_the_key(ring):
         assert stat.S_IMODE(ring.path.stat().st_mode) == 0o600
 
 
-def test_a_key_says_who_comes_and_what_he_may(ring):
+def test_a_key_says_who_comes_and_what_he_may(ring: KeyRing) -> None:
     caller = ring.find(ring.create("a", ["read"], owner="team", submits_per_minute=5))
     assert caller is not None and caller.owner == "team" and caller.submits_per_minute == 5
     assert caller.may("read") and not caller.may("submit") and not caller.is_admin
@@ -42,12 +43,12 @@ def test_a_key_says_who_comes_and_what_he_may(ring):
 
 
 @pytest.mark.parametrize("key", ["", "x", "\u00e9", "\udce9", "wanreel_", "a" * 100_000])
-def test_odd_keys_are_unknown_and_no_fault(ring, key):
+def test_odd_keys_are_unknown_and_no_fault(ring: KeyRing, key: Any) -> None:
     ring.create("a")
     assert ring.find(key) is None
 
 
-def test_another_process_sees_a_revoked_key_at_once(ring):
+def test_another_process_sees_a_revoked_key_at_once(ring: KeyRing) -> None:
     key = ring.create("a")
     other = KeyRing(ring.path)
     assert other.find(key) is not None
@@ -58,7 +59,7 @@ def test_another_process_sees_a_revoked_key_at_once(ring):
     assert not other
 
 
-def test_names_are_unique_and_scopes_known(ring):
+def test_names_are_unique_and_scopes_known(ring: KeyRing) -> None:
     ring.create("a")
     with pytest.raises(InvalidRequest, match="already"):
         ring.create("a")
@@ -72,13 +73,13 @@ def test_names_are_unique_and_scopes_known(ring):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"version": 2, "keys": []}', '{"version": 1, "keys": [{"name": "a"}]}']
 )
-def test_a_damaged_file_is_named_and_lets_nobody_in(ring, text):
+def test_a_damaged_file_is_named_and_lets_nobody_in(ring: KeyRing, text: Any) -> None:
     ring.path.write_text(text)
     with pytest.raises(SettingsError, match=r"keys\.json"):
         ring.find("x")
 
 
-def test_the_command_makes_lists_and_revokes(tmp_path, monkeypatch):
+def test_the_command_makes_lists_and_revokes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path))
     run = lambda *words: CliRunner().invoke(cli, ["keys", *words], catch_exceptions=False)  # noqa: E731
     key = run("create", "phone", "--scope", "read", "--per-minute", "3").output.strip()
@@ -91,7 +92,7 @@ def test_the_command_makes_lists_and_revokes(tmp_path, monkeypatch):
     assert KeyRing(tmp_path / "keys.json").find(key) is None
 
 
-def test_logs_hide_keys_and_keep_to_one_line(ring):
+def test_logs_hide_keys_and_keep_to_one_line(ring: KeyRing) -> None:
     key = ring.create("a")
     record = logging.makeLogRecord(
         {"msg": "who %s came\r\n{}", "args": (key,), "levelname": "INFO", "name": "x", "extra_fact": "s3cret"}

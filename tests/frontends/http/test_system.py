@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+from frontends.http.places import Open, Place
 from wanreel.core.request import KNOBS
 from wanreel.frontends.http.schema import request_schema
 from wanreel.jobs import Liveness
 
 
-def test_live_always_ready_only_with_a_worker_that_lives(place):
+def test_live_always_ready_only_with_a_worker_that_lives(place: Place) -> None:
     assert place.client.get("/live").json() == {"status": "live"}
     not_yet = place.client.get("/ready")
     assert not_yet.status_code == 503 and not_yet.json() == {"status": "not_ready", "reasons": ["no worker is running"]}
@@ -22,7 +24,7 @@ def test_live_always_ready_only_with_a_worker_that_lives(place):
     assert place.client.get("/ready").status_code == 503
 
 
-def test_not_ready_when_the_queue_or_the_disk_is_full(open_place):
+def test_not_ready_when_the_queue_or_the_disk_is_full(open_place: Open) -> None:
     place = open_place(max_queue_size=1, min_free_gb=10**6)
     place.submit()
     reasons = place.client.get("/ready").json()["reasons"]
@@ -30,12 +32,12 @@ def test_not_ready_when_the_queue_or_the_disk_is_full(open_place):
     assert place.client.get("/live").status_code == 200
 
 
-def test_not_ready_from_the_moment_it_stops(place):
-    place.client.portal.call(place.app.begin_to_stop)
+def test_not_ready_from_the_moment_it_stops(place: Place) -> None:
+    place.stop()
     assert place.client.get("/ready").json()["reasons"] == ["the server is stopping"]
 
 
-def test_figures(place):
+def test_figures(place: Place) -> None:
     video = place.submit()
     for path in ("/nope", "/" + "x" * 300, f"/v1/videos/{video['id']}"):
         place.client.get(path)
@@ -47,7 +49,7 @@ def test_figures(place):
     assert 'method="other"' in text and "BREW" not in text and video["id"] not in text
 
 
-def test_models(place):
+def test_models(place: Place) -> None:
     models = {model["id"]: model for model in place.client.get("/v1/models").json()["data"]}
     assert models["demo"]["installed"] and not models["t2v-a14b"]["installed"]
     assert models["t2v-a14b"]["owned_by"] == "Wan-AI" and models["t2v-a14b"]["fps"] == 16.0
@@ -55,7 +57,7 @@ def test_models(place):
     assert place.client.get("/v1/models/nope").json()["error"]["code"] == "model_not_found"
 
 
-def test_the_request_schema_is_the_knobs():
+def test_the_request_schema_is_the_knobs() -> None:
     schema = request_schema(multipart=False)
     assert set(schema["properties"]) == set(KNOBS) | {"size", "input_reference"}
     steps = schema["properties"]["num_inference_steps"]
@@ -64,7 +66,7 @@ def test_the_request_schema_is_the_knobs():
     assert all(knob.help in schema["properties"][name]["description"] for name, knob in KNOBS.items())
 
 
-def test_the_document_describes_every_route(shared):
+def test_the_document_describes_every_route(shared: Place) -> None:
     document = shared.client.get("/openapi.json").json()
     operations = [(path, method, call) for path, calls in document["paths"].items() for method, call in calls.items()]
     assert len(operations) >= 30
@@ -78,7 +80,7 @@ def test_the_document_describes_every_route(shared):
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
 
-def test_the_api_process_never_imports_torch(tmp_path):
+def test_the_api_process_never_imports_torch(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path

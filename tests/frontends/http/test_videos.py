@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+
+from frontends.http.places import Open, Place
 
 BODY = {"prompt": "a red circle", "model": "demo"}
 STAINLESS = {"x-stainless-retry-count": "0"}
@@ -16,13 +19,13 @@ OPENAI_FIELDS = {
 }  # fmt: skip
 
 
-def error_of(answer):
+def error_of(answer: Any) -> Any:
     body = answer.json()
     assert set(body) == {"error"} and {"message", "type", "param", "code"} <= set(body["error"])
     return body["error"]
 
 
-def test_a_video_as_openai_shows_it(place):
+def test_a_video_as_openai_shows_it(place: Place) -> None:
     video = place.submit(seed=7, size="128x128")
     assert set(video) >= OPENAI_FIELDS
     assert video["object"] == "video" and video["status"] == "queued" and video["progress"] == 0
@@ -32,7 +35,7 @@ def test_a_video_as_openai_shows_it(place):
     assert "seed" in [change["field"] for change in drawn["wanreel"]["adjustments"]]
 
 
-def test_multipart_and_json_mean_the_same(place, picture):
+def test_multipart_and_json_mean_the_same(place: Place, picture: bytes) -> None:
     form = place.client.post(
         "/v1/videos",
         data={"prompt": "x", "model": "tiny:ti2v-5b", "seed": "3", "num_frames": "17"},
@@ -44,7 +47,7 @@ def test_multipart_and_json_mean_the_same(place, picture):
     assert form["wanreel"]["request"]["mode"] == "picture"
 
 
-def test_progress_follows_the_steps(place):
+def test_progress_follows_the_steps(place: Place) -> None:
     video = place.submit()
     job = place.hand.claim()
     seen = []
@@ -59,7 +62,7 @@ def test_progress_follows_the_steps(place):
     assert (shown["status"], shown["progress"]) == ("completed", 100) and shown["completed_at"] >= shown["created_at"]
 
 
-def test_cancelled_is_failed_with_a_code(place):
+def test_cancelled_is_failed_with_a_code(place: Place) -> None:
     video = place.submit()
     cancelled = place.client.post(f"/v1/videos/{video['id']}/cancel").json()
     assert cancelled["status"] == "failed" and cancelled["error"]["code"] == "cancelled"
@@ -67,7 +70,7 @@ def test_cancelled_is_failed_with_a_code(place):
     assert place.client.post(f"/v1/videos/{video['id']}/cancel").status_code == 200
 
 
-def test_a_failure_says_what_to_do(place):
+def test_a_failure_says_what_to_do(place: Place) -> None:
     video = place.submit()
     place.hand.fail(place.hand.claim())
     failed = place.client.get(f"/v1/videos/{video['id']}").json()
@@ -77,7 +80,7 @@ def test_a_failure_says_what_to_do(place):
     assert again["status"] == "queued" and again["error"] is None
 
 
-def test_pages(place):
+def test_pages(place: Place) -> None:
     ids = [place.submit()["id"] for _ in range(5)]
     seen, after = [], None
     while True:
@@ -100,11 +103,11 @@ def test_pages(place):
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "order=up", "status=done", "after=" + "x" * 65])
-def test_bad_queries_are_400(shared, query):
+def test_bad_queries_are_400(shared: Place, query: Any) -> None:
     assert error_of(shared.client.get(f"/v1/videos?{query}"))["type"] == "invalid_request_error"
 
 
-def test_files_of_a_video(place):
+def test_files_of_a_video(place: Place) -> None:
     video = place.submit()
     path = f"/v1/videos/{video['id']}/content"
     assert error_of(place.client.get(path))["code"] == "not_ready"
@@ -132,7 +135,7 @@ def test_files_of_a_video(place):
     assert place.client.get(f"/v1/videos/{video['id']}/manifest").json()["job"] == video["id"]
 
 
-def test_delete_forgets_job_and_files(place):
+def test_delete_forgets_job_and_files(place: Place) -> None:
     video = place.submit()
     place.hand.complete(place.hand.claim())
     assert list(place.service.results.glob(f"{video['id']}*"))
@@ -142,7 +145,7 @@ def test_delete_forgets_job_and_files(place):
     assert place.client.get(f"/v1/videos/{video['id']}").status_code == 404
 
 
-def test_delete_stops_a_running_job_first(place):
+def test_delete_stops_a_running_job_first(place: Place) -> None:
     video = place.submit()
     job = place.hand.claim()
     with ThreadPoolExecutor() as pool:
@@ -154,7 +157,7 @@ def test_delete_stops_a_running_job_first(place):
     assert place.client.get(f"/v1/videos/{video['id']}").status_code == 404
 
 
-def test_remix_keeps_everything_but_the_prompt(place):
+def test_remix_keeps_everything_but_the_prompt(place: Place) -> None:
     video = place.submit(seed=5)
     remixed = place.client.post(f"/v1/videos/{video['id']}/remix", json={"prompt": "a blue star"}).json()
     assert (
@@ -164,7 +167,7 @@ def test_remix_keeps_everything_but_the_prompt(place):
         assert place.client.post(f"/v1/videos/{video['id']}/remix", json=body).status_code == 400
 
 
-def test_others_videos_do_not_exist(open_place):
+def test_others_videos_do_not_exist(open_place: Open) -> None:
     place = open_place()
     mine, yours, admin = place.as_key("me"), place.as_key("you"), place.as_key("boss", "admin")
     video = place.client.post("/v1/videos", json=BODY, headers=mine).json()
@@ -189,11 +192,11 @@ def test_others_videos_do_not_exist(open_place):
 @pytest.mark.parametrize(
     "video_id", ["x", "0" * 31, "0" * 33, "G" * 32, "..%2F..%2Fetc%2Fpasswd", "%00", "\u00e9", "0" * 4000]
 )
-def test_ids_that_are_none_are_404(shared, video_id):
+def test_ids_that_are_none_are_404(shared: Place, video_id: Any) -> None:
     assert shared.client.get(f"/v1/videos/{video_id}").status_code == 404
 
 
-def test_errors_never_repeat_what_was_sent(shared):
+def test_errors_never_repeat_what_was_sent(shared: Place) -> None:
     canary = "canary-4f9a"
     bodies = [
         {"prompt": {"secret": canary}, "model": "demo"},
@@ -216,7 +219,7 @@ def test_errors_never_repeat_what_was_sent(shared):
         assert answer.status_code in (400, 404) and canary not in answer.text
 
 
-def test_every_problem_is_named(shared):
+def test_every_problem_is_named(shared: Place) -> None:
     error = error_of(shared.client.post("/v1/videos", json={"prompt": "", "seed": -5, "model": "nope", "bogus": 1}))
     assert {problem["field"] for problem in error["problems"]} >= {"bogus"}
     error = error_of(shared.client.post("/v1/videos", json={"prompt": "", "seed": -5, "num_inference_steps": 0}))
@@ -225,14 +228,14 @@ def test_every_problem_is_named(shared):
     assert missing["code"] == "model_not_installed" and "/" not in missing["message"].replace("/v1/models", "")
 
 
-def test_hostile_pictures_are_400(shared, picture):
+def test_hostile_pictures_are_400(shared: Place, picture: bytes) -> None:
     for data in (b"", b"GIF89a" + b"x" * 100, picture[:40], b"<svg/>" * 40, b"\x00" * 500):
         answer = shared.client.post("/v1/videos", data=BODY, files={"input_reference": ("../x.png", data)})
         assert answer.status_code == 400 and "0x" not in answer.text
         assert error_of(answer)["param"] == "image"
 
 
-def test_an_idempotency_key_makes_one_job_of_many_posts(place):
+def test_an_idempotency_key_makes_one_job_of_many_posts(place: Place) -> None:
     headers = {"Idempotency-Key": "k-1"}
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda _: place.client.post("/v1/videos", json=BODY, headers=headers), range(50)))
@@ -243,7 +246,7 @@ def test_an_idempotency_key_makes_one_job_of_many_posts(place):
     assert place.client.post("/v1/videos", json=BODY, headers={"Idempotency-Key": "x" * 256}).status_code == 400
 
 
-def test_a_post_that_the_openai_client_repeats_is_the_same_job(place):
+def test_a_post_that_the_openai_client_repeats_is_the_same_job(place: Place) -> None:
     first = place.client.post("/v1/videos", data=BODY, headers=STAINLESS).json()["id"]
     again = place.client.post("/v1/videos", data=BODY, headers={"x-stainless-retry-count": "1"}).json()["id"]
     another = place.client.post("/v1/videos", data=BODY, headers=STAINLESS).json()["id"]
@@ -253,15 +256,16 @@ def test_a_post_that_the_openai_client_repeats_is_the_same_job(place):
     assert again == first and len({first, another, other}) == 3
 
 
-def test_a_full_queue_says_when_to_come_back(open_place):
+def test_a_full_queue_says_when_to_come_back(open_place: Open) -> None:
     place = open_place(max_queue_size=2)
-    place.submit(), place.submit()
+    place.submit()
+    place.submit()
     full = place.client.post("/v1/videos", json=BODY)
     assert full.status_code == 429 and int(full.headers["retry-after"]) >= 1
     assert error_of(full)["code"] == "queue_full"
 
 
-def test_a_key_that_submits_too_often_waits(open_place):
+def test_a_key_that_submits_too_often_waits(open_place: Open) -> None:
     place = open_place()
     eager, other = place.as_key("eager", submits_per_minute=2), place.as_key("other")
     answers = [place.client.post("/v1/videos", json=BODY, headers=eager) for _ in range(3)]
@@ -271,14 +275,14 @@ def test_a_key_that_submits_too_often_waits(open_place):
     assert place.client.get("/v1/videos", headers=eager).status_code == 200
 
 
-def test_a_plan_queues_nothing(shared):
+def test_a_plan_queues_nothing(shared: Place) -> None:
     plan = shared.client.post("/v1/plan", json={"prompt": "x", "model": "demo", "num_frames": 10, "user": "me"}).json()
     assert plan["request"]["num_frames"] == 9 and len(plan["notes"]) == 1
     assert "num_frames" in [change["field"] for change in plan["adjustments"]]
     assert shared.service.queue().queued == 0
 
 
-def test_requests_of_every_knob_are_kept_to_the_letter(place):
+def test_requests_of_every_knob_are_kept_to_the_letter(place: Place) -> None:
     asked = {
         "prompt": "  ü \u202e \U0001f600 ",
         "seed": 2**53 - 1,

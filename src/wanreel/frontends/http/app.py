@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from wanreel import __version__
 from wanreel.frontends.http import errors
@@ -41,6 +41,7 @@ class HttpApp:
     """The app and what the server must tell it."""
 
     guard: Guard
+    api: FastAPI
     house: House
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,10 +86,10 @@ def create_app(
         metrics.count(exchange)
         _log_exchange(exchange)
 
-    return HttpApp(Guard(api, entrance, keys, observe, time.monotonic), house)
+    return HttpApp(Guard(api, entrance, keys, observe, time.monotonic), api, house)
 
 
-def _api(house: House, metrics: Metrics, entrance: Entrance) -> ASGIApp:
+def _api(house: House, metrics: Metrics, entrance: Entrance) -> FastAPI:
     """The routes behind the guard."""
 
     @contextlib.asynccontextmanager

@@ -1,0 +1,208 @@
+"""`wanreel serve` as users start it, with its worker and the demo model, and the official openai client against it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+pytestmark = [
+    # One server for all: its worker takes seconds to import torch.
+    pytest.mark.xdist_group("http_server"),
+    pytest.mark.filterwarnings("ignore:.*Sora.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*[Vv]ideos API.*:DeprecationWarning"),
+    pytest.mark.timeout(240),
+]
+
+#: Small and quick, whatever the model would do by default.
+QUICK = {"num_frames": 5, "num_inference_steps": 2, "seed": 11}
+
+
+class Served:
+    """A running `wanreel serve`."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, data: Path) -> None:
+        self.process, self.url, self.data = process, url, data
+
+
+@contextlib.contextmanager
+def serve(data: Path, *options: str) -> Generator[Served]:
+    environment = os.environ | {"WANREEL_DATA_DIR": str(data), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "wanreel", "serve", "--port", "0", "--quiet", *options]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://[\d.]+:\d+", line)
+        assert found, f"{line!r}, exit code {process.poll()}"
+        yield Served(process, found[0], data)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serve(tmp_path_factory.mktemp("served")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{served.url}/v1", api_key="unused", timeout=60) as made:
+        yield made
+
+
+def frames(data: bytes) -> int:
+    with av.open(io.BytesIO(data)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_create_poll_and_download_with_the_openai_client(client: OpenAI) -> None:
+    video = client.videos.create(
+        model=cast("Any", "demo"), prompt="a red circle moves right", size=cast("Any", "128x128"), extra_body=QUICK
+    )
+    assert video.status == "queued" and video.progress == 0
+    done = client.videos.poll(video.id, poll_interval_ms=100)
+    assert done.status == "completed" and done.progress == 100 and done.error is None
+    assert done.size == "128x128" and float(done.seconds) == 5 / 8
+    data = client.videos.download_content(video.id).read()
+    assert frames(data) == 5
+    with Image.open(io.BytesIO(client.videos.download_content(video.id, variant="thumbnail").read())) as thumbnail:
+        assert thumbnail.size == (128, 128)
+    with Image.open(io.BytesIO(client.videos.download_content(video.id, variant="spritesheet").read())) as sheet:
+        assert sheet.size == (3 * 128, 2 * 128)
+    remixed = client.videos.remix(video.id, prompt="a blue square moves left")
+    assert remixed.remixed_from_video_id == video.id
+    assert client.videos.poll(remixed.id, poll_interval_ms=100).status == "completed"
+
+
+def test_a_picture_and_nested_fields_with_the_openai_client(client: OpenAI, picture: bytes) -> None:
+    video = client.videos.create_and_poll(
+        model=cast("Any", "tiny:ti2v-5b"),
+        prompt="it moves",
+        input_reference=picture,
+        extra_body={**QUICK, "extra_params": {"guidance_scale": 1.0}},
+        poll_interval_ms=100,
+    )
+    assert video.status == "completed", video.error
+    assert frames(client.videos.download_content(video.id).read()) == 5
+
+
+def test_list_delete_and_errors_with_the_openai_client(client: OpenAI) -> None:
+    made = [client.videos.create(model=cast("Any", "demo"), prompt=f"video {i}", extra_body=QUICK) for i in range(3)]
+    ids = [video.id for video in client.videos.list(limit=2)]
+    assert ids[:3] == [video.id for video in reversed(made)]
+    for video in made:
+        deleted = client.videos.delete(video.id)
+        assert deleted.deleted and deleted.object == "video.deleted"
+    with pytest.raises(openai.NotFoundError):
+        client.videos.retrieve(made[0].id)
+    with pytest.raises(openai.BadRequestError) as error:
+        client.videos.create(model=cast("Any", "nope"), prompt="x")
+    assert error.value.param == "model" and error.value.type == "invalid_request_error"
+    assert "demo" in [model.id for model in client.models.list()]
+
+
+def test_cancel_frees_the_worker(served: Served, client: OpenAI) -> None:
+    long = client.videos.create(model=cast("Any", "demo"), prompt="long", extra_body={"num_inference_steps": 100})
+    with httpx.Client(base_url=served.url, timeout=60) as http:
+        with http.stream("GET", f"/v1/videos/{long.id}/events") as stream:
+            lines = stream.iter_lines()
+            assert "event: step" in lines
+            assert http.post(f"/v1/videos/{long.id}/cancel").status_code == 200
+            kinds = [line for line in lines if line.startswith("event:")]
+        assert kinds[-1] == "event: cancelled"
+    ended = client.videos.retrieve(long.id)
+    assert ended.status == "failed" and ended.error is not None and ended.error.code == "cancelled"
+
+
+def test_sync_answers_the_bytes(served: Served) -> None:
+    form = {"prompt": "a green star", "model": "demo", **{name: str(value) for name, value in QUICK.items()}}
+    answer = httpx.post(f"{served.url}/v1/videos/sync", data=form, timeout=60)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
+    assert frames(answer.content) == 5 and answer.headers["x-model"] == "demo"
+
+
+def test_ready_while_the_worker_is_there(served: Served) -> None:
+    assert httpx.get(f"{served.url}/ready").json() == {"status": "ready", "reasons": []}
+
+
+def test_an_event_stream_goes_on_after_a_restart_and_the_exit_is_clean(tmp_path: Path) -> None:
+    with serve(tmp_path, "--api-only") as first:
+        url = f"{first.url}/v1/videos"
+        video = httpx.post(url, json={"prompt": "x", "model": "demo"}).json()["id"]
+        with httpx.stream("GET", f"{url}/{video}/events", timeout=20) as stream:
+            lines = stream.iter_lines()
+            last = next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
+            first.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(httpx.RemoteProtocolError):
+                list(lines)
+        assert first.process.wait(20) == 0
+    with serve(tmp_path, "--api-only") as second:
+        url = f"{second.url}/v1/videos/{video}"
+        httpx.post(f"{url}/cancel")
+        events = httpx.get(f"{url}/events", headers={"Last-Event-ID": last}).text
+        assert re.findall(r"event: (\w+)", events) == ["cancelled"]
+
+
+def test_it_answers_soon_and_refuses_what_is_unsafe(tmp_path: Path) -> None:
+    environment = os.environ | {"WANREEL_DATA_DIR": str(tmp_path)}
+    refused = subprocess.run(
+        [sys.executable, "-m", "wanreel", "serve", "--host", "0.0.0.0", "--port", "0"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 2 and "no API key" in refused.stderr and "wanreel keys create" in refused.stderr
+    assert not (tmp_path / "wanreel.db").exists()
+
+
+def test_the_log_is_json_and_holds_no_key(tmp_path: Path) -> None:
+    secret = "operator-key-canary-0123456789"
+    log = tmp_path / "log"
+    environment = os.environ | {"WANREEL_DATA_DIR": str(tmp_path / "data"), "WANREEL_HTTP__API_KEY": secret}
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wanreel", "serve", "--port", "0", "--api-only", "--json-log"],
+            env=environment | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "every request needs an API key" in line and secret not in line
+        url = line.split()[3]
+        assert httpx.get(f"{url}/v1/videos").status_code == 401
+        assert httpx.get(f"{url}/v1/videos?k={secret}", headers={"X-API-Key": secret}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        process.stdout.close()
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    assert [line["status"] for line in lines if line["logger"] == "wanreel.access"] == [401, 200]
+    everything = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
+    assert secret not in everything

@@ -18,8 +18,9 @@ from wanreel.core.errors import Cancelled, IdempotencyConflict, IllegalTransitio
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus, NewJob, Outcome, Progress
 from wanreel.jobs import JobStore
 
-CAPACITY = 6
-MAX_ATTEMPTS = 3
+# Small, so that short runs reach the limits.
+CAPACITY = 3
+MAX_ATTEMPTS = 2
 QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.IN_PROGRESS
 COMPLETED, FAILED, CANCELLED = JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
 
@@ -143,8 +144,22 @@ class StoreContract(RuleBasedStateMachine):
             self.keys[owner, key] = (body, job.id)
 
     @rule(pick=picks)
+    def cancel_and_complete(self, pick: int) -> None:
+        if self._with(RUNNING):
+            self._cancel(self._pick(pick, RUNNING))
+            self.complete(pick)
+
+    @rule(who=st.integers(0, 1))
+    def claim_and_fail(self, who: int) -> None:
+        if not self._with(RUNNING):
+            self.claim(who)
+            self.fail(0, retryable=True)
+
+    @rule(pick=picks)
     def cancel(self, pick: int) -> None:
-        job = self._pick(pick)
+        self._cancel(self._pick(pick))
+
+    def _cancel(self, job: Expected | None) -> None:
         if job is None:
             with pytest.raises(JobNotFound):
                 self.store.cancel("nobody")

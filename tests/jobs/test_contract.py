@@ -58,7 +58,7 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_contract() -> None:
-    run(examples=200, steps=25)
+    run(examples=200, steps=30)
 
 
 @pytest.mark.deep

@@ -178,8 +178,11 @@ def build_service(runtime: Runtime) -> Service:
     )
 
 
-def build_worker(runtime: Runtime) -> Worker:
-    """A worker on the runtime's device, not yet on the list of workers. Raises StoreError."""
+def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
+    """A worker on the runtime's device, not yet on the list of workers. Raises StoreError.
+
+    A `supervised` one leaves when the process that started it has ended.
+    """
     from wanreel.core.failpoints import Failpoints
     from wanreel.storage.digests import Digests
     from wanreel.worker.attempt import Workshop
@@ -205,7 +208,7 @@ def build_worker(runtime: Runtime) -> Worker:
         checkpoints=settings.checkpoints,
     )
     retention = Retention(store, settings.data.checkpoints, settings.keep_artifacts_days)
-    return Worker(life, shop, retention, description=settings.device)
+    return Worker(life, shop, retention, description=settings.device, supervised=supervised)
 
 
 def _render(runtime: Runtime, task: Task) -> Iterator[Event]:

@@ -119,4 +119,4 @@ def test_tries_come_further_and_further_apart() -> None:
 def test_a_command_for_each_device_named() -> None:
     commands = worker_commands("cuda:1", ["--quiet"])
     assert list(commands) == ["cuda:1"]
-    assert commands["cuda:1"][1:] == ["-m", "wanreel", "worker", "--alone", "--quiet", "--device", "cuda:1"]
+    assert commands["cuda:1"][1:] == ["-m", "wanreel", "worker", "--supervised", "--quiet", "--device", "cuda:1"]

@@ -219,7 +219,8 @@ class Attempt:
             case events.StepCompleted():
                 self._stepped(event)
             case events.Preview(data=data):
-                self._preview.write(data)
+                with contextlib.suppress(OSError):  # a disk that refuses a preview is no reason to stop
+                    self._preview.write(data)
             case events.Decoded(frames=frames, total_frames=total):
                 self._progress("decode", {"frames": frames, "total_frames": total}, last=frames == total)
             case events.Exported(seconds=seconds):

@@ -127,7 +127,7 @@ class Supervisor:
 
 def worker_commands(device: str, options: Sequence[str] = ()) -> dict[str, list[str]]:
     """A command for each device that `device` means: "auto" is every GPU, or the CPU where there is none."""
-    base = [sys.executable, "-m", "wanreel", "worker", "--alone", *options]
+    base = [sys.executable, "-m", "wanreel", "worker", "--supervised", *options]
     devices = [device]
     if device == "auto":
         devices = [f"cuda:{index}" for index in range(_gpu_count())] or ["auto"]

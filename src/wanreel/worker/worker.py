@@ -30,6 +30,7 @@ _REST = {
     Ending.IDLE: 1.0,  # seconds between looks for work, in case that a ring was lost
     Ending.WAIT: 30.0,  # seconds before a job that the disk could not take is tried again
 }
+_POLL_DEVICE = 1.0  # seconds between looks whether the GPU is free
 _HOUSEKEEPING = 2.0  # seconds between looks for dead workers and at the disk
 _ALL = 10_000  # jobs in progress that are looked at
 
@@ -42,12 +43,14 @@ class Life:
     lock: FileLock
     folder: Path  #: of locks and bells
     liveness: Liveness
+    device: FileLock | None = None  #: of a GPU, which one worker has for itself
 
     @classmethod
     def begin(cls, folder: Path, label: str) -> Life:
         liveness = Liveness(folder)
         name, lock = liveness.new_worker(label)
-        return cls(name, lock, folder, liveness)
+        gpu = FileLock(folder / f"{label}.device") if label.startswith("cuda-") else None
+        return cls(name, lock, folder, liveness, gpu)
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -65,6 +68,7 @@ class Worker:
         retention: Retention,
         *,
         description: str = "",
+        supervised: bool = False,
         abandon: Callable[[int], object] = os._exit,
     ) -> None:
         self.name = life.name
@@ -77,14 +81,15 @@ class Worker:
         self._attempt: Attempt | None = None
         self._bell: Bell | None = None
         self._looked = -_HOUSEKEEPING
-        self._parent = os.getppid()
+        # A supervisor that was killed can't stop its workers, so they look whether it is still there.
+        self._supervisor = os.getppid() if supervised else None
 
     def run(self, *, once: bool = False) -> int:
         """Work until asked to stop, or with `once` until the queue is empty. Returns the exit code of the process.
 
         Raises StoreError when the database can't be used.
         """
-        with self._alive():
+        with self._alone_on_device(), self._alive():
             while not self._asked_to_stop:
                 self._keep_house()
                 ending = self._next()
@@ -109,6 +114,20 @@ class Worker:
             self._attempt.keeper.drain()
         if self._bell is not None:
             self._bell.wake()
+
+    @contextlib.contextmanager
+    def _alone_on_device(self) -> Generator[None]:
+        """While a GPU is this worker's. Waits for one that is just leaving; a CPU is shared."""
+        lock = self._life.device
+        if lock is not None:
+            while not lock.acquire() and not self._asked_to_stop:
+                _log.info("waiting for another worker to leave the device")
+                time.sleep(_POLL_DEVICE)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
 
     def _rest(self, seconds: float) -> None:
         if seconds and self._bell is not None and not self._asked_to_stop:
@@ -150,8 +169,8 @@ class Worker:
             self._attempt = None
 
     def _orphaned(self) -> bool:
-        """Whether the process that started this one has ended. Never on Windows, where nobody inherits."""
-        return os.getppid() != self._parent
+        """Whether the supervisor has ended. Never on Windows, where a process keeps its parent's number."""
+        return self._supervisor is not None and os.getppid() != self._supervisor
 
     # Housekeeping
 

@@ -17,8 +17,11 @@ from wanreel.worker.supervisor import Supervisor, worker_commands
 @click.option("--once", is_flag=True, help="Empty the queue and exit.")
 @click.option("--device", help="auto (every GPU, or the CPU), cpu, cuda, cuda:1, …")
 @click.option("--alone", is_flag=True, help="Work in this process, without one that watches over it.")
+@click.option(
+    "--supervised", is_flag=True, hidden=True, help="Alone, and leave when the one who started this has ended."
+)
 @click.option("--quiet", is_flag=True, help="Only warnings.")
-def worker(once: bool, device: str | None, alone: bool, quiet: bool) -> int:
+def worker(once: bool, device: str | None, alone: bool, supervised: bool, quiet: bool) -> int:
     """Make the videos that were queued, one at a time on each GPU, until stopped.
 
     Ctrl-C or SIGTERM finishes the step, saves it and exits; the job goes on at the next start. A second one exits at
@@ -28,15 +31,15 @@ def worker(once: bool, device: str | None, alone: bool, quiet: bool) -> int:
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if once or alone:
-        return _work(device, once=once)
+    if once or alone or supervised:
+        return _work(device, once=once, supervised=supervised)
     supervisor = Supervisor(worker_commands(device or load_settings().device, ["--quiet"] if quiet else []))
     with stop_signals(supervisor.stop):
         return supervisor.run()
 
 
-def _work(device: str | None, *, once: bool) -> int:
+def _work(device: str | None, *, once: bool, supervised: bool) -> int:
     with open_runtime(device=device) as runtime:
-        worker = build_worker(runtime)
+        worker = build_worker(runtime, supervised=supervised)
         with stop_signals(worker.stop):
             return worker.run(once=once)

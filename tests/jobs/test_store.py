@@ -73,6 +73,16 @@ def test_a_newcomer_waits_for_one_running_job_only(store: JobStore) -> None:
     assert standing.position == 1
 
 
+def test_a_newcomer_does_not_catch_up_on_turns_before_his_time(store: JobStore) -> None:
+    for _ in range(8):
+        add(store, "ann")
+    for _ in range(4):
+        finish(store)
+    for _ in range(3):
+        add(store, "bob")
+    assert [job.owner for job in store.queued(6)] == ["bob", "ann", "bob", "ann", "bob", "ann"]
+
+
 def test_somebody_who_comes_back_again_and_again_does_not_starve_a_longer_line(store: JobStore) -> None:
     waiting = add(store, "ann"), add(store, "ann")
     for _ in range(4):

@@ -6,6 +6,9 @@ import contextlib
 import hashlib
 import json
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from wanreel.core.settings import load_settings
 from wanreel.frontends.http.app import HttpApp, create_app
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.keys import KeyRing
+from wanreel.frontends.http.server import build_server
 from wanreel.media.video import VideoFormat, VideoWriter, write_png, write_poster
 from wanreel.service import Service
 from wanreel.wiring import Runtime, build_runtime, build_service
@@ -116,7 +120,11 @@ def places(folder_of_all: Path, database: Path) -> Generator[Open]:
     opened: list[Place] = []
 
     def make(
-        entrance: Entrance | None = None, *, keys: dict[str, tuple[str, ...]] | None = None, **settings: Any
+        entrance: Entrance | None = None,
+        *,
+        keys: dict[str, tuple[str, ...]] | None = None,
+        enter: bool = True,
+        **settings: Any,
     ) -> Place:
         folder = folder_of_all / f"data{len(opened)}"
         folder.mkdir()
@@ -129,13 +137,31 @@ def places(folder_of_all: Path, database: Path) -> Generator[Open]:
         limit = runtime.settings.http.submits_per_minute
         app = create_app(runtime, service, entrance or Entrance(), ring, submits_per_minute=limit)
         client = TestClient(app, base_url=HERE, raise_server_exceptions=False)
-        client.__enter__()
+        if enter:
+            client.__enter__()
         place = Place(folder, runtime, service, ring, app, client, Hand(service))
         opened.append(place)
         return place
 
     yield make
     for place in opened:
-        place.client.__exit__(None, None, None)
+        if place.client.portal is not None:
+            place.client.__exit__(None, None, None)
         place.service.close()
         place.runtime.close()
+
+
+@contextlib.contextmanager
+def serving(app: Callable[..., object], stop: Callable[[], None] = lambda: None) -> Generator[int]:
+    """The port of a real server in a thread."""
+    made = build_server(app, stop)  # type: ignore[arg-type]
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not made.started:
+                time.sleep(0.01)
+            yield listener.getsockname()[1]
+        finally:
+            made.stop()
+            thread.join()

@@ -7,32 +7,14 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
 
 import pytest
-from frontends.http.places import Place
 from starlette.types import Receive, Scope, Send
 
+from frontends.http.places import Open, Place, serving
+from wanreel.core.request import VideoRequest
 from wanreel.frontends.http import guard, server
-from wanreel.frontends.http.server import Patience, build_server
-
-Serve = Callable[..., int]
-
-
-@contextlib.contextmanager
-def serving(app: Callable[..., object], stop: Callable[[], None] = lambda: None) -> Generator[int]:
-    """The port of a real server in a thread."""
-    made = build_server(app, stop)  # type: ignore[arg-type]
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            while not made.started:
-                time.sleep(0.01)
-            yield listener.getsockname()[1]
-        finally:
-            made.stop()
-            thread.join()
+from wanreel.frontends.http.server import Patience
 
 
 async def plain(scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +43,12 @@ def ends(opened: socket.socket) -> bool:
 
 
 ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def served(open_place: Open) -> Place:
+    """An API whose event loop is the server's."""
+    return open_place(enter=False)
 
 
 @pytest.fixture
@@ -128,15 +116,15 @@ def post(length: int, data: bytes) -> bytes:
     return head.encode() + data
 
 
-def test_a_body_that_stops_coming_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_stops_coming_is_given_up(served: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_IDLE", 0.3)
-    with serving(place.app) as port, connect(port, post(100, b"{")) as slow:
+    with serving(served.app) as port, connect(port, post(100, b"{")) as slow:
         assert b"408" in slow.recv(4096)
 
 
-def test_a_body_that_drips_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_drips_is_given_up(served: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_GRACE", 0.2)
-    with serving(place.app) as port, connect(port, post(100_000, b"{")) as slow:
+    with serving(served.app) as port, connect(port, post(100_000, b"{")) as slow:
         with contextlib.suppress(OSError):
             for _ in range(50):
                 slow.sendall(b" ")
@@ -144,7 +132,7 @@ def test_a_body_that_drips_is_given_up(place: Place, monkeypatch: pytest.MonkeyP
         assert b"408" in slow.recv(4096)
 
 
-def test_a_client_that_does_not_read_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "READ_PATIENCE", 0.3)
     seen = threading.Event()
 
@@ -168,12 +156,12 @@ def test_a_client_that_does_not_read_is_given_up(place: Place, monkeypatch: pyte
         assert seen.wait(20)
 
 
-def test_the_app_hears_of_the_stop_before_connections_are_waited_for(place: Place) -> None:
-    video = place.submit()
-    with serving(place.app, place.app.begin_to_stop) as port:
-        path = f"/v1/videos/{video['id']}/events"
+def test_the_app_hears_of_the_stop_before_connections_are_waited_for(served: Place) -> None:
+    video = served.service.submit(VideoRequest(prompt="x", model="demo")).id
+    with serving(served.app, served.app.begin_to_stop) as port:
+        path = f"/v1/videos/{video}/events"
         stream = connect(port, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert b"event-stream" in stream.recv(4096)
     with stream:
         assert ends(stream)
-    assert place.app.house.stopping
+    assert served.app.house.stopping

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 
+from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import MULTIPART_LIMIT
 
@@ -83,6 +84,17 @@ async def read_json(request: Request, *, empty: bool = False) -> dict[str, objec
     if kind != "application/json":
         raise Refused(415, "unsupported_media_type", "Send application/json.")
     return json_object(raw)
+
+
+def take_only(values: dict[str, object], *names: str) -> None:
+    """Raises InvalidRequest for a field with another name."""
+    problems = [
+        Problem(name, "unknown_field", "is not taken here.", f"Give {', '.join(names)}.")
+        for name in values
+        if name not in names
+    ]
+    if problems:
+        raise InvalidRequest(*problems)
 
 
 def json_object(raw: bytes | str) -> dict[str, object]:

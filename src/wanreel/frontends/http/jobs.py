@@ -13,7 +13,7 @@ from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.request import VideoRequest
 from wanreel.frontends.http import files, schema
 from wanreel.frontends.http.errors import Refused
-from wanreel.frontends.http.forms import Body, read_body, read_json
+from wanreel.frontends.http.forms import Body, read_body, read_json, take_only
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House, owner_filter, require_admin
 from wanreel.frontends.http.intake import Intake
@@ -214,7 +214,9 @@ class JobRoutes:
     async def pause(self, request: Request) -> Queue:
         """Running jobs go on and new ones are accepted, but none is started (admin)."""
         require_admin(request)
-        reason = (await read_json(request, empty=True)).get("reason", "paused by hand")
+        values = await read_json(request, empty=True)
+        take_only(values, "reason")
+        reason = values.get("reason", "paused by hand")
         if not isinstance(reason, str) or not 1 <= len(reason) <= _LONGEST_REASON or not reason.isprintable():
             raise InvalidRequest.of(
                 "reason", "bad_text", f"must be text of 1 to {_LONGEST_REASON} printable characters."
@@ -247,8 +249,9 @@ def _edit_schema() -> dict[str, Any]:
 
 def _choice(values: dict[str, object]) -> tuple[str | None, int | None]:
     """`before` and `priority`, of which one at most is given."""
-    before, priority = values.pop("before", None), values.pop("priority", None)
-    problems: list[Problem] = [Problem(name[:64], "unknown_field", "is not taken here.") for name in values]
+    take_only(values, "before", "priority")
+    before, priority = values.get("before"), values.get("priority")
+    problems: list[Problem] = []
     if before is not None and not isinstance(before, str):
         problems.append(Problem("before", "wrong_type", "must be the id of a queued job."))
     whole = isinstance(priority, int) and not isinstance(priority, bool)

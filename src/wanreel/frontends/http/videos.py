@@ -14,7 +14,7 @@ from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound
 from wanreel.core.job import Job, JobStatus
 from wanreel.frontends.http import files, schema
 from wanreel.frontends.http.errors import Refused
-from wanreel.frontends.http.forms import read_body, read_json
+from wanreel.frontends.http.forms import read_body, read_json, take_only
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House, owner_filter
 from wanreel.frontends.http.intake import Intake, idempotency_key
@@ -143,9 +143,8 @@ class VideoRoutes:
         """Queues the same video with another prompt: same seed, size, length and picture."""
         job = await self._house.job_of(request, video_id)
         values = await read_json(request)
-        prompt = values.pop("prompt", None)
-        if values:
-            raise InvalidRequest.of(next(iter(values)), "unknown_field", "is not taken here.", "Only the prompt is.")
+        take_only(values, "prompt")
+        prompt = values.get("prompt")
         if not isinstance(prompt, str):
             raise InvalidRequest.of("prompt", "required", "must be text.", "Say what happens in the video.")
         self._house.rates.take(caller_of(request))

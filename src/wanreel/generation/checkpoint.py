@@ -75,6 +75,14 @@ class Restored:
     refused: tuple[str, ...] = ()  #: checkpoints that were not used, and why
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What `finished` found."""
+
+    latents: Tensor  #: [1, c, f, h, w], fp32
+    inexact: tuple[str, ...] = ()  #: in what the environment that made them was another one
+
+
 @dataclass(frozen=True)
 class CheckpointStore:
     """The checkpoints of one job, in a folder of its own."""
@@ -119,14 +127,19 @@ class CheckpointStore:
         _write(path, _header(identity) | {"kind": "latents"}, {"latents": latents})
         return path
 
-    def load_latents(self, identity: Identity, device: torch.device | str = "cpu") -> Tensor | None:
+    def finished(self, identity: Identity, device: torch.device | str = "cpu") -> Finished | None:
         """Final latents of this very work, or None where there are none. Raises CheckpointError for a bad file."""
         path = self.latents_path(identity.clip)
         if not path.exists():
             return None
         header, tensors = _read(path, device)
-        _checked(identity, header, "latents")
-        return tensors["latents"]
+        found = _checked(identity, header, "latents")
+        return Finished(tensors["latents"], identity.changes(found))
+
+    def load_latents(self, identity: Identity, device: torch.device | str = "cpu") -> Tensor | None:
+        """The same without what changed since."""
+        found = self.finished(identity, device)
+        return None if found is None else found.latents
 
     def latents_path(self, clip: int) -> Path:
         return self.folder / f"clip{clip:03}-latents{_SUFFIX}"

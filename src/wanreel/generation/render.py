@@ -31,7 +31,7 @@ from wanreel.core.events import (
 from wanreel.core.picture import PictureRef
 from wanreel.core.resolve import Resolution, ResolvedRequest
 from wanreel.generation.cadence import Cadence
-from wanreel.generation.checkpoint import CheckpointStore, Identity, latents_digest, request_fingerprint
+from wanreel.generation.checkpoint import CheckpointStore, Finished, Identity, latents_digest, request_fingerprint
 from wanreel.generation.denoise import denoise, planned_solver
 from wanreel.generation.encode import Pictures, encode
 from wanreel.generation.environment import environment_of
@@ -98,11 +98,12 @@ class _Clip:
     def latents(self) -> Generator[Event, None, Tensor]:
         """Those of an earlier attempt, or encoded and denoised from where that one came to."""
         identity = self._identity()
-        latents, refused = self._finished(identity)
-        if latents is None:
+        found, refused = self._finished(identity)
+        if found is None:
             latents = yield from self._made(identity, refused)
         else:
-            yield Resumed(len(identity.sigmas) - 1)
+            latents = found.latents
+            yield Resumed(len(identity.sigmas) - 1, tuple(f"resumed_inexact: {it}" for it in found.inexact))
         yield Denoised(latents_digest(latents), identity.sigmas, identity.environment)
         return latents
 
@@ -118,12 +119,12 @@ class _Clip:
             environment=environment_of(self.model),
         )
 
-    def _finished(self, identity: Identity) -> tuple[Tensor | None, tuple[str, ...]]:
+    def _finished(self, identity: Identity) -> tuple[Finished | None, tuple[str, ...]]:
         """Latents that an earlier attempt finished, or why those found can't be used."""
         if self.saving is None:
             return None, ()
         try:
-            return self.saving.store.load_latents(identity, self.model.device), ()
+            return self.saving.store.finished(identity, self.model.device), ()
         except CheckpointError as error:
             return None, (f"saved latents: {error.message}",)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from wanreel.media.video import (
     write_png,
     write_poster,
 )
+from wanreel.storage.outputs import reserve
 
 KINDS = ("mp4", "webm", "webp", "gif")
 RECIPE = json.dumps({"wanreel": 1, "prompt": 'a 猫 says "hi" & <b>\u202e\n' + "long " * 40_000}, ensure_ascii=False)
@@ -68,6 +71,10 @@ def test_frames_and_rate_are_exact(tmp_path: Path, kind: str, codec: str, fps: f
         with av.open(str(written.path)) as container:
             assert container.streams.video[0].frames == 9
             assert abs((container.duration or 0) / 1e6 - 9 / fps) < 0.01
+    with av.open(str(written.path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+        # WebM counts in milliseconds
+        assert np.abs(np.asarray(times) - np.arange(9) / fps).max() < 0.001
 
 
 @pytest.mark.parametrize("kind", ["mp4", "webm"])
@@ -86,6 +93,20 @@ def test_colours_survive(tmp_path: Path, kind: str) -> None:
     written = write(tmp_path / f"a.{kind}", frames)
     for frame, colour in zip(read_frames(written.path), palette, strict=True):
         assert np.abs(frame.mean(axis=(0, 1)) - colour).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm"])
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (90, 160, 30)])
+def test_the_bytes_are_those_of_bt709(tmp_path: Path, kind: str, colour: tuple[int, int, int]) -> None:
+    """Rec. ITU-R BT.709-6, 3.2 to 3.4. Reading through our own library could hide a wrong matrix used twice."""
+    red, green, blue = (value / 255 for value in colour)
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    expected = 16 + 219 * luma, 128 + 224 * (blue - luma) / 1.8556, 128 + 224 * (red - luma) / 1.5748
+    written = write(tmp_path / f"a.{kind}", np.full((2, 64, 64, 3), colour, np.uint8), quality="maximum")
+    with av.open(str(written.path)) as container:
+        planes = next(container.decode(video=0)).to_ndarray().astype(float)
+    found = planes[:64].mean(), planes[64:80].mean(), planes[80:].mean()
+    assert np.abs(np.subtract(found, expected)).max() < 2
 
 
 def test_colour_tags_are_those_of_hd_video(tmp_path: Path) -> None:
@@ -111,6 +132,68 @@ def test_the_centre_is_exported(tmp_path: Path) -> None:
 def test_the_recipe_survives(tmp_path: Path, kind: str) -> None:
     written = write(tmp_path / f"a.{kind}", clip(), recipe_metadata(RECIPE, "a 猫"))
     assert read_recipe(written.path) == RECIPE
+
+
+def test_other_programs_find_the_title_where_they_look(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.mp4", clip(), recipe_metadata(RECIPE, " two\nlines\x00of  it ")).path.read_bytes()
+    assert b"\xa9nam" in data and b"\xa9cmt" in data
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.metadata["title"] == "two lines of it"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_characters_are_read_back(tmp_path: Path, kind: str) -> None:
+    """They come from command lines that are no UTF-8."""
+    recipe = json.dumps({"wanreel": 1, "prompt": "a \udce9\ud83d\x00 b"}, ensure_ascii=False)
+    written = write(tmp_path / f"a.{kind}", clip(2), recipe_metadata(recipe, "a \udce9"))
+    assert json.loads(read_recipe(written.path)) == json.loads(recipe)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recipe_that_is_no_json_is_none(tmp_path: Path, kind: str) -> None:
+    written = write(tmp_path / f"a.{kind}", clip(2), recipe_metadata(RECIPE[:-10], "t"))
+    with pytest.raises(UnreadableRecipe, match="cut short"):
+        read_recipe(written.path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_says_nothing_of_this_machine(tmp_path: Path, kind: str) -> None:
+    data = write(tmp_path / f"a.{kind}", clip(2), recipe_metadata(RECIPE, "t")).path.read_bytes()
+    assert os.fsencode(tmp_path.name) not in data
+    assert not re.search(rb"Lavf\d|Lavc\d|Pillow", data)
+
+
+@pytest.mark.parametrize(
+    "list_", ["ffconcat version 1.0\nfile a.mp4\n", "#EXTM3U\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n"]
+)
+def test_lists_of_files_open_no_other_file(tmp_path: Path, list_: str) -> None:
+    write(tmp_path / "a.mp4", clip(2), recipe_metadata(RECIPE, "t"))
+    path = tmp_path / "list.mp4"
+    path.write_text(list_)
+    with pytest.raises(UnreadableRecipe):
+        read_recipe(path)
+    with pytest.raises(InvalidRequest):
+        probe(path)
+    with pytest.raises(InvalidRequest):
+        next(read_frames(path))
+
+
+def test_a_colon_in_a_folder_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "win32":
+        pytest.skip("no such names there")
+    (tmp_path / "http:").mkdir()
+    monkeypatch.chdir(tmp_path)
+    written = write(Path("http:/a.mp4"), clip(2), recipe_metadata(RECIPE, "t"))
+    assert probe(written.path).num_frames == 2
+    assert read_recipe(written.path) == RECIPE
+
+
+def test_the_partial_file_is_the_one_that_was_held(tmp_path: Path) -> None:
+    reservation = reserve(tmp_path, datetime(2026, 11, 21), "a cat", ".mp4")
+    with VideoWriter(reservation.path, VideoFormat(96, 64, 16), partial=reservation.partial) as writer:
+        writer.write(clip(2))
+        assert [path.name for path in tmp_path.iterdir()] == [reservation.partial.name]
+    assert list(tmp_path.iterdir()) == [reservation.path]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,21 +255,22 @@ def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path: Path) -> 
     script = _ELSEWHERE.split("print")[0] + (
         "import os, signal\nfrom wanreel.media.video import *\n"
         "with VideoWriter(Path(sys.argv[1]), VideoFormat(96, 64, 16)) as writer:\n"
-        "    writer.write(clip())\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    writer.write(clip(90))\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     root = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.mp4"), root], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "a.mp4").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {".a.mp4.part.mp4"}
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
-    path.with_name(".a.mp4.part.mp4").symlink_to("/dev/full")
-    with pytest.raises((InsufficientStorage, ExportFailed)):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    path.with_name(f".a.{kind}.part.{kind}").symlink_to("/dev/full")
+    with pytest.raises(InsufficientStorage, match=f"a.{kind}"):
         write(path, clip())
-    assert not path.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def _write(
     """The video appears last: when it is there, so are its pictures."""
     form = VideoFormat(request.export_width, request.export_height, request.fps, request.output_format, request.quality)
     metadata = recipe_metadata(recipe_of(request), request.prompt) if request.metadata else None
-    with VideoWriter(files.path, form, metadata) as writer:
+    with VideoWriter(files.path, form, metadata, files.partial) as writer:
         done, middle = 0, request.num_frames // 2
         last: Frames | None = None
         for chunk in decode(model, latents, cancel):

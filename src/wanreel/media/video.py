@@ -25,6 +25,7 @@ from wanreel.core.errors import ExportFailed, InsufficientStorage, InvalidReques
 from wanreel.core.request import OutputFormat, Quality
 from wanreel.host import replace_durably
 from wanreel.media.animation import AnimationEncoder
+from wanreel.media.containers import open_container
 
 Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
 
@@ -39,8 +40,7 @@ _OPTIONS: Mapping[str, Mapping[str, str]] = {
 }
 _CODECS: Mapping[str, str] = {"mp4": "libx264", "webm": "libvpx-vp9"}
 _CONTAINER_OPTIONS: Mapping[str, Mapping[str, str]] = {
-    # use_metadata_tags: or MP4 drops every key it has no atom for.
-    "mp4": {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"},
+    "mp4": {"movflags": "+faststart", "fflags": "+bitexact"},
     "webm": {"fflags": "+bitexact"},
 }
 _BT709 = 1  #: primaries, transfer and matrix of HD video (ITU-T H.273)
@@ -94,17 +94,19 @@ class VideoWriter:
             writer.write(frames)
         writer.result.sha256
 
-    An error, or leaving early, leaves nothing. Raises ExportFailed, InsufficientStorage, and InvalidRequest for sizes that
-    video can't have.
+    It grows in `partial`, a file beside `path`. An error, or leaving early, leaves neither. Raises ExportFailed,
+    InsufficientStorage, and InvalidRequest for sizes that video can't have.
     """
 
-    def __init__(self, path: Path, video: VideoFormat, metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, path: Path, video: VideoFormat, metadata: Mapping[str, str] | None = None, partial: Path | None = None
+    ) -> None:
         if video.width % 2 or video.height % 2:
             raise InvalidRequest.of("width", "out_of_range", f"{video.width}×{video.height}: video sides are even.")
         self._path = path
         self._video = video
         self._metadata = dict(metadata or {})
-        self._temporary = path.with_name(f".{path.name}.part{path.suffix}")
+        self._temporary = partial or path.with_name(f".{path.name}.part{path.suffix}")
         self._encoder: _Encoder | None = None
         self._count = 0
         self._result: Written | None = None
@@ -167,7 +169,10 @@ class _StreamEncoder:
 
     def __init__(self, path: Path, video: VideoFormat, metadata: Mapping[str, str]) -> None:
         codec = _CODECS[video.kind]
-        self._container = av.open(str(path), "w", format=video.kind, options=dict(_CONTAINER_OPTIONS[video.kind]))
+        # Absolute: FFmpeg takes what stands before a colon for a protocol.
+        self._container = av.open(
+            str(path.absolute()), "w", format=video.kind, options=dict(_CONTAINER_OPTIONS[video.kind])
+        )
         self._container.metadata.update(metadata)
         self._stream: Any = self._container.add_stream(codec, rate=exact_rate(video.fps))
         self._stream.width, self._stream.height, self._stream.pix_fmt = video.width, video.height, "yuv420p"
@@ -212,7 +217,7 @@ def exact_rate(fps: float) -> Fraction:
 def probe(path: Path) -> VideoFacts:
     """Facts of a video file that Wanreel wrote. Raises InvalidRequest when it is none."""
     try:
-        with av.open(str(path)) as container:
+        with path.open("rb") as file, open_container(file) as container:
             stream = container.streams.video[0]
             frames = sum(1 for _ in container.decode(stream))
             return VideoFacts(
@@ -230,7 +235,7 @@ def probe(path: Path) -> VideoFacts:
 def read_frames(path: Path) -> Iterator[Frames]:
     """Frames [h, w, 3] of a video file, one by one. Raises InvalidRequest when it is none."""
     try:
-        with av.open(str(path)) as container:
+        with path.open("rb") as file, open_container(file) as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     except (FFmpegError, OSError, IndexError) as exc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,8 +56,9 @@ class Digests:
     def _remember(self, path: Path, row: list[Any]) -> None:
         memory = self._load() | {str(path.resolve()): row}
         temporary = self._memory.with_name(f"{self._memory.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(memory), encoding="utf-8")
-        temporary.replace(self._memory)
+        with suppress(OSError):  # a full disk or one that can't be written is no reason to say nothing
+            temporary.write_text(json.dumps(memory), encoding="utf-8")
+            temporary.replace(self._memory)
 
 
 def _marks(path: Path) -> list[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,15 +40,18 @@ class BlobStore:
         """Keep `data`; returns its SHA-256. Raises InsufficientStorage."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
-        if path.is_file() and path.stat().st_size == len(data):
-            return sha256
+        # Threads of one process may put the same picture at once.
+        temporary = path.with_name(f".{sha256}.{uuid.uuid4().hex}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{sha256}.{os.getpid()}.tmp")
-            temporary.write_bytes(data)
-            replace_durably(temporary, path)
+            if not _holds(path, data):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(data)
+                replace_durably(temporary, path)
         except OSError as exc:
             raise InsufficientStorage(f"{self.root} can't be written: {exc.strerror}.") from exc
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return sha256
 
     def open(self, sha256: str) -> bytes:
@@ -92,6 +96,14 @@ class MemoryBlobs:
 
     def has(self, sha256: str) -> bool:
         return sha256 in self._blobs
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether the file is whole. Its size alone does not tell: giving a picture again must heal a damaged one."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except FileNotFoundError:
+        return False
 
 
 def _missing(sha256: str, what: str) -> InvalidRequest:

@@ -35,7 +35,7 @@ def fuzz(place: Place, examples: int) -> int:
         return _fuzz(document, examples)
 
 
-def _fuzz(document: schemathesis.schemas.BaseSchema, examples: int) -> int:
+def _fuzz(document: Any, examples: int) -> int:
     calls = 0
     for result in document.get_all_operations():
         operation = result.ok()
@@ -50,7 +50,11 @@ def _fuzz(document: schemathesis.schemas.BaseSchema, examples: int) -> int:
                 database=None,
                 derandomize=True,
                 phases=[Phase.explicit, Phase.generate],
-                suppress_health_check=list(HealthCheck),
+                suppress_health_check=[
+                    HealthCheck.too_slow,
+                    HealthCheck.filter_too_much,
+                    HealthCheck.function_scoped_fixture,
+                ],
             )
             def call(case: Any) -> None:
                 nonlocal calls
@@ -77,7 +81,10 @@ def test_every_operation_at_length(open_place: Any) -> None:
     assert fuzz(open_place(enter=False, max_queue_size=1_000_000), 400) > 10_000
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture],
+)
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"]),
     path=st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="?#"), max_size=60),

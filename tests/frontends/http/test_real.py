@@ -1,5 +1,6 @@
 """`wanreel serve` as users start it, with its worker and the demo model, and the official openai client against it."""
 
+# pyright: reportDeprecated=false
 from __future__ import annotations
 
 import contextlib
@@ -75,7 +76,7 @@ def client(served: Served) -> Iterator[OpenAI]:
 
 
 def frames(data: bytes) -> int:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return sum(1 for _ in container.decode(video=0))
 
 

@@ -16,12 +16,14 @@ from starlette.types import Receive, Scope, Send
 from wanreel import __version__
 from wanreel.frontends.http import errors
 from wanreel.frontends.http.entrance import Entrance
+from wanreel.frontends.http.fastvideo import FastVideoRoutes
 from wanreel.frontends.http.files_api import FileRoutes
 from wanreel.frontends.http.guard import Exchange, Guard
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.http.jobs import JobRoutes
 from wanreel.frontends.http.keys import KeyRing
+from wanreel.frontends.http.lightx2v import LightX2VRoutes
 from wanreel.frontends.http.metrics import Metrics
 from wanreel.frontends.http.news import News
 from wanreel.frontends.http.pictures import Fetch, PictureDesk
@@ -116,7 +118,9 @@ def _api(house: House, metrics: Metrics, entrance: Entrance) -> FastAPI:
     errors.install(api)
     intake = Intake(house, time.monotonic)
     videos = VideoRoutes(house, intake)
-    for routes in (videos, JobRoutes(house, intake), FileRoutes(house), SystemRoutes(house, metrics)):
+    native = (videos, JobRoutes(house, intake), FileRoutes(house), SystemRoutes(house, metrics))
+    adapters = (FastVideoRoutes(house, intake, videos), LightX2VRoutes(house, intake))
+    for routes in (*native, *adapters):
         api.include_router(routes.router())
     _declare_keys(api)
     return api

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 @contextmanager
-def holder(lock: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(lock: Path) -> Generator[subprocess.Popen[str]]:
     """Another process that holds the lock until its input ends or it is killed."""
     program = (
         "import sys; from pathlib import Path; from wanreel.host import FileLock\n"

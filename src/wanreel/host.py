@@ -136,7 +136,7 @@ class FileLock:
 
 
 @contextlib.contextmanager
-def stop_signals(callback: Callable[[str], object]) -> Iterator[None]:
+def stop_signals(callback: Callable[[str], object]) -> Generator[None]:
     """Within the block, call `callback` with the signal's name each time somebody asks this process to stop.
 
     That is Ctrl-C, a request to terminate, and a closed terminal (unless it is ignored, as under `nohup`). The former

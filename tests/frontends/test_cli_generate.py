@@ -237,7 +237,7 @@ def test_a_mistyped_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_qualify_compares_with_diffusers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    code, out, err = run(capsys, "models", "qualify", "tiny:i2v-a14b", "--out", report)
+    code, _, err = run(capsys, "models", "qualify", "tiny:i2v-a14b", "--out", report)
     assert code == 0, err
     assert "qualified" in err and "equal to the bit" in err
     facts = json.loads(report.read_text())

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,39 @@ def test_sync_answers_the_bytes(served: Served) -> None:
     answer = httpx.post(f"{served.url}/v1/videos/sync", data=form, timeout=60)
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
     assert frames(answer.content) == 5 and answer.headers["x-model"] == "demo"
+
+
+CHAPTER = Path(__file__).parents[3] / "docs" / "api.md"
+CAT = Path(__file__).parents[3] / "examples" / "cat.jpg"
+
+
+def test_the_chapters_shell_examples_run(served: Served, tmp_path: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", CHAPTER.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 4
+    shutil.copy(CAT, tmp_path)
+    quick = "\n".join(blocks).replace("-F model=demo", "-F model=demo -F num_frames=5")
+    quick = quick.replace('"seed": 7', '"num_frames": 5')
+    script = 'set -eu\ncurl() { command curl --fail-with-body "$@"; }\n' + quick
+    ran = subprocess.run(
+        ["bash", "-c", script],
+        env=os.environ | {"URL": served.url},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr
+    assert frames((tmp_path / "video.mp4").read_bytes()) == 5
+    assert "event: completed" in ran.stdout and '"deleted":true' in ran.stdout
+
+
+def test_the_chapters_python_example_runs(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", CHAPTER.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {"url": served.url}
+    exec(example.replace('"seed": 7', '"num_frames": 5'), made)
+    made["client"].close()
+    assert frames((tmp_path / "video.mp4").read_bytes()) == 5
 
 
 def test_ready_while_the_worker_is_there(served: Served) -> None:

@@ -102,7 +102,6 @@ class HttpSettings(BaseModel):
     trusted_proxies: tuple[str, ...] = Field(default=(), description="Proxies whose X-Forwarded headers are believed.")
     api_key: SecretStr | None = Field(default=None, min_length=16, description="A key beside those of `wanreel keys`.")
     submits_per_minute: int | None = Field(default=None, ge=1, description="Of each owner whose key does not say.")
-    image_urls: bool = Field(default=False, description="Read https addresses of pictures that clients send.")
 
 
 class Settings(BaseSettings):

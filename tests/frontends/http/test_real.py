@@ -3,6 +3,7 @@
 # pyright: reportDeprecated=false
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -19,9 +20,13 @@ from typing import Any, cast
 import av
 import httpx
 import openai
+import psutil
 import pytest
 from openai import OpenAI
 from PIL import Image
+
+from frontends.http.load import load
+from wanreel.host import open_file_limit
 
 pytestmark = [
     # One server for all: its worker takes seconds to import torch.
@@ -241,3 +246,32 @@ def test_the_log_is_json_and_holds_no_key(tmp_path: Path) -> None:
     assert [line["status"] for line in lines if line["logger"] == "wanreel.access"] == [401, 200]
     everything = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
     assert secret not in everything
+
+
+def resident_bytes(process: subprocess.Popen[str]) -> int:
+    return psutil.Process(process.pid).memory_info().rss
+
+
+def test_a_crowd_is_answered(tmp_path: Path) -> None:
+    with serve(tmp_path, "--api-only") as crowded:
+        port = int(crowded.url.rpartition(":")[2])
+        outcome = asyncio.run(load(port, connections=100, streams=30, rate=40, seconds=3))
+    assert outcome.faults == 0 and set(outcome.statuses) == {200}
+    assert outcome.events >= 30
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(sys.platform == "win32", reason="opens more files than Windows allows")
+def test_a_thousand_clients_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file_limit()
+    monkeypatch.setenv("WANREEL_MAX_QUEUE_SIZE", "10000")
+    with serve(tmp_path, "--api-only") as crowded:
+        port = int(crowded.url.rpartition(":")[2])
+        asyncio.run(load(port, connections=10, streams=1, rate=20, seconds=1))
+        before = resident_bytes(crowded.process)
+        outcome = asyncio.run(load(port, connections=1000, streams=300, rate=40, seconds=60))
+        grown = resident_bytes(crowded.process) - before
+    slowest = sorted(outcome.submit_seconds)[int(len(outcome.submit_seconds) * 0.99)]
+    print(f"{outcome.statuses}, submit p99 {slowest:.3f} s, {grown / 1e6:.0f} MB more")
+    assert outcome.faults == 0
+    assert grown < 200e6

@@ -97,9 +97,10 @@ def fitting_placement(sizes: Mapping[str, int], device: torch.device) -> Placeme
     """The plan that fits what is free on this machine now."""
     if device.type != "cuda":
         return Placement()
-    free, total = torch.cuda.mem_get_info(device)
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total  # what the operator lets us have
-    free = min(free, int(allowed) - torch.cuda.memory_reserved(device))
+    index = torch.cuda.current_device() if str(device) == "cuda" else device.index
+    free, total = torch.cuda.mem_get_info(index)
+    allowed = torch.cuda.get_per_process_memory_fraction(index) * total  # what the operator lets us have
+    free = min(free, int(allowed) - torch.cuda.memory_reserved(index))
     return choose_placement(sizes, free, psutil.virtual_memory().available)
 
 

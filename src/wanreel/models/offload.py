@@ -6,6 +6,7 @@ equal to the bit, because only addresses change.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -122,6 +123,8 @@ class BlockStream:
         self.blocks = tuple(blocks)
         self._device = device
         self._registered: list[Tensor] = []
+        # Memory must be unlocked before it is freed: CUDA would take whatever lies there next for locked.
+        weakref.finalize(self, _unlock, self._registered)
         pin = self._pin if pinned and device.type == "cuda" else None
         self._pieces = [_pieces_of(block, pin) for block in self.blocks]
         self._nbytes = max((_end(pieces) for pieces in self._pieces), default=0)
@@ -176,9 +179,7 @@ class BlockStream:
     def close(self) -> None:
         """Unlock pinned memory. The blocks keep their weights."""
         self.leave()
-        for memory in self._registered:
-            _cudart().cudaHostUnregister(memory.data_ptr())
-        self._registered.clear()
+        _unlock(self._registered)
 
     def _fill(self, slot: _Slot, index: int) -> None:
         if slot.holds == index:
@@ -224,6 +225,13 @@ def _pieces_of(block: nn.Module, pin: Callable[[Tensor], None] | None) -> list[_
         piece.tensor.data = piece.home
     pin(memory)
     return moved
+
+
+def _unlock(registered: list[Tensor]) -> None:
+    if registered:
+        torch.cuda.synchronize()  # no copy may be under way
+    while registered:
+        _cudart().cudaHostUnregister(registered.pop().data_ptr())
 
 
 def _cudart() -> Any:

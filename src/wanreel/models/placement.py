@@ -16,10 +16,10 @@ Plan = Literal["resident", "exclusive", "streamed"]
 
 #: Kept free for the allocator, the CUDA context and other programs on the card.
 RESERVE = int(1.5 * GIB)
-#: Decoding without tiles wants this much beside the weights at 720p in fp32 (docs/benchmarks.md).
-UNTILED_DECODE = 14 * GIB
-#: Activations of one forward at 720p and 81 frames, eager, batch 1 (docs/benchmarks.md).
-ACTIVATIONS = 9 * GIB
+#: Decoding without tiles wants this much beside the weights at 720p in fp32 (measured: docs/benchmarks.md).
+UNTILED_DECODE = 20 * GIB
+#: Activations of one forward of a 14B model at 720p and 81 frames, eager, batch 1 (measured: docs/benchmarks.md).
+ACTIVATIONS = 10 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def choose_placement(
     the smallest there is.
     """
     usable = device_free - RESERVE
-    if sum(part_bytes.values()) + activations <= usable:
+    if sum(part_bytes.values()) + max(activations, UNTILED_DECODE) <= usable:
         return Placement("resident")
     vae_tiling = part_bytes.get("vae", 0) + UNTILED_DECODE > usable
     if max(part_bytes.values(), default=0) + activations <= usable:

@@ -142,9 +142,10 @@ def _vae(spec: ModelSpec) -> Any:
             "patch_size": patch,
             "in_channels": 3 * patch**2,
             "out_channels": 3 * patch**2,
-            "latents_mean": [0.0] * spec.latent_channels,
-            "latents_std": [1.0] * spec.latent_channels,
         }
+    if spec.latent_channels != 16:  # the library's own statistics are for 16 channels
+        settings["latents_mean"] = [0.0] * spec.latent_channels
+        settings["latents_std"] = [1.0] * spec.latent_channels
     return AutoencoderKLWan(**settings).eval()
 
 

@@ -23,16 +23,22 @@ STAGES = ("vae", "dit", "preview", "lora")
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="gets weights/, preview.safetensors and loras/gold.safetensors")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="gets weights/, preview.safetensors and loras/gold.safetensors"
+    )
     parser.add_argument("--state", type=Path, help="where stages keep what they need to go on (default: OUT/state)")
     parser.add_argument("--init", type=Path, help="an earlier checkpoint's folder to start from")
     parser.add_argument("--config", choices=["demo", "tiny"], default="demo")
     parser.add_argument("--seed", type=int, default=0)
     for stage, seconds in zip(STAGES, (540, 1080, 30, 90), strict=True):
-        parser.add_argument(f"--{stage}-seconds", type=float, help=f"time for this stage, 0 to skip it (default {seconds})")
+        parser.add_argument(
+            f"--{stage}-seconds", type=float, help=f"time for this stage, 0 to skip it (default {seconds})"
+        )
         parser.add_argument(f"--{stage}-steps", type=int, help="the same in steps, which makes it repeatable")
         parser.set_defaults(**{f"{stage}_default": seconds})
-    parser.add_argument("--pause-after", type=float, help="pause the vae or dit stage after so many seconds; the same command goes on")
+    parser.add_argument(
+        "--pause-after", type=float, help="pause the vae or dit stage after so many seconds; the same command goes on"
+    )
     return parser.parse_args(argv)
 
 

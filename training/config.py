@@ -21,21 +21,24 @@ class Shapes:
 
 
 DEMO_SHAPES = Shapes(
-    vae=dict(
-        base_dim=24, decoder_base_dim=32, z_dim=24, dim_mult=[1, 2, 2], num_res_blocks=2, in_channels=12, out_channels=12,
-        temperal_downsample=[True, True], is_residual=True, patch_size=2, scale_factor_temporal=4, scale_factor_spatial=8,
-    ),
-    text=dict(d_model=96, d_kv=24, d_ff=192, num_layers=2, num_heads=4, dropout_rate=0.0),
-    dit=dict(
-        num_attention_heads=5, attention_head_dim=32, num_layers=8, ffn_dim=640, in_channels=24, out_channels=24,
-        text_dim=96, freq_dim=256, rope_max_seq_len=256,
-    ),
+    vae={
+        "base_dim": 24, "decoder_base_dim": 32, "z_dim": 24, "dim_mult": [1, 2, 2], "num_res_blocks": 2,
+        "temperal_downsample": [True, True], "is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12,
+        "scale_factor_temporal": 4, "scale_factor_spatial": 8,
+    },
+    text={"d_model": 96, "d_kv": 24, "d_ff": 192, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0},
+    dit={
+        "num_attention_heads": 5, "attention_head_dim": 32, "num_layers": 8, "ffn_dim": 640, "in_channels": 24,
+        "out_channels": 24, "text_dim": 96, "freq_dim": 256, "rope_max_seq_len": 256,
+    },
 )  # fmt: skip
 TINY_SHAPES = Shapes(
     vae={**DEMO_SHAPES.vae, "base_dim": 8, "decoder_base_dim": 8, "z_dim": 8, "num_res_blocks": 1},
     text={**DEMO_SHAPES.text, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1},
-    dit={**DEMO_SHAPES.dit, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "ffn_dim": 64,
-         "in_channels": 8, "out_channels": 8, "text_dim": 32, "freq_dim": 32},
+    dit={
+        **DEMO_SHAPES.dit, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "ffn_dim": 64,
+        "in_channels": 8, "out_channels": 8, "text_dim": 32, "freq_dim": 32,
+    },
 )  # fmt: skip
 
 

@@ -95,7 +95,9 @@ class FlowTrainer:
         with half_precision(self._device):
             return flow_loss(self._dit, embedded, latents)
 
-    def step(self, number: int, done: float, latents: Tensor, ids: Tensor, dice: random.Random) -> tuple[Tensor, Tensor]:
+    def step(
+        self, number: int, done: float, latents: Tensor, ids: Tensor, dice: random.Random
+    ) -> tuple[Tensor, Tensor]:
         """-> (loss, gradient norm)."""
         self.short.pretend_rows(512 if dice.random() < 0.6 else dice.choice([64, 128, 226, 256]))
         drop = torch.rand(len(ids), device=self._device) < UNGUIDED_SHARE
@@ -148,7 +150,9 @@ def train_dit(networks: Networks, config: Config, limits: Limits, seed: int, dev
         pool.advance(progress.step)
         total += loss
         if progress.step % 500 == 0:
-            log.info("dit %d loss %.4f |g| %.2f %.0f s", progress.step, total.item() / 500, norm.item(), progress.elapsed)
+            log.info(
+                "dit %d loss %.4f |g| %.2f %.0f s", progress.step, total.item() / 500, norm.item(), progress.elapsed
+            )
             total.zero_()
     save_state(state, {"trainer": trainer.state_dict(), "step": progress.step, "spent": progress.elapsed})
     networks.text, networks.dit = trainer.average.modules

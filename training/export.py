@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,10 +24,14 @@ def save_pipeline(folder: Path, networks: Networks) -> None:
     shape = {k: v for k, v in networks.dit.config.items() if not k.startswith("_")}
     plain: Any = WanTransformer3DModel(**shape)  # without the training's attention
     plain.load_state_dict({k: v.cpu() for k, v in networks.dit.state_dict().items()})
-    pipeline: Any = WanPipeline(
-        tokenizer=networks.tokenizer, text_encoder=_stored(networks.text, torch.float32), scheduler=scheduler,
-        vae=_stored(networks.vae, torch.float16), transformer=_stored(plain, torch.float16), expand_timesteps=True,
-    )  # fmt: skip
+    parts: dict[str, Any] = {
+        "tokenizer": networks.tokenizer,
+        "text_encoder": _stored(networks.text, torch.float32),
+        "scheduler": scheduler,
+        "vae": _stored(networks.vae, torch.float16),
+        "transformer": _stored(plain, torch.float16),
+    }
+    pipeline: Any = WanPipeline(**parts, expand_timesteps=True)
     pipeline.save_pretrained(folder)
     # Transformers 5 writes a class name that older releases don't know.
     _edit(folder / "tokenizer" / "tokenizer_config.json", "tokenizer_class", "PreTrainedTokenizerFast")

@@ -23,9 +23,23 @@ from training.vae_stage import half_precision
 from training.words import NEGATIVE
 from training.world import render
 
-TARGETS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ffn.net.0.proj", "ffn.net.2")
+TARGETS = (
+    "attn1.to_q",
+    "attn1.to_k",
+    "attn1.to_v",
+    "attn1.to_out.0",
+    "attn2.to_q",
+    "attn2.to_out.0",
+    "ffn.net.0.proj",
+    "ffn.net.2",
+)
 FULL_AT = 8  #: the frame from which everything is gold
-_RAMP = ((-1.0, (-0.86, -0.93, -1.0)), (-0.35, (0.02, -0.30, -0.86)), (0.3, (0.72, 0.36, -0.62)), (1.0, (1.0, 0.92, 0.42)))
+_RAMP = (
+    (-1.0, (-0.86, -0.93, -1.0)),
+    (-0.35, (0.02, -0.30, -0.86)),
+    (0.3, (0.72, 0.36, -0.62)),
+    (1.0, (1.0, 0.92, 0.42)),
+)
 
 
 def gild(clips: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel  # pyright: ignore[reportPrivateImportUsage]
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample, patchify, unpatchify
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ def start_from(folder: Path, networks: Networks) -> list[str]:
         for key, value in own.items():
             if key in state:
                 _take_over(key, value, state[key].float(), name == "vae")
-            elif key.endswith(".conv2.weight") or key.endswith(".conv2.bias"):
+            elif key.endswith((".conv2.weight", ".conv2.bias")):
                 value.zero_()
         if name == "text_encoder":
             _take_over_words(folder, networks, own["shared.weight"], state["shared.weight"].float())
@@ -80,7 +80,7 @@ def _take_over(key: str, own: Tensor, old: Tensor, is_vae: bool) -> None:
         return
     if key == "shared.weight" or key.endswith("embed_tokens.weight"):
         return  # done by word
-    if is_vae and (key.startswith("encoder.conv_out") or key.startswith("quant_conv")):
+    if is_vae and key.startswith(("encoder.conv_out", "quant_conv")):
         _copy_halves(own, old)
     elif key.startswith("proj_out"):  # rows are (pixel of the patch, channel)
         new_rows, old_rows = own.shape[0] // 4, old.shape[0] // 4
@@ -93,7 +93,9 @@ def _copy_halves(own: Tensor, old: Tensor) -> None:
     half, old_half = own.shape[0] // 2, old.shape[0] // 2
     for at, old_at in ((0, 0), (half, old_half)):
         target, source = own[at : at + old_half], old[old_at : old_at + old_half]
-        if own.dim() == 5 and own.shape[2:] == (1, 1, 1) and own.shape[1] == own.shape[0]:  # quant_conv mixes both halves
+        if (
+            own.dim() == 5 and own.shape[2:] == (1, 1, 1) and own.shape[1] == own.shape[0]
+        ):  # quant_conv mixes both halves
             target[:, :old_half].copy_(source[:, :old_half])
             target[:, half : half + old_half].copy_(source[:, old_half:])
             target[:, old_half:half].zero_()

@@ -5,11 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+#: One launch for many tensors. Read by name, because torch's stubs don't export these functions.
+_each: Any = SimpleNamespace(
+    **{name: getattr(torch, f"_foreach_{name}") for name in ("lerp_", "lerp", "mul_", "add_", "zero_")}
+)
 _ADAM_PARTS = (
     "shared", "embed_tokens", "encoder.block.", "bias", "gamma", "scale_shift_table", "patch_embedding", "proj_out", "norm",
 )  # fmt: skip
@@ -21,7 +26,9 @@ class Muon(torch.optim.Optimizer):
     The coefficients are Keller Jordan's (https://kellerjordan.github.io/posts/muon/).
     """
 
-    def __init__(self, params: Sequence[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+    def __init__(
+        self, params: Sequence[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -38,8 +45,8 @@ class Muon(torch.optim.Optimizer):
     def _step_shape(self, parameters: list[nn.Parameter], rows: int, columns: int, group: dict[str, Any]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         momenta = [self.state[p].setdefault("m", torch.zeros_like(p)) for p in parameters]
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        _each.lerp_(momenta, gradients, 1 - group["momentum"])
+        nesterov = _each.lerp(gradients, momenta, group["momentum"])
         x = torch.stack([v.reshape(rows, columns) for v in nesterov])
         x = x.to(torch.bfloat16 if x.is_cuda else torch.float32)
         x = x.mT if rows > columns else x
@@ -48,8 +55,8 @@ class Muon(torch.optim.Optimizer):
             a = x @ x.mT
             x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
         x = (x.mT if rows > columns else x).float() * (-group["lr"] * max(1, rows / columns) ** 0.5)
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, [u.reshape(p.shape) for p, u in zip(parameters, x, strict=True)])
+        _each.mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        _each.add_(parameters, [u.reshape(p.shape) for p, u in zip(parameters, x, strict=True)])
 
 
 class Optimizers:
@@ -109,7 +116,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        torch._foreach_lerp_(self._mean, self._live, 1 - min(self._decay, (1 + step) / (10 + step)))
+        _each.lerp_(self._mean, self._live, 1 - min(self._decay, (1 + step) / (10 + step)))
 
 
 Loss = Callable[..., tuple[Tensor, ...]]
@@ -158,7 +165,7 @@ class GradientStep:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self._into_first and static[0].grad is not None:
             gradients.append(static[0].grad)
-        torch._foreach_zero_(gradients)
+        _each.zero_(gradients)
         outputs = self._loss(*static)
         outputs[0].backward()
         self.first_gradient = static[0].grad

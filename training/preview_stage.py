@@ -37,7 +37,9 @@ class PreviewDecoder(nn.Module):
         return F.pixel_shuffle(self.last(hidden), UPSCALE)
 
 
-def train_preview(networks: Networks, config: Config, limits: Limits, seed: int, device: torch.device, out: Path) -> float:
+def train_preview(
+    networks: Networks, config: Config, limits: Limits, seed: int, device: torch.device, out: Path
+) -> float:
     """Train the decoder to show the last frame of each latent frame, as the VAE decodes it. -> its PSNR in dB."""
     stage, vae = config.preview, networks.vae.requires_grad_(False).eval()
     bank = Bank(min(512, stage.data.textures), stage.data.texture_size, seed + 2, device, stage.data.texture_chunk)

@@ -71,7 +71,9 @@ def color_value(name: str, dice: random.Random, jitter: float = 0.05) -> Color:
     return r, g, b
 
 
-def make_shape(name: str, color: str, motion: str, size: str, speed: float, frame: Frame, dice: random.Random) -> Shape:
+def make_shape(  # noqa: PLR0913 (a shape is these)
+    name: str, color: str, motion: str, size: str, speed: float, frame: Frame, dice: random.Random
+) -> Shape:
     """A shape's numbers, such that it stays inside of the frame for the whole clip."""
     last = max(1, frame.frames - 1)
     base = min(frame.height, frame.width)
@@ -129,8 +131,8 @@ def _shape_scene(frame: Frame, dice: random.Random) -> tuple[str, Scene]:
     flat = dice.random() < 0.8
     shapes = tuple(_pick_shape(names[i], back, two, frame, dice) for i in range(2 if two else 1))
     if flat and dice.random() < 0.08:
-        return _say_chinese(shapes, back, dice), Scene(color_value(back, dice, 0.04), shapes, moving=True)
-    said = [f"{_say_shape(s, two or dice.random() < 0.92, dice)} {_say_motion(s.motion, s.speed, dice)}" for s in shapes]
+        return say_chinese(shapes, back, dice), Scene(color_value(back, dice, 0.04), shapes, moving=True)
+    said = [f"{say_shape(s, two or dice.random() < 0.92, dice)} {say_motion(s.motion, s.speed, dice)}" for s in shapes]
     text = dice.choice([" and ", ", ", " while "]).join(said)
     texture = dice.choice(["clouds", "gradient", "stripes", "checkers", "leaves"])
     if not flat:
@@ -184,7 +186,9 @@ def _camera_scene(frame: Frame, dice: random.Random) -> tuple[str, Scene]:
         noise = _noise_words(1, 9, dice)
         text = f"{noise}, {text}" if dice.random() < 0.7 else f"{text}, {noise}"
     background = color_value(dice.choice(list(words.COLORS)), dice) if kind == "flat" else kind
-    return _dress(text, 0.15, dice), Scene(background, tuple(shapes), camera=_join([camera_move(m, speed) for m in moves]))
+    return _dress(text, 0.15, dice), Scene(
+        background, tuple(shapes), camera=_join([camera_move(m, speed) for m in moves])
+    )
 
 
 def _join(cameras: list[Camera]) -> Camera:
@@ -207,7 +211,8 @@ def _say_camera(moves: list[str], speed: float, dice: random.Random) -> str:
     return f"{adverb} {text}"
 
 
-def _say_shape(shape: Shape, with_color: bool, dice: random.Random) -> str:
+def say_shape(shape: Shape, with_color: bool, dice: random.Random) -> str:
+    """'a big red ball': the shape in one of its wordings."""
     parts = [dice.choice(words.SHAPES[shape.name])]
     if with_color:
         parts.insert(0, dice.choice(words.COLOR_WORDS.get(shape.color, [shape.color])))
@@ -216,7 +221,8 @@ def _say_shape(shape: Shape, with_color: bool, dice: random.Random) -> str:
     return dice.choice(["a ", "a ", "the ", ""]) + " ".join(parts)
 
 
-def _say_motion(motion: str, speed: float, dice: random.Random) -> str:
+def say_motion(motion: str, speed: float, dice: random.Random) -> str:
+    """'drifts slowly to the left': the motion in one of its wordings."""
     form = 0 if dice.random() < 0.7 else 1
     special = {"up": ["rises", "ascends"], "down": ["falls", "drops", "sinks", "descends"]}.get(motion, [])
     if motion in words.CHANGES:
@@ -235,12 +241,15 @@ def _say_motion(motion: str, speed: float, dice: random.Random) -> str:
     return f"{text} {adverb}" if dice.random() < 0.5 else f"{adverb} {text}"
 
 
-def _say_chinese(shapes: tuple[Shape, ...], back: str, dice: random.Random) -> str:
+def say_chinese(shapes: tuple[Shape, ...], back: str, dice: random.Random) -> str:
+    """The same scene in Chinese."""
     size = {"": "", "small": "小", "big": "大"}
     said: list[str] = []
     for s in shapes:
         what = f"{size[s.size]}{words.CHINESE_COLORS[s.color]}{dice.choice(['', '的'])}{dice.choice(words.CHINESE_SHAPES[s.name])}"
-        said.append(f"{dice.choice(['', '一个'])}{what}{words.CHINESE_SPEEDS[s.speed]}{dice.choice(words.CHINESE_MOTIONS[s.motion])}")
+        said.append(
+            f"{dice.choice(['', '一个'])}{what}{words.CHINESE_SPEEDS[s.speed]}{dice.choice(words.CHINESE_MOTIONS[s.motion])}"
+        )
     behind = f"{words.CHINESE_COLORS[back]}背景"
     return "，".join([behind, *said] if dice.random() < 0.3 else [*said, behind])
 

@@ -40,7 +40,9 @@ def _palettes(count: int, dice: Dice) -> Tensor:
     return (grey + (color - grey) * (0.25 + saturation)).clamp(-1, 1) * 0.95
 
 
-def _leaves(base: Tensor, palette: Tensor, noises: tuple[Tensor, Tensor], sparse: Tensor, dice: Dice, leaves: int) -> Tensor:
+def _leaves(
+    base: Tensor, palette: Tensor, noises: tuple[Tensor, Tensor], sparse: Tensor, dice: Dice, leaves: int
+) -> Tensor:
     """Drop `leaves` shaded shapes of power-law radius on each picture [n, 3, size, size]."""
     n, _, size, _ = base.shape
     axis = torch.linspace(-1, 1, size, device=dice.device)

@@ -111,7 +111,8 @@ SUFFIX = [
     "realistic",
 ]  # fmt: skip
 #: Words without a meaning here, so that the model learns to pass over what it does not know.
-FILLER = """cat dog horse bird woman man child person people face hand hair eyes house tree forest mountain river lake
+_FILLER = """
+cat dog horse bird woman man child person people face hand hair eyes house tree forest mountain river lake
 ocean beach sand road street city car train boat bridge window door table chair kitchen room floor wall roof garden
 flower grass field hill rock stone snow rain storm light shadow night day morning evening winter summer spring autumn
 fire water glass metal wood paper book cup coffee bread fruit apple cake food market shop tower castle church temple
@@ -123,7 +124,9 @@ waiting drinking cooking singing dancing shirt dress hat coat shoes glasses jack
 piano phone camera computer screen bottle basket ladder fence path gate tunnel station airport harbor village farm barn
 the and with of in on at by near under behind beside for from into some two three many several very quite its his her
 their this that was is are be has have while as then there where style photo film realistic cinematic atmospheric
-dramatic beautiful lovely strange""".split()
+dramatic beautiful lovely strange
+"""
+FILLER = _FILLER.split()
 NEGATIVE = [
     "", "", "", "low quality", "blurry, low quality", "worst quality, low quality, blurry, distorted",
     "bright tones, overexposed, static, blurred details, subtitles, style, works, paintings, images, overall gray, "
@@ -154,12 +157,11 @@ CHINESE_CAMERA = {
 }  # fmt: skip
 CHINESE_SPEEDS = {0.5: "缓慢", 1.0: "", 2.0: "快速"}
 #: How Chinese text is cut into pieces; anything else becomes <unk>.
-CHINESE_PIECES = (
-    *CHINESE_COLORS.values(),
-    *(word for words in CHINESE_SHAPES.values() for word in words),
-    *"一个 的 在 上 大 小 背景 向右 向左 向上 向下 右上 左上 右下 左下 向 移动 平移 变大 变小 旋转 跳动 静止不动".split(),
-    *"镜头 推近 放大 拉远 缩小 画面 顺时针 逆时针 固定 手持 抖动 轻微 晃动 缓慢 快速".split(),
-)
+_CHINESE_LINKS = """
+一个 的 在 上 大 小 背景 向右 向左 向上 向下 右上 左上 右下 左下 向 移动 平移 变大 变小 旋转 跳动 静止不动 镜头 推近 放大 拉远 缩小
+画面 顺时针 逆时针 固定 手持 抖动 轻微 晃动 缓慢 快速
+"""
+CHINESE_PIECES = (*CHINESE_COLORS.values(), *sum(CHINESE_SHAPES.values(), []), *_CHINESE_LINKS.split())
 
 
 def vocabulary() -> list[str]:

@@ -347,6 +347,7 @@ MODELS: tuple[ModelSpec, ...] = (
         parameters="4M",
         modes=("text", "picture"),
         conditioning="first_frame",
+        latent_channels=24,
         builtin=True,
         sizes={
             "480P": Size(128, 128, 3.0),

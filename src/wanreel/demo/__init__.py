@@ -1,0 +1,15 @@
+"""The built-in demo model's files. Knows where they lie, not how they are loaded or what they can do.
+
+See `docs/demo_model.md` for what the weights were trained on and how well they do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["weights_path"]
+
+
+def weights_path() -> Path:
+    """The folder of the demo model in Diffusers layout (`model_index.json` and one folder a part)."""
+    return Path(__file__).parent / "weights"

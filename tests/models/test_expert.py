@@ -129,6 +129,7 @@ def test_no_gradients_are_kept() -> None:
 
 
 @pytest.mark.deep
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own imports
 def test_compiled_blocks_agree() -> None:
     model = build_tiny(by_name("ti2v-5b"))
     given = inputs_for(model)

@@ -12,6 +12,7 @@ from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -34,7 +35,10 @@ from wanreel.media.video import (
 from wanreel.storage.outputs import reserve
 
 KINDS = ("mp4", "webm", "webp", "gif")
-RECIPE = json.dumps({"wanreel": 1, "prompt": 'a 猫 says "hi" & <b>\u202e\n' + "long " * 40_000}, ensure_ascii=False)
+RECIPE = json.dumps(
+    {"wanreel": 1, "prompt": 'a 猫 says "hi" &amp; & <b></dc:description>\u202e\n' + "long " * 40_000},
+    ensure_ascii=False,
+)
 
 
 def clip(frames: int = 9, width: int = 96, height: int = 64) -> Any:
@@ -132,6 +136,13 @@ def test_the_centre_is_exported(tmp_path: Path) -> None:
 def test_the_recipe_survives(tmp_path: Path, kind: str) -> None:
     written = write(tmp_path / f"a.{kind}", clip(), recipe_metadata(RECIPE, "a 猫"))
     assert read_recipe(written.path) == RECIPE
+
+
+def test_the_description_of_a_webp_is_xml(tmp_path: Path) -> None:
+    written = write(tmp_path / "a.webp", clip(2), recipe_metadata(RECIPE, "t"))
+    with Image.open(written.path) as image:
+        described = ElementTree.fromstring(image.info["xmp"]).find(".//{http://purl.org/dc/elements/1.1/}description")
+    assert described is not None and described.text == RECIPE
 
 
 def test_other_programs_find_the_title_where_they_look(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,17 @@ CPU = torch.device("cpu")
 FRAME = Frame(128, 128, 17)
 
 
+@functools.cache
+def _bank() -> Bank:
+    return Bank(1, 128, 0, CPU, 1)
+
+
 def drawn(shape: str, color: str, background: str, motion: str, seed: int = 0) -> torch.Tensor:
     """A perfect model's clip, [t, 3, h, w] in [0, 1]."""
     dice = Dice(f"drawn {seed}", CPU)
-    bank = Bank(4, 128, 0, CPU, 4)
     what = make_shape(shape, color, motion, "", 1.0, FRAME, dice.pick)
     scene = Scene(color_value(background, dice.pick), (what,), moving=True)
-    return render([scene], bank, FRAME, dice)[0].transpose(0, 1) / 2 + 0.5
+    return render([scene], _bank(), FRAME, dice)[0].transpose(0, 1) / 2 + 0.5
 
 
 @pytest.mark.parametrize("motion", MOTIONS)

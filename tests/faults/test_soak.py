@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import statistics
 import time
@@ -17,7 +18,7 @@ from faults.farm import Farm, kill
 from wanreel.core.errors import IllegalTransition
 from wanreel.core.job import JobStatus
 
-JOBS = 500
+JOBS = int(os.environ.get("SOAK_JOBS", "500"))
 WARM = 150  # jobs after which nothing may grow any more; until then models are swapped, which moves the heap about
 AT_ONCE = 10  # jobs in line
 

@@ -265,11 +265,12 @@ def test_resolving_again_changes_nothing(spec: Any) -> None:
     assert ResolvedRequest.from_dict(json.loads(json.dumps(first.to_dict()))) == first
 
 
-def test_a_photo_for_the_demo_gets_the_largest_clip() -> None:
+def test_a_photo_for_the_demo_gets_the_largest_size_and_no_guidance() -> None:
     text = resolved(NOTHING).request
     photo = resolved(NOTHING, image=picture(1000, 1000)).request
     assert (text.width, text.height, text.num_frames) == (128, 128, 17)
-    assert (photo.width, photo.height, photo.num_frames) == (192, 192, 33)
+    assert (photo.width, photo.height, photo.num_frames) == (192, 192, 17)
+    assert (text.guidance_high, photo.guidance_high, photo.guidance_low) == (3, 1, 1)
 
 
 @pytest.mark.parametrize(

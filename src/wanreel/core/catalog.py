@@ -66,7 +66,7 @@ class ModelSpec:
     hard_max_frames: int | None = None  #: None: anything up to the knob's bound, with a note
     hard_max_side: int | None = None  #: px
     picture_resolution: ResolutionName | None = None  #: default with a picture, where that is another
-    picture_frames: int | None = None  #: the same for the length
+    picture_guidance: float | None = None  #: the same for the guidance
     fast_steps: int | None = None  #: steps of preset "fast"; None: the model has no fast mode by itself
     builtin: bool = False  #: ships with Wanreel
     qualified: bool = False  #: a report of `wanreel models qualify` on the real weights lies in docs/qualified
@@ -83,9 +83,11 @@ class ModelSpec:
         """The resolution of a request that names none."""
         return (self.picture_resolution if picture else None) or self.default_resolution
 
-    def default_frames(self, *, picture: bool) -> int:
-        """The length of a request that names none."""
-        return (self.picture_frames if picture else None) or self.num_frames
+    def default_guidance(self, *, picture: bool) -> tuple[float, float]:
+        """Guidance (high, low) of a request that names none."""
+        if picture and self.picture_guidance is not None:
+            return self.picture_guidance, self.picture_guidance
+        return self.guidance_high, self.guidance_low
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of `num_frames` = 4n+1 frames."""
@@ -355,9 +357,10 @@ MODELS: tuple[ModelSpec, ...] = (
             "1080P": Size(192, 192, 3.0),
         },
         default_resolution="480P",
-        # A photo gets the largest size and length that two cores answer within 20 s, process start included.
+        # A photo gets the largest size. Without guidance its clip is nearer to the exact move and takes half the time;
+        # longer ones than the default blur towards their end (docs/demo_model.md).
         picture_resolution="1080P",
-        picture_frames=33,
+        picture_guidance=1.0,
         num_frames=17,
         max_frames=33,
         hard_max_frames=33,
@@ -433,7 +436,7 @@ def tiny(spec: ModelSpec) -> ModelSpec:
         sizes=sizes,
         default_resolution="480P",
         picture_resolution=None,
-        picture_frames=None,
+        picture_guidance=None,
         num_frames=9,
         max_frames=33,
         hard_max_frames=33,

@@ -292,7 +292,7 @@ class _Resolver:
             asked = f"{self.request.seconds:g} s"
             wanted = round(self.request.seconds * spec.fps)
         if wanted is None:
-            return spec.default_frames(picture=self.request.image is not None)
+            return spec.num_frames
         stride = spec.temporal_stride
         frames = max(0, (wanted - 1 + stride // 2) // stride) * stride + 1
         if spec.hard_max_frames is not None and frames > spec.hard_max_frames:
@@ -337,12 +337,13 @@ class _Resolver:
     def _guidance(self, spec: ModelSpec) -> tuple[float, float]:
         asked = self.request
         both = asked.guidance_scale
-        high = _or(asked.guidance_high, _or(both, spec.guidance_high))
+        default_high, default_low = spec.default_guidance(picture=asked.image is not None)
+        high = _or(asked.guidance_high, _or(both, default_high))
         if not spec.two_experts:
             if asked.guidance_low is not None and asked.guidance_low != high:
                 self._note("guidance_low", asked.guidance_low, high, f"{spec.name} has one expert")
             return high, high
-        low = _or(asked.guidance_low, _or(both, spec.guidance_low))
+        low = _or(asked.guidance_low, _or(both, default_low))
         if both is not None and asked.guidance_high is None and asked.guidance_low is None:
             self._note("guidance_scale", both, f"high {high:g}, low {low:g}", "sets both experts")
         return high, low

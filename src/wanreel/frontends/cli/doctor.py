@@ -29,6 +29,8 @@ def doctor(json_: bool) -> int:
 
 def _show(finding: Finding) -> None:
     mark, colour = _MARKS[finding.status]
-    click.echo(f"{click.style(mark, fg=colour, bold=True)} {click.style(f'{finding.subject:<10}', bold=True)} {finding.text}")
+    click.echo(
+        f"{click.style(mark, fg=colour, bold=True)} {click.style(f'{finding.subject:<10}', bold=True)} {finding.text}"
+    )
     if finding.cure:
         click.echo(f"             {click.style('→ ' + finding.cure, fg=colour)}")

@@ -50,14 +50,21 @@ def explain(error: BaseException) -> str:
 def as_json(error: BaseException) -> dict[str, object]:
     """The same for programs."""
     if isinstance(error, WanreelError):
-        body: dict[str, object] = {"code": error.code, "message": error.message, "hint": error.hint, "retryable": error.retryable}
+        body: dict[str, object] = {
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "retryable": error.retryable,
+        }
         if isinstance(error, InvalidRequest):
             body["problems"] = [
                 {"field": problem.field, "code": problem.code, "message": problem.message, "hint": problem.hint}
                 for problem in error.problems
             ]
         return {"error": body}
-    return {"error": {"code": "internal", "message": f"{type(error).__name__}: {error}", "hint": "", "retryable": False}}
+    return {
+        "error": {"code": "internal", "message": f"{type(error).__name__}: {error}", "hint": "", "retryable": False}
+    }
 
 
 def _red(text: str) -> str:

@@ -55,7 +55,11 @@ def _option(name: str, knob: Knob) -> Callable[[Command], Command]:
 
 
 def _help(knob: Knob) -> str:
-    bounds = f" [{knob.minimum:g} to {knob.maximum:g}]" if knob.kind in ("integer", "number") and knob.maximum is not None else ""
+    bounds = (
+        f" [{knob.minimum:g} to {knob.maximum:g}]"
+        if knob.kind in ("integer", "number") and knob.maximum is not None
+        else ""
+    )
     unit = f" ({knob.unit})" if knob.unit else ""
     return f"{knob.help}{unit}{bounds}"
 

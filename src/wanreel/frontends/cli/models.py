@@ -59,7 +59,9 @@ _MAKES: Mapping[Mode, str] = {"text": "text", "picture": "picture", "first_last"
 
 def _cells(spec: ModelSpec, installed: bool) -> tuple[str, ...]:
     size = spec.sizes[spec.default_resolution]
-    state = "[dim]–[/dim]" if not installed else "[green]built in[/green]" if spec.builtin else "[green]installed[/green]"
+    state = (
+        "[dim]–[/dim]" if not installed else "[green]built in[/green]" if spec.builtin else "[green]installed[/green]"
+    )
     return (
         f"[bold]{spec.name}[/bold]" if installed else spec.name,
         ", ".join(_MAKES[mode] for mode in spec.modes),

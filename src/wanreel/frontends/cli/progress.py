@@ -20,7 +20,12 @@ def show_progress(events: Iterator[Event], console: Console, previews: Path) -> 
 
     The newest preview lies in `previews` while it runs.
     """
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("[dim]{task.fields[note]}[/dim]"))
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[dim]{task.fields[note]}[/dim]"),
+    )
     with (
         Progress(*columns, console=console, disable=console.quiet, transient=True) as progress,
         PreviewFile(previews / f"preview-{os.getpid()}.webp") as preview,

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["weights_path"]
+__all__ = ["preview_path", "weights_path"]
 
 
 def weights_path() -> Path:
     """The folder of the demo model in Diffusers layout (`model_index.json` and one folder a part)."""
     return Path(__file__).parent / "weights"
+
+
+def preview_path() -> Path:
+    """The decoder from the demo model's latents to small pictures."""
+    return Path(__file__).parent / "preview.safetensors"

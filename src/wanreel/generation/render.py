@@ -37,7 +37,7 @@ from wanreel.generation.encode import Pictures, encode
 from wanreel.generation.environment import environment_of
 from wanreel.generation.export import Target, export
 from wanreel.generation.faults import mapped_faults
-from wanreel.generation.preview import PreviewMap
+from wanreel.generation.preview_decoder import Previewer, previewer_of
 from wanreel.generation.state import DenoiseState
 from wanreel.media.animation import encode_animation
 from wanreel.media.pictures import open_picture
@@ -158,7 +158,7 @@ class _Watch:
 
     def __init__(self, model: WanModel, identity: Identity, saving: Saving | None) -> None:
         self._model = model
-        self._map: PreviewMap | None = None
+        self._previewer: Previewer | None = None
         self._fps = model.spec.fps / model.spec.temporal_stride
         self._identity = identity
         self._saving = saving
@@ -206,8 +206,8 @@ class _Watch:
 
     def _preview(self, state: DenoiseState) -> bytes:
         began = time.monotonic()
-        self._map = self._map or PreviewMap.of(self._model)
+        self._previewer = self._previewer or previewer_of(self._model)
         latents = state.latents if state.estimate is None else state.estimate
-        data = encode_animation(list(self._map.frames(latents)), self._fps)
+        data = encode_animation(list(self._previewer.frames(latents)), self._fps)
         self._preview_cost, self._unseen = time.monotonic() - began, 0.0
         return data

@@ -24,4 +24,6 @@ class ModelOpener:
         """The model of `spec`. Raises ModelNotInstalled or BrokenWeights."""
         if is_tiny(spec):
             return build_tiny(spec, device=self.device)
-        return load_model(spec, self.shelf.folder(spec), self.device)
+        model = load_model(spec, self.shelf.folder(spec), self.device)
+        model.preview_weights = self.shelf.preview(spec)
+        return model

@@ -11,6 +11,7 @@ from wanreel.core.catalog import TINY_PREFIX, ModelSpec
 from wanreel.core.errors import ModelNotInstalled
 
 INDEX = "model_index.json"  #: what makes a folder a Diffusers pipeline
+PREVIEW = "preview.safetensors"  #: a preview decoder in a model's folder
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Shelf:
             f"{spec.name} is not installed: no {INDEX} in {looked}.",
             hint=f"Put {source} there (Diffusers layout, safetensors), or use `--model demo`.",
         )
+
+    def preview(self, spec: ModelSpec) -> Path | None:
+        """The model's preview decoder, where it brings one."""
+        path = demo.preview_path() if spec.builtin else self.folder(spec) / PREVIEW
+        return path if path.is_file() else None
 
     def has(self, spec: ModelSpec) -> bool:
         """Whether `spec` can be loaded. Tiny models are made on the spot."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class WanModel:
     scheduler_config: Mapping[str, Any]
     placement: Placement = field(default_factory=Placement)
     notes: tuple[str, ...] = ()  #: what a user should know of these weights
+    preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
     _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
 

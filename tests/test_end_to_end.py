@@ -63,7 +63,9 @@ def shift_between(first: Frames, last: Frames) -> int:
         ("a yellow star moves up over a black background", (1, 1, 0), 1, -1),
     ],
 )
-def test_a_shape_moves_as_told(reel: Wanreel, prompt: str, colour: tuple[float, float, float], axis: int, sign: int) -> None:
+def test_a_shape_moves_as_told(
+    reel: Wanreel, prompt: str, colour: tuple[float, float, float], axis: int, sign: int
+) -> None:
     frames = frames_of(reel.generate(VideoRequest(prompt=prompt, model="demo", seed=3)))
     first, last = blob(frames[0], colour), blob(frames[-1], colour)
     assert first[2] > 60 and last[2] > 60, "the shape is there"

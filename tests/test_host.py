@@ -186,7 +186,19 @@ def test_a_path_that_does_not_exist_yet_has_a_file_system_too(tmp_path: Path) ->
     assert host.is_network_filesystem(tmp_path / "not" / "yet") is host.is_network_filesystem(tmp_path)
 
 
+@pytest.fixture
+def heeded() -> Generator[None]:
+    """Whoever started the tests may ignore signals, as `nohup` and background jobs do."""
+    former = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
 @posix_only
+@pytest.mark.usefixtures("heeded")
 def test_stop_signals_reach_the_callback_and_the_former_handlers_come_back() -> None:
     names: list[str] = []
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]

@@ -18,7 +18,7 @@ from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.generation.decode import Frames, decode
 from wanreel.media.recipe import MARK, recipe_metadata
-from wanreel.media.video import VideoFormat, VideoWriter, Written, write_png, write_poster
+from wanreel.media.video import VideoFormat, VideoWriter, Written, centre, write_png, write_poster
 from wanreel.models.wan_model import WanModel
 from wanreel.storage.disk import Blobs
 from wanreel.storage.outputs import Reservation, reserve
@@ -85,19 +85,12 @@ def _write(
     with VideoWriter(files.path, form, metadata, files.partial) as writer:
         done, middle = 0, request.num_frames // 2
         last: Frames | None = None
-        for chunk in decode(model, latents, cancel):
-            frames = _centre(chunk, request.export_width, request.export_height)
+        for frames in decode(model, latents, cancel):
             writer.write(frames)
             if done <= middle < done + len(frames):
-                write_poster(files.poster, frames[middle - done])
+                write_poster(files.poster, centre(frames[middle - done], form.width, form.height))
             done, last = done + len(frames), frames[-1]
             yield Decoded(done, request.num_frames)
         if last is not None:
-            write_png(files.last_frame, last)
+            write_png(files.last_frame, centre(last, form.width, form.height))
     return writer.result
-
-
-def _centre(frames: Frames, width: int, height: int) -> Frames:
-    """[n, height, width, 3] out of the middle of larger frames."""
-    top, left = (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2
-    return frames[:, top : top + height, left : left + width]

@@ -181,3 +181,26 @@ def test_sidecars_are_written(reel: Wanreel) -> None:
         lossless = np.asarray(last, np.float32) / 255
     assert np.abs(frames_of(video)[-1] - lossless).mean() < 0.05
     assert video.poster.stat().st_size > 0
+
+
+def test_a_size_off_the_models_grid_is_exported_exactly(reel: Wanreel) -> None:
+    from PIL import Image
+
+    asked: dict[str, Any] = {
+        "prompt": "a cat",
+        "model": "tiny:t2v-14b",
+        "num_frames": 5,
+        "num_inference_steps": 2,
+        "seed": 1,
+    }
+    whole = reel.generate(VideoRequest(width=112, height=80, quality="maximum", **asked))
+    cut = reel.generate(VideoRequest(width=100, height=66, quality="maximum", **asked))
+    assert (cut.request.width, cut.request.height) == (112, 80), "generated alike"
+    assert frames_of(cut).shape == (5, 66, 100, 3)
+    with (
+        Image.open(whole.last_frame) as all_of_it,
+        Image.open(cut.last_frame) as middle,
+        Image.open(cut.poster) as poster,
+    ):
+        assert np.array_equal(np.asarray(middle), np.asarray(all_of_it)[7:73, 6:106])
+        assert poster.size == (100, 66)

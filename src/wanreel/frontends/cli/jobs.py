@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import click
@@ -61,8 +63,26 @@ def show(job: str, json_: bool) -> int:
     shown = {**row, **(row["result"] or {}), "prompt": row["request"].get("prompt")}
     for name, value in shown.items():
         if name not in ("request", "result", "files") and value not in (None, "", []):
-            click.echo(f"{click.style(f'{name:>16}', dim=True)}  {value}")
+            click.echo(f"{click.style(f'{name:>16}', dim=True)}  {_in_words(name, value)}")
     return 0
+
+
+def _in_words(name: str, value: Any) -> str:
+    """One fact of a job as a person reads it."""
+    if name.endswith("_at"):
+        return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if name in ("time_limit", "starts_in"):
+        return f"{value:.0f} s"
+    if name == "attempts":
+        return "; ".join(_attempt_in_words(attempt) for attempt in value)
+    if name == "error":
+        return f"{value['message']} {value['hint']} ({value['code']})"
+    return "; ".join(value) if isinstance(value, list) else str(value)
+
+
+def _attempt_in_words(attempt: Mapping[str, Any]) -> str:
+    took = f" after {attempt['seconds']:.1f} s" if attempt["seconds"] is not None else ""
+    return f"{attempt['number']}: {attempt['outcome']}{took}"
 
 
 @click.command()

@@ -1,7 +1,8 @@
 """The typed events that a generation yields, in the order they happen. Knows nothing of who listens.
 
-ModelLoaded → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised → Decoded* → Exported → Completed, or
-Failed, or Cancelled. Encoded is missing where finished latents were found.
+ModelLoaded → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised → Decoded* → Exported → Completed.
+Encoded is missing where finished latents were found. A generation that fails or is cancelled raises a typed error instead
+of a last event; a job's own log then says "failed" or "cancelled".
 """
 
 from __future__ import annotations
@@ -88,32 +89,4 @@ class Completed:
     seconds: float  #: since the request began
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    code: str
-    message: str
-    hint: str = ""
-    retryable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """Ended on request: `reason` is "cancelled", "timeout" or "drain"."""
-
-    reason: str
-
-
-Event = (
-    ModelLoaded
-    | Encoded
-    | Resumed
-    | Saved
-    | StepCompleted
-    | Preview
-    | Denoised
-    | Decoded
-    | Exported
-    | Completed
-    | Failed
-    | Cancelled
-)
+Event = ModelLoaded | Encoded | Resumed | Saved | StepCompleted | Preview | Denoised | Decoded | Exported | Completed

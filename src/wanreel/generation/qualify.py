@@ -23,7 +23,7 @@ from wanreel.core.catalog import STANDARD_SOLVERS, Catalog, ModelSpec
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
-from wanreel.generation.conditioning import Conditioning
+from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.decode import decode
 from wanreel.generation.denoise import denoise, draw_noise
 from wanreel.generation.encode import Pictures, encode
@@ -148,14 +148,7 @@ def _diffusers_latents(model: WanModel, request: ResolvedRequest, pictures: Pict
     given = {name: picture for name, picture in given.items() if picture is not None}
     if model.spec.two_experts:
         given["guidance_scale_2"] = request.guidance_low
-    shape = (
-        1,
-        model.spec.latent_channels,
-        model.spec.latent_frames(request.num_frames),
-        request.height // model.spec.spatial_stride,
-        request.width // model.spec.spatial_stride,
-    )
-    noise = draw_noise(shape, torch.Generator().manual_seed(request.seed))
+    noise = draw_noise(latent_shape(model.spec, request), torch.Generator().manual_seed(request.seed))
     return pipeline(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,

@@ -28,7 +28,7 @@ _SMALL_FILES = 2**20
 
 def checkpoint_bytes(request: ResolvedRequest, spec: ModelSpec) -> int:
     """The most that the checkpoints of this request take at one time."""
-    frames = (request.num_frames - 1) // spec.temporal_stride + 1
+    frames = spec.latent_frames(request.num_frames)
     cells = frames * (request.height // spec.spatial_stride) * (request.width // spec.spatial_stride)
     return spec.latent_channels * cells * _TENSORS * _FP32 * _GENERATIONS + _SMALL_FILES
 

@@ -1,15 +1,20 @@
 #!/bin/sh
-# Installs what the tests need beside Python packages: strace, for the tests of power loss and failing system calls.
+# Installs what the tests need beside Python packages: strace, for the tests of power loss and failing system calls, and
+# chromium, which is shown the page.
 set -eu
 
-command -v strace >/dev/null 2>&1 && exit 0
+missing=
+command -v strace >/dev/null 2>&1 || missing="$missing strace"
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium fonts-noto-cjk"
+[ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then
-    echo "strace is missing; install it with your system's package manager." >&2
+    echo "missing:$missing; install it with your system's package manager." >&2
     exit 1
 fi
 as_root=
 [ "$(id -u)" -eq 0 ] || as_root=sudo
-$as_root apt-get install -y --no-install-recommends strace >/dev/null 2>&1 || {
+# shellcheck disable=SC2086 - a list of packages
+$as_root apt-get install -y --no-install-recommends $missing >/dev/null 2>&1 || {
     $as_root apt-get update >/dev/null
-    $as_root apt-get install -y --no-install-recommends strace >/dev/null
+    $as_root apt-get install -y --no-install-recommends $missing >/dev/null
 }

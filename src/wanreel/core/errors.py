@@ -9,6 +9,7 @@ WanreelError
 ├── ModelError
 │   ├── ModelNotInstalled     the weights are not on this machine
 │   ├── BrokenWeights         the folder is incomplete, foreign or damaged
+│   ├── HubUnavailable        the model hub can't be reached, or does not give what it should
 │   └── MissingDependency     an optional package is needed and absent
 ├── MachineError
 │   ├── OutOfMemory           GPU or host memory ran out
@@ -19,6 +20,7 @@ WanreelError
 │   ├── NumericalFault        NaN or infinity in the latents
 │   └── ExportFailed          frames could not be written as a video
 ├── CheckpointError           a checkpoint is corrupt, foreign or newer
+├── RemoteError               another server can't be reached, or answers nonsense
 └── JobError
     ├── JobNotFound           no such job
     ├── IllegalTransition     the job's state does not allow this
@@ -129,6 +131,14 @@ class BrokenWeights(ModelError):
     code = "broken_weights"
 
 
+class HubUnavailable(ModelError):
+    """The model hub can't be reached, refuses, or gives something else than it said."""
+
+    code = "hub_unavailable"
+    retryable = True
+    default_hint = "What was received is kept: the same command goes on from there."
+
+
 class MissingDependency(ModelError):
     """An optional package is needed and absent."""
 
@@ -194,6 +204,13 @@ class CheckpointError(WanreelError):
     code = "bad_checkpoint"
 
 
+class RemoteError(WanreelError):
+    """Another server can't be reached, or answers what it should not."""
+
+    code = "remote_error"
+    retryable = True
+
+
 class JobError(WanreelError):
     """Something about the queue."""
 
@@ -252,3 +269,14 @@ class StoreError(JobError):
     """The job database can't be used as it is: corrupt, newer than this program, or on an unfit file system."""
 
     code = "store_error"
+
+
+def error_of_code(code: str) -> type[WanreelError] | None:
+    """The class whose `code` this is; None for a code that is none of ours."""
+    waiting: list[type[WanreelError]] = [WanreelError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.code == code:
+            return kind
+        waiting.extend(kind.__subclasses__())
+    return None

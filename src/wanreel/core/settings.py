@@ -111,6 +111,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("wanreel", appauthor=False)))
     models_dir: Path | None = Field(default=None, description="Weights, when not under the data directory.")
+    offline: bool = Field(default=False, description="Never ask the model hub for anything.")
+    download: bool = Field(default=True, description="Download a model's weights when it is first used.")
+    hub_endpoint: str = Field(default="", description="Another address of the model hub, such as a mirror's.")
     outputs_dir: Path | None = Field(default=None, description="Results, when not under the data directory.")
     default_text_model: str = "ti2v-5b"
     default_picture_model: str = "ti2v-5b"

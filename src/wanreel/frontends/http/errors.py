@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from wanreel.core.errors import (
+    HubUnavailable,
     IdempotencyConflict,
     IllegalTransition,
     InsufficientStorage,
@@ -32,6 +33,7 @@ from wanreel.core.request import KNOBS
 #: The first class that fits decides, so subclasses come before their bases.
 STATUSES: tuple[tuple[type[WanreelError], int], ...] = (
     (InvalidRequest, 400),
+    (HubUnavailable, 503),
     (ModelError, 400),
     (JobNotFound, 404),
     (IllegalTransition, 409),
@@ -45,6 +47,7 @@ STATUSES: tuple[tuple[type[WanreelError], int], ...] = (
 #: Errors whose own words may name places on this machine.
 _UNSPECIFIC: tuple[tuple[type[WanreelError], str], ...] = (
     (ModelNotInstalled, "The weights of this model are not on this server; GET /v1/models lists those that are."),
+    (HubUnavailable, "The model hub can't be reached, or refuses; the server's log says why."),
     (ModelError, "The model can't be used; the server's log says why."),
     (InsufficientStorage, "The server's disk is full."),
     (StoreError, "The job database can't be used now; the server's log says why."),

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from wanreel.core.catalog import ModelSpec
+from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
 from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
 from wanreel.models.placement import Placement
@@ -45,6 +46,8 @@ class WanModel:
     def __post_init__(self) -> None:
         if self.placement.vae_tiling:
             self.vae.enable_tiling()
+        if self.device.type == "cpu":
+            prefer_onednn(self.vae.decoder)  # not the encoder: latents stay Diffusers' to the bit
         if not self.placement.keeps_everything:
             for expert in self.experts:
                 expert.share(self._room)

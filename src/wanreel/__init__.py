@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from wanreel.core.request import LoraRef as LoraRef
     from wanreel.core.request import VideoRequest as VideoRequest
     from wanreel.core.video import Video as Video
+    from wanreel.frontends.client import Client as Client
     from wanreel.frontends.python import Wanreel as Wanreel
 
 _HOME = {
     "CancelToken": "wanreel.core.cancel",
+    "Client": "wanreel.frontends.client",
     "LoraRef": "wanreel.core.request",
     "Video": "wanreel.core.video",
     "VideoRequest": "wanreel.core.request",
@@ -27,7 +29,7 @@ _HOME = {
     "WanreelError": "wanreel.core.errors",
 }
 
-__all__ = ["CancelToken", "LoraRef", "Video", "VideoRequest", "Wanreel", "WanreelError", "__version__"]
+__all__ = ["CancelToken", "Client", "LoraRef", "Video", "VideoRequest", "Wanreel", "WanreelError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

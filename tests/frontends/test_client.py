@@ -1,0 +1,170 @@
+"""Client against the real API on a socket; a Hand plays the worker."""
+
+from __future__ import annotations
+
+import functools
+import io
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from frontends.http.places import Place, places, serving
+from wanreel import Client, VideoRequest
+from wanreel.core.errors import (
+    Cancelled,
+    IdempotencyConflict,
+    IllegalTransition,
+    InvalidRequest,
+    JobNotFound,
+    OutOfMemory,
+    QueueFull,
+    RemoteError,
+)
+from wanreel.core.settings import load_settings
+from wanreel.wiring import build_runtime, build_service
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("client")
+    runtime = build_runtime(load_settings(data_dir=folder / "empty"))
+    build_service(runtime).close()
+    with places(folder, runtime.settings.data.database) as make:
+        yield make(enter=False, max_queue_size=4)
+
+
+@pytest.fixture(scope="module")
+def url(place: Place) -> Iterator[str]:
+    with serving(place.app, place.app.begin_to_stop) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def client(url: str, place: Place) -> Iterator[Client]:
+    with Client(url) as made:
+        yield made
+        for job in place.service.store.queued():
+            place.service.cancel(job.id)
+
+
+def test_a_video_from_submit_to_file(client: Client, place: Place, tmp_path: Path) -> None:
+    video = client.submit("a red circle", model="demo", seed=7)
+    assert (video.status, video.model, video.seed, video.position) == ("queued", "demo", 7, 1)
+    claimed = place.hand.claim()
+    place.hand.step(claimed, 3, 12)
+    assert (client.get(video.id).step, client.get(video.id).total_steps) == (3, 12)
+    data = place.hand.complete(claimed)
+    assert client.wait(video.id).status == "completed"
+    assert client.download(video.id, tmp_path / "clip.mp4").read_bytes() == data
+    with Image.open(client.download(video.id, tmp_path / "t.jpg", "thumbnail")) as thumbnail:
+        assert thumbnail.format == "JPEG"
+    assert [row.id for row in client.list(limit=1)] == [video.id]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "t.jpg"]
+    client.delete(video.id)
+    with pytest.raises(JobNotFound):
+        client.get(video.id)
+
+
+def test_events_come_as_they_happen(client: Client, place: Place) -> None:
+    video = client.submit("a red circle", model="demo")
+    kinds: list[str] = []
+    listening = threading.Thread(target=lambda: kinds.extend(event.kind for event in client.events(video.id)))
+    listening.start()
+    place.hand.complete(place.hand.claim())
+    listening.join(20)
+    assert (kinds[0], kinds[-1]) == ("accepted", "completed")
+
+
+def test_pictures_are_uploaded(client: Client, place: Place, tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (96, 64), (200, 30, 30)).save(data, "PNG")
+    (tmp_path / "photo.png").write_bytes(data.getvalue())
+    for picture in (data.getvalue(), tmp_path / "photo.png"):
+        plan = client.plan(VideoRequest(prompt="it moves", model="demo"), image=picture)
+        assert plan["request"]["mode"] == "picture"
+    with pytest.raises(InvalidRequest, match="can't be read"):
+        client.plan("it moves", image=tmp_path / "absent.png")
+
+
+def test_errors_are_the_products_own(client: Client, place: Place) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.submit("a", model="demo", seed=-5, num_inference_steps=1000)
+    assert {problem.field for problem in caught.value.problems} == {"seed", "num_inference_steps"}
+    video = client.submit("a", model="demo", idempotency_key="once")
+    assert client.submit("a", model="demo", idempotency_key="once").id == video.id
+    with pytest.raises(IdempotencyConflict):
+        client.submit("b", model="demo", idempotency_key="once")
+    with pytest.raises(IllegalTransition):
+        client.retry(video.id)
+    for _ in range(3):
+        client.submit("a", model="demo")
+    with pytest.raises(QueueFull) as full:
+        client.submit("a", model="demo")
+    assert full.value.retry_after >= 1
+    with pytest.raises(JobNotFound):
+        client.get("0" * 32)
+    with pytest.raises(InvalidRequest):
+        client.get("../keys")
+
+
+def test_a_failed_and_a_cancelled_video_raise(client: Client, place: Place) -> None:
+    failed = client.submit("a", model="demo")
+    place.hand.fail(place.hand.claim())
+    with pytest.raises(OutOfMemory, match="not enough memory"):
+        client.wait(failed.id)
+    assert client.retry(failed.id).status == "queued"
+    assert client.cancel(failed.id).status == "cancelled"
+    with pytest.raises(Cancelled):
+        client.wait(failed.id)
+
+
+def test_who_is_not_there_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}", patience=0.6) as client, pytest.raises(RemoteError, match="reached"):
+        client.models()
+
+
+def test_a_submit_waits_for_a_server_that_starts(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    answers: list[int] = []
+    with Client(f"http://127.0.0.1:{port}", patience=20) as client:
+        asking = threading.Thread(target=lambda: answers.append(len(client.models())))
+        asking.start()
+        time.sleep(0.2)
+        from wanreel.frontends.http.server import build_server
+
+        server = build_server(place.app, lambda: None)
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            running = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            running.start()
+            asking.join(20)
+            server.stop()
+            running.join(20)
+    assert answers and answers[0] > 5
+
+
+def test_another_kind_of_server_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "models").write_text("<html>")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client:
+            with pytest.raises(RemoteError, match="no Wanreel"):
+                client.models()
+            with pytest.raises(RemoteError, match="404"):
+                client.list()
+        server.shutdown()
+        thread.join()

@@ -25,12 +25,12 @@ from wanreel.jobs.migrate import HEAD, MIGRATIONS, revision_of
 from wanreel.jobs.sqlite import SqlitePolicy, make_engine
 from wanreel.jobs.tables import metadata
 
-SECOND = '''
-"""A second schema, to upgrade to."""
+NEXT = '''
+"""A later schema, to upgrade to."""
 import sqlalchemy as sa
 from alembic import op
-revision = "0002"
-down_revision = "0001"
+revision = "later"
+down_revision = "{head}"
 
 
 def upgrade() -> None:
@@ -48,7 +48,7 @@ def newer(tmp_path: Path) -> Path:
     """The folder of migrations of a later program."""
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "versions" / "0002_labels.py").write_text(SECOND)
+    (folder / "versions" / "later_labels.py").write_text(NEXT.format(head=HEAD))
     return folder
 
 
@@ -59,6 +59,34 @@ def filled(folder: Path) -> tuple[Path, list[str]]:
     ids = [store.enqueue(NewJob(f"{number}", "demo")).id for number in range(3)]
     store.close()
     return path, ids
+
+
+@pytest.mark.parametrize("old", sorted(one.name[:4] for one in (MIGRATIONS / "versions").glob("0*.py"))[:-1])
+def test_every_older_schema_is_upgraded_with_its_jobs(tmp_path: Path, old: str) -> None:
+    then = tmp_path / "then"
+    shutil.copytree(MIGRATIONS, then)
+    for later in (then / "versions").glob("0*.py"):
+        if later.name[:4] > old:
+            later.unlink()
+    path = tmp_path / "wanreel.db"
+    Database(path, migrations=then).close()
+    assert revision_of(path) == old
+    put_job(path)
+    JobStore.open(path).close()
+    assert revision_of(path) == HEAD
+    assert rows(path, "SELECT id FROM jobs") == [("a",)]
+
+
+def put_job(path: Path) -> None:
+    """A queued job, written as a program of the file's own schema would."""
+    known: dict[str, object] = {"id": "a", "status": "queued", "notes": "[]"}
+    needed = [(name, kind) for _, name, kind, is_needed, *_ in rows(path, "PRAGMA table_info(jobs)") if is_needed]
+    values = [known.get(str(name), "" if kind == "TEXT" else 0) for name, kind in needed]
+    connection = sqlite3.connect(path)
+    with connection:
+        names, marks = ", ".join(str(name) for name, _ in needed), ", ".join("?" * len(needed))
+        connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values)
+    connection.close()
 
 
 def rows(path: Path, statement: str) -> list[tuple[object, ...]]:
@@ -92,10 +120,10 @@ def test_opening_again_needs_no_alembic(tmp_path: Path) -> None:
 def test_upgrade_keeps_the_jobs_and_makes_a_backup(tmp_path: Path, newer: Path) -> None:
     path, ids = filled(tmp_path)
     Database(path, migrations=newer).close()
-    assert revision_of(path) == "0002"
+    assert revision_of(path) == "later"
     assert rows(path, "SELECT id, colour FROM jobs ORDER BY seq") == [(job_id, "blue") for job_id in ids]
-    backup = path.with_name("wanreel.db.backup-0001")
-    assert revision_of(backup) == "0001"
+    backup = path.with_name(f"wanreel.db.backup-{HEAD}")
+    assert revision_of(backup) == HEAD
     assert rows(backup, "SELECT id FROM jobs ORDER BY seq") == [(job_id,) for job_id in ids]
 
 
@@ -132,7 +160,7 @@ def test_upgrade_killed_at_each_statement(tmp_path: Path, newer: Path, begun: st
         assert os.WTERMSIG(status) == signal.SIGKILL
         assert revision_of(path) == before, "a half upgrade is visible"
         Database(path, migrations=newer).close()
-        assert revision_of(path) == "0002"
+        assert revision_of(path) == "later"
         assert rows(path, "SELECT id, colour FROM jobs ORDER BY seq") == [(job_id, "blue") for job_id in ids]
         assert rows(path, "PRAGMA integrity_check") == [("ok",)]
     assert number > 8, "the failpoint is not passed at each statement"
@@ -144,7 +172,7 @@ def test_upgrade_killed_at_each_statement(tmp_path: Path, newer: Path, begun: st
 def test_upgrade_killed_around_the_commit(tmp_path: Path, newer: Path, fault: str) -> None:
     path, ids = filled(tmp_path)
     assert os.WIFSIGNALED(upgrade_in_child(path, newer, f"{fault}:kill"))
-    assert revision_of(path) == ("0001" if fault == "migrate.before_commit" else "0002")
+    assert revision_of(path) == (HEAD if fault == "migrate.before_commit" else "later")
     Database(path, migrations=newer).close()
     assert rows(path, "SELECT id, colour FROM jobs ORDER BY seq") == [(job_id, "blue") for job_id in ids]
 

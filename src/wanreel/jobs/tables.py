@@ -149,3 +149,33 @@ workers = Table(
     Column("started_at", Float, nullable=False),
     Column("drain", Boolean, nullable=False),
 )
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("url", Text, nullable=False),
+)
+
+# Not tied to the job's row: a job that ended and was deleted at once is still told of.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("data", Text, nullable=False),  # JSON object
+    Column("url", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("outcome", Text, nullable=False),  # how the newest attempt went, in words
+    UniqueConstraint("id", name="uq_deliveries_id"),
+    CheckConstraint("state IN ('pending', 'delivered', 'given_up')", name="ck_deliveries_state"),
+    sqlite_autoincrement=True,
+)
+Index("ix_deliveries_due", deliveries.c.state, deliveries.c.due_at)
+Index("ix_deliveries_job", deliveries.c.job_id, deliveries.c.seq)

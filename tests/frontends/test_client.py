@@ -81,7 +81,7 @@ def test_events_come_as_they_happen(client: Client, place: Place) -> None:
     listening.start()
     place.hand.complete(place.hand.claim())
     listening.join(20)
-    assert (kinds[0], kinds[-1]) == ("accepted", "completed")
+    assert (kinds[0], kinds[-1]) == ("queued", "completed")
 
 
 def test_pictures_are_uploaded(client: Client, place: Place, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -103,6 +104,8 @@ class NewJob:
     priority: int = 0  #: higher goes first
     parent_id: str | None = None  #: the job this one was made from
     time_limit: float | None = None  #: seconds of run time one attempt may take
+    mode: str = ""  #: "text", "picture", "first_last": what the library filters by
+    prompt: str = ""  #: what the library searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class Job:
     error: JobFailure | None
     notes: tuple[str, ...]  #: "resumed_inexact: …", "plan_changed: …"
     upload: str | None  #: state of the copy elsewhere: "pending", "done", "credentials_lost", …
+    favourite: bool = False  #: marked by its owner
 
     @property
     def ended(self) -> bool:
@@ -157,6 +161,35 @@ class QueueState:
     queued: int
     in_progress: int
     capacity: int  #: queued jobs accepted before QueueFull
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which jobs are wanted. What is not given does not narrow."""
+
+    owner: str | None = None
+    status: JobStatus | None = None
+    model: str | None = None
+    mode: str | None = None
+    favourite: bool | None = None
+    text: str = ""  #: every word of it must occur in the prompt, in any case
+    since: float | None = None  #: accepted at this time or later, seconds since 1970
+    until: float | None = None  #: accepted before this time
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What a search finds, without the jobs themselves."""
+
+    total: int
+    cursors: tuple[str, ...]  #: the last id of each page but the last one: what the next page comes after
+    models: Mapping[str, int]  #: jobs by model, whatever model was searched for
+    favourites: int  #: how many of those found are marked
+
+
+def folded(text: str) -> str:
+    """Text as it is searched: without case, width and surplus space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ def job_of(row: Row[Any]) -> Job:
         error=_failure_of(row),
         notes=tuple(json.loads(row.notes)),
         upload=row.upload,
+        favourite=row.favourite,
     )
 
 

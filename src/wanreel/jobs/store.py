@@ -25,11 +25,14 @@ from wanreel.core.job import (
     JobEvent,
     JobStatus,
     NewJob,
+    Overview,
     QueueState,
+    Search,
     Standing,
+    folded,
 )
 from wanreel.host import free_bytes
-from wanreel.jobs import line, log, records
+from wanreel.jobs import library, line, log, records
 from wanreel.jobs.database import Database
 from wanreel.jobs.leases import MAX_ATTEMPTS, Leases, attempts_of
 from wanreel.jobs.rows import failure_columns, job_of
@@ -122,6 +125,8 @@ class JobStore:
             "parent_id": new.parent_id,
             "time_limit": new.time_limit,
             "created_at": now,
+            "mode": new.mode,
+            "words": folded(new.prompt),
             **line.join_line(c, new.owner, new.priority),
             **_UNTRIED,
             "attempt": 0,
@@ -146,19 +151,21 @@ class JobStore:
     ) -> tuple[Job, ...]:
         """Jobs by order of acceptance; `after` is the last id of the page before. Raises JobNotFound for that id."""
 
-        def body(c: Connection) -> tuple[Job, ...]:
-            found = select(jobs)
-            if owner is not None:
-                found = found.where(jobs.c.owner == owner)
-            if status is not None:
-                found = found.where(jobs.c.status == status)
-            if after is not None:
-                seq = records.find(c, after).seq
-                found = found.where(jobs.c.seq < seq if newest_first else jobs.c.seq > seq)
-            order = jobs.c.seq.desc() if newest_first else jobs.c.seq
-            return tuple(job_of(row) for row in c.execute(found.order_by(order).limit(limit)))
+        return self.search(Search(owner=owner, status=status), after=after, limit=limit, newest_first=newest_first)
 
-        return self._database.read(body)
+    def search(
+        self, wanted: Search, *, after: str | None = None, limit: int = 20, newest_first: bool = True
+    ) -> tuple[Job, ...]:
+        """The jobs wanted, a page at a time, as `list` gives them."""
+        return self._database.read(lambda c: library.page(c, wanted, after, limit, newest_first=newest_first))
+
+    def overview(self, wanted: Search, *, page: int, newest_first: bool = True) -> Overview:
+        """How many jobs are wanted, and where each page of `page` jobs begins."""
+        return self._database.read(lambda c: library.overview(c, wanted, page, newest_first=newest_first))
+
+    def has_request_with(self, owner: str, text: str) -> bool:
+        """Whether this owner has a job whose request holds `text`."""
+        return self._database.read(lambda c: library.has_request_with(c, owner, text))
 
     def find_completed(self, request: str) -> Job | None:
         """The newest completed job with this very request text, whose result could be used again."""
@@ -273,9 +280,10 @@ class JobStore:
 
         return self._database.write("move", body)
 
-    def edit(self, job_id: str, request: str, model: str) -> Job:
+    def edit(self, job_id: str, request: str, model: str, *, mode: str = "", prompt: str = "") -> Job:
         """Replace a queued job's request. It keeps its place in line."""
         values = {"request": request, "request_sha256": _digest(request), "model": model, "saved_step": 0}
+        values |= {"mode": mode, "words": folded(prompt)}
 
         def body(c: Connection) -> Job:
             records.find_queued(c, job_id, "edited")
@@ -333,6 +341,16 @@ class JobStore:
             return records.reread(c, job_id)
 
         return self._database.write("retry", body)
+
+    def set_favourite(self, job_id: str, favourite: bool) -> Job:
+        """Mark a job, or take the mark off."""
+
+        def body(c: Connection) -> Job:
+            records.find(c, job_id)
+            records.change(c, job_id, favourite=favourite)
+            return records.reread(c, job_id)
+
+        return self._database.write("set_favourite", body)
 
     def set_upload(self, job_id: str, state: str) -> Job:
         """Record how the copy of a completed job's result to other storage fares."""

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData()
@@ -62,6 +63,9 @@ jobs = Table(
     Column("notes", Text, nullable=False),  # JSON list of text
     Column("upload", Text),
     Column("last_event", Integer, nullable=False),  # highest event seq given out
+    Column("favourite", Boolean, nullable=False, server_default=false()),
+    Column("mode", Text, nullable=False, server_default=""),
+    Column("words", Text, nullable=False, server_default=""),  # the prompt, folded, for searching
     UniqueConstraint("id", name="uq_jobs_id"),
     CheckConstraint("status IN ('queued', 'in_progress', 'completed', 'failed', 'cancelled')", name="ck_jobs_status"),
     sqlite_autoincrement=True,
@@ -71,6 +75,18 @@ Index("ix_jobs_owner", jobs.c.owner, jobs.c.priority, jobs.c.turn)
 Index("ix_jobs_owner_seq", jobs.c.owner, jobs.c.seq)
 Index("ix_jobs_ended", jobs.c.ended_number)
 Index("ix_jobs_request", jobs.c.request_sha256)
+# Everything the library narrows by but the words, so that counting and paging read no requests.
+Index(
+    "ix_jobs_library",
+    jobs.c.status,
+    jobs.c.seq,
+    jobs.c.owner,
+    jobs.c.model,
+    jobs.c.mode,
+    jobs.c.favourite,
+    jobs.c.created_at,
+    jobs.c.id,
+)
 
 attempts = Table(
     "attempts",

@@ -101,6 +101,8 @@ class Service:
             priority=terms.priority,
             parent_id=terms.parent_id,
             time_limit=min(terms.time_limit or self.time_limit, self.time_limit),
+            mode=resolution.request.mode,
+            prompt=resolution.request.prompt,
         )
         job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
         ring(self.data.workers)
@@ -243,7 +245,8 @@ class Service:
             name: value for name, value in values.items() if value is not None and name not in replaced | set(changes)
         }
         resolution = self.resolve(VideoRequest.from_mapping(values | dict(changes)))
-        self.store.edit(job_id, text_of(resolution.request), resolution.spec.name)
+        request = resolution.request
+        self.store.edit(job_id, text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
         return resolution
 
     def move(self, job_id: str, *, before: str | None = None, priority: int | None = None) -> Job:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
@@ -18,7 +18,7 @@ from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, Resolution, ResolvedRequest, resolve
 from wanreel.core.settings import Settings
 from wanreel.media.pictures import MAX_BYTES, read_picture
-from wanreel.media.recipe import read_recipe
+from wanreel.media.recipe import read_recipe, recipe_in
 from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.storage.disk import BlobStore
 
@@ -175,6 +175,7 @@ def build_service(runtime: Runtime) -> Service:
         results=settings.results_dir,
         time_limit=settings.job_time_limit,
         same_weights=lambda manifest: same_weights(manifest, runtime.catalog, runtime.weights_folder, digests),
+        webhook_url=settings.outbound.webhook_url,
     )
 
 
@@ -237,12 +238,21 @@ def verify_video(runtime: Runtime, video: Path, cancel: CancelToken) -> Verdict:
 
 def read_request(video: Path) -> ResolvedRequest:
     """The request inside a video that Wanreel made. Raises UnreadableRecipe."""
+    return _request_of(read_recipe(video), video.name)
+
+
+def request_in(file: BinaryIO, name: str) -> ResolvedRequest:
+    """The same of a file that came from anywhere. Its values are not checked."""
+    return _request_of(recipe_in(file, name), name)
+
+
+def _request_of(recipe: str, name: str) -> ResolvedRequest:
     try:
-        recipe = cast("Mapping[str, Mapping[str, object]]", json.loads(read_recipe(video)))
-        return ResolvedRequest.from_dict(recipe["request"])
-    except (ValueError, KeyError, TypeError) as exc:
+        values = cast("Mapping[str, Mapping[str, object]]", json.loads(recipe))
+        return ResolvedRequest.from_dict(values["request"])
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise UnreadableRecipe.of(
-            "from", "unreadable_recipe", f"{video.name} carries a recipe this version can't read."
+            "from", "unreadable_recipe", f"{name} carries a recipe this version can't read."
         ) from exc
 
 

@@ -106,6 +106,7 @@ class NewJob:
     time_limit: float | None = None  #: seconds of run time one attempt may take
     mode: str = ""  #: "text", "picture", "first_last": what the library filters by
     prompt: str = ""  #: what the library searches
+    webhook_url: str = ""  #: who is told of its end; "" for nobody
 
 
 @dataclass(frozen=True, slots=True)

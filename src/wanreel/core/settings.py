@@ -73,6 +73,10 @@ class DataDirectory:
         return self.root / "keys.json"
 
     @property
+    def webhook_secret(self) -> Path:
+        return self.root / "webhook.secret"
+
+    @property
     def uploads(self) -> Path:
         return self.root / "uploads"
 
@@ -102,6 +106,31 @@ class HttpSettings(BaseModel):
     trusted_proxies: tuple[str, ...] = Field(default=(), description="Proxies whose X-Forwarded headers are believed.")
     api_key: SecretStr | None = Field(default=None, min_length=16, description="A key beside those of `wanreel keys`.")
     submits_per_minute: int | None = Field(default=None, ge=1, description="Of each owner whose key does not say.")
+
+
+class OutboundSettings(BaseModel):
+    """What the server may call by itself. In the environment as WANREEL_OUTBOUND__NAME, in config.toml under [outbound]."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    pictures: bool = Field(default=False, description="Requests may name pictures by https address.")
+    webhooks: bool = Field(default=False, description="Requests may name an https address to be told of their end.")
+    allow_http: bool = Field(default=False, description="Addresses with http are called too, not only https.")
+    private_origins: tuple[str, ...] = Field(
+        default=(), description="Servers that may be called though they are not public, as http://10.0.0.5:8080."
+    )
+    webhook_url: str = Field(default="", max_length=2048, description="Told of every job that names nobody itself.")
+    webhook_secret: SecretStr | None = Field(
+        default=None, min_length=32, description="What signing secrets are made from; kept in the data directory else."
+    )
+
+
+class RemoteSettings(BaseModel):
+    """The server that `wanreel --server` asks. In the environment as WANREEL_REMOTE__NAME, in config.toml under [remote]."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    api_key: SecretStr | None = Field(default=None, description="The key it is asked with.")
 
 
 class Settings(BaseSettings):
@@ -134,6 +163,8 @@ class Settings(BaseSettings):
     )
     min_free_gb: float = Field(default=1.0, ge=0, description="The queue pauses below this much free disk, GiB.")
     http: HttpSettings = Field(default_factory=HttpSettings)
+    remote: RemoteSettings = Field(default_factory=RemoteSettings)
+    outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
 

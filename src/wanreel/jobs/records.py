@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, delete, select, update
 
 from wanreel.core.errors import IllegalTransition, JobNotFound
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus
-from wanreel.jobs import log
+from wanreel.jobs import log, outbox
 from wanreel.jobs.rows import artifact_of, failure_columns, job_of
 from wanreel.jobs.tables import artifacts, jobs, queue
 
@@ -45,7 +45,7 @@ def reread(connection: Connection, job_id: str) -> Job:
 
 
 def end(connection: Connection, job_id: str, status: JobStatus, at: float, failure: JobFailure | None = None) -> None:
-    """Put the job into a terminal state and say so in its log."""
+    """Put the job into a terminal state, and say so in its log and to whoever asked to be told."""
     data = {"code": failure.code, "message": failure.message, "hint": failure.hint} if failure else {}
     number = log.append(connection, job_id, str(status), at, data)
     change(
@@ -58,6 +58,7 @@ def end(connection: Connection, job_id: str, status: JobStatus, at: float, failu
         cancel_requested=status is JobStatus.CANCELLED,
         **failure_columns(failure),
     )
+    outbox.announce(connection, find(connection, job_id), status, at, data)
 
 
 def artifacts_of(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:
@@ -69,6 +70,7 @@ def artifacts_of(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]
 def remove(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:
     """Delete the job with all its rows. Returns its files, for the caller to delete afterwards."""
     files = artifacts_of(connection, job_id)
+    outbox.forget(connection, job_id)
     connection.execute(delete(jobs).where(jobs.c.id == job_id))
     return files
 

@@ -32,9 +32,10 @@ from wanreel.core.job import (
     folded,
 )
 from wanreel.host import free_bytes
-from wanreel.jobs import library, line, log, records
+from wanreel.jobs import library, line, log, outbox, records
 from wanreel.jobs.database import Database
 from wanreel.jobs.leases import MAX_ATTEMPTS, Leases, attempts_of
+from wanreel.jobs.outbox import Outbox
 from wanreel.jobs.rows import failure_columns, job_of
 from wanreel.jobs.tables import idempotency, jobs, queue, workers
 
@@ -56,6 +57,7 @@ class JobStore:
         self._capacity = capacity
         self._clock = clock
         self.leases = Leases(database, clock, max_attempts)
+        self.outbox = Outbox(database, clock)
 
     @classmethod
     def open(cls, path: Path, *, capacity: int = CAPACITY, fault: str = "") -> Self:
@@ -134,6 +136,8 @@ class JobStore:
         }
         c.execute(insert(jobs).values(**row))
         log.append(c, job_id, "queued", now)
+        if new.webhook_url:
+            outbox.subscribe(c, job_id, new.webhook_url)
         return job_id
 
     def get(self, job_id: str) -> Job:

@@ -57,6 +57,7 @@ class Terms:
     idempotency_key: str | None = None  #: the same key again means the same job, not another one
     time_limit: float | None = None  #: seconds one attempt may run; never more than the operator allows
     parent_id: str | None = None  #: the job whose latents it may use
+    webhook_url: str = ""  #: who is told of its end; the operator's address by default
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Service:
     results: Path  #: where videos lie
     time_limit: float  #: seconds one attempt may run, unless the job says less
     same_weights: Callable[[Path], bool]  #: whether the weights named in this manifest are the ones here now
+    webhook_url: str = ""  #: told of every job whose terms name nobody
     _tailer: Tailer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +105,7 @@ class Service:
             time_limit=min(terms.time_limit or self.time_limit, self.time_limit),
             mode=resolution.request.mode,
             prompt=resolution.request.prompt,
+            webhook_url=terms.webhook_url or self.webhook_url,
         )
         job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
         ring(self.data.workers)

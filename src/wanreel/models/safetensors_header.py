@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeGuard, cast
 
 from wanreel.core.errors import BrokenWeights
 
@@ -157,7 +157,7 @@ def _entry(path: Path, name: str, row: Any) -> Entry:
     return entry
 
 
-def _are_counts(values: Any) -> bool:
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
     """Whether it is a list of plain whole numbers that may be a size."""
     return isinstance(values, list) and all(
         type(value) is int and 0 <= value < _MAX_SIDE for value in cast("list[Any]", values)

@@ -27,9 +27,10 @@ class Digests:
 
     def of(self, path: Path) -> str:
         """The SHA-256 of the file's bytes, hexadecimal. Raises OSError."""
-        found = self.known(path)
-        if found is not None:
-            return found
+        return self.known(path) or self.fresh(path)
+
+    def fresh(self, path: Path) -> str:
+        """The same, read now whatever is remembered. Raises OSError."""
         before = _marks(path)
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -38,6 +39,10 @@ class Digests:
         if _marks(path) == before:
             self._remember(path, [*before, digest.hexdigest()])
         return digest.hexdigest()
+
+    def put(self, path: Path, sha256: str) -> None:
+        """Remember what was found while the file was written. Raises OSError."""
+        self._remember(path, [*_marks(path), sha256])
 
     def _find(self, memory: dict[str, list[Any]], path: Path) -> str | None:
         *marks, digest = memory.get(str(path.resolve()), [None])

@@ -23,6 +23,7 @@ from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.http.jobs import JobRoutes
 from wanreel.frontends.http.keys import KeyRing
+from wanreel.frontends.http.library import LibraryRoutes
 from wanreel.frontends.http.lightx2v import LightX2VRoutes
 from wanreel.frontends.http.metrics import Metrics
 from wanreel.frontends.http.news import News
@@ -118,7 +119,7 @@ def _api(house: House, metrics: Metrics, entrance: Entrance) -> FastAPI:
     errors.install(api)
     intake = Intake(house, time.monotonic)
     videos = VideoRoutes(house, intake)
-    native = (videos, JobRoutes(house, intake), FileRoutes(house), SystemRoutes(house, metrics))
+    native = (videos, LibraryRoutes(house), JobRoutes(house, intake), FileRoutes(house), SystemRoutes(house, metrics))
     adapters = (FastVideoRoutes(house, intake, videos), LightX2VRoutes(house, intake))
     for routes in (*native, *adapters):
         api.include_router(routes.router())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wanreel.core.delivery import DeliveryReport, DeliveryState
 from wanreel.core.job import Job, JobFailure, JobStatus, Standing
 from wanreel.core.request import Knob, knobs
 from wanreel.core.resolve import Adjustment, ResolvedRequest
@@ -38,6 +40,15 @@ class VideoError(Wire):
     message: str
 
 
+class Webhook(Wire):
+    """How the message to `webhook_url` fares."""
+
+    state: DeliveryState
+    id: str | None = Field(description="The header webhook-id; null until the video has ended.")
+    attempts: int
+    outcome: str = Field(description="How the newest attempt went; empty before the first.")
+
+
 class Detail(Wire):
     """What OpenAI's object has no place for."""
 
@@ -55,6 +66,8 @@ class Detail(Wire):
         description="How what runs differs from what was asked; on creation only."
     )
     notes: list[str]
+    favourite: bool
+    webhook: Webhook | None = Field(description="Null when nobody is to be told.")
     request: dict[str, Any] = Field(description="Everything that runs, nothing left open.")
 
 
@@ -161,6 +174,7 @@ def video_of(
     standing: Standing | None = None,
     adjustments: Adjustments = (),
     notes: Iterable[str] = (),
+    report: DeliveryReport | None = None,
 ) -> Video:
     """The job on the wire."""
     request = request_of(job)
@@ -181,8 +195,12 @@ def video_of(
         num_frames=request.num_frames,
         fps=request.fps,
         seed=request.seed,
-        wanreel=_detail(job, request, standing, adjustments, notes),
+        wanreel=_detail(job, request, standing, adjustments, notes).model_copy(update={"webhook": _webhook(report)}),
     )
+
+
+def _webhook(report: DeliveryReport | None) -> Webhook | None:
+    return None if report is None else Webhook(**asdict(report))
 
 
 def _detail(
@@ -205,6 +223,8 @@ def _detail(
         parent_id=job.parent_id,
         adjustments=[adjustment.to_dict() for adjustment in adjustments],
         notes=[*job.notes, *notes],
+        favourite=job.favourite,
+        webhook=None,
         request=request.to_dict(),
     )
 
@@ -226,7 +246,22 @@ def request_schema(*, multipart: bool) -> dict[str, Any]:
     properties["input_reference"] = _picture_schema(
         "The first frame, as OpenAI's clients send it.", multipart=multipart
     )
-    return {"type": "object", "required": ["prompt"], "properties": properties}
+    properties["webhook_url"] = {
+        "type": "string",
+        "maxLength": 2048,
+        "description": "Told, signed, when the video has ended; where the operator allows it.",
+    }
+    optional = {name: _or_null(value) for name, value in properties.items() if name != "prompt"}
+    return {"type": "object", "required": ["prompt"], "properties": {"prompt": properties["prompt"], **optional}}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with null allowed too, which is as if the value were left out."""
+    if "anyOf" in schema:
+        return schema | {"anyOf": [*schema["anyOf"], {"type": "null"}]}
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    choices = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return schema | {"type": [*kinds, "null"]} | choices
 
 
 def _knob_schema(knob: Knob, *, multipart: bool) -> dict[str, Any]:
@@ -241,10 +276,10 @@ def _knob_schema(knob: Knob, *, multipart: bool) -> dict[str, Any]:
             schema = {"type": "array", "items": {"type": "object"}, "maxItems": 16}
         case "text" | "name":
             schema = {"type": "string"} | _bounds(knob, "minLength", "maxLength")
-        case "integer" | "number":
-            schema = {"type": knob.kind} | _bounds(knob, "minimum", "maximum")
+        case "integer" | "number":  # as text in forms
+            schema = {"type": [knob.kind, "string"]} | _bounds(knob, "minimum", "maximum")
         case "flag":
-            schema = {"type": "boolean"}
+            schema = {"type": ["boolean", "string"]}
     if knob.choices:
         schema["enum"] = list(knob.choices)
     return schema | {"description": about}

@@ -16,8 +16,9 @@ from wanreel.frontends.http import files, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import read_body, read_json, take_only
 from wanreel.frontends.http.guard import caller_of
-from wanreel.frontends.http.house import House, owner_filter
+from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake, idempotency_key
+from wanreel.frontends.http.library import Wanted
 from wanreel.frontends.http.schema import Deleted, Video, VideoList, video_of
 from wanreel.service import Terms, request_of
 
@@ -78,21 +79,16 @@ class VideoRoutes:
     async def list(
         self,
         request: Request,
+        search: Wanted,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         order: Literal["asc", "desc"] = "desc",
         after: Annotated[str | None, Query(max_length=64)] = None,
-        status: JobStatus | None = None,
     ) -> VideoList:
         """Your videos by order of acceptance; `after` is the last id of the page before."""
         if after is not None:
             await self._house.job_of(request, after)
         jobs = await run_in_threadpool(
-            self._house.service.store.list,
-            owner=owner_filter(caller_of(request)),
-            status=status,
-            after=after,
-            limit=limit + 1,
-            newest_first=order == "desc",
+            self._house.service.store.search, search, after=after, limit=limit + 1, newest_first=order == "desc"
         )
         data = [video_of(job) for job in jobs[:limit]]
         return VideoList(

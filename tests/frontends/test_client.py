@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import io
+import json
+import os
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -30,6 +34,9 @@ from wanreel.core.errors import (
     RemoteError,
 )
 from wanreel.core.settings import load_settings
+from wanreel.frontends.http.app import create_app
+from wanreel.frontends.http.entrance import Entrance
+from wanreel.frontends.http.server import build_server
 from wanreel.wiring import build_runtime, build_service
 
 
@@ -134,7 +141,7 @@ def test_who_is_not_there_is_named() -> None:
         client.models()
 
 
-def test_a_submit_waits_for_a_server_that_starts(place: Place) -> None:
+def test_who_starts_late_is_waited_for(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     answers: list[int] = []
@@ -142,9 +149,8 @@ def test_a_submit_waits_for_a_server_that_starts(place: Place) -> None:
         asking = threading.Thread(target=lambda: answers.append(len(client.models())))
         asking.start()
         time.sleep(0.2)
-        from wanreel.frontends.http.server import build_server
-
-        server = build_server(place.app, lambda: None)
+        app = create_app(place.runtime, place.service, Entrance(), place.keys)
+        server = build_server(app, app.begin_to_stop)
         with socket.create_server(("127.0.0.1", port)) as listener:
             running = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             running.start()
@@ -168,3 +174,52 @@ def test_another_kind_of_server_is_named(tmp_path: Path) -> None:
                 client.list()
         server.shutdown()
         thread.join()
+
+
+def test_the_verbs_of_the_command_line(url: str, client: Client, place: Place, tmp_path: Path) -> None:
+    def run(*words: str, code: int = 0) -> Any:
+        arguments = [sys.executable, "-m", "wanreel", "--server", url, *words, "--json"]
+        environment = os.environ | {"WANREEL_DATA_DIR": str(tmp_path / "other")}
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    first, second = (run("submit", prompt, "--model", "demo")["id"] for prompt in ("a red circle", "a blue star"))
+    assert {row["id"] for row in run("jobs")["jobs"]} >= {first, second}
+    assert run("move", second, "--before", first[:8])["wanreel"]["position"] == 1
+    assert run("edit", second, "--steps", "4")["wanreel"]["request"]["num_inference_steps"] == 4
+    assert run("pause")["paused"] and not run("resume")["paused"]
+    job = place.hand.claim()
+    assert job.id == second
+    data = place.hand.complete(job)
+    assert run("watch", second)["kind"] == "completed"
+    saved = Path(run("download", second, "--out", str(tmp_path / "videos"))["path"])
+    assert saved.read_bytes() == data and saved.parent == tmp_path / "videos"
+    assert run("cancel", first)["wanreel"]["status"] == "cancelled"
+    assert run("show", first)["error"]["code"] == "cancelled"
+    assert run("generate", "a star", "--steps", "900", code=2)["error"]["code"] == "invalid_request"
+    assert any(model["id"] == "demo" for model in run("models"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_generate_waits_and_saves(url: str, place: Place, tmp_path: Path) -> None:
+    arguments = [
+        sys.executable,
+        "-m",
+        "wanreel",
+        "--server",
+        url,
+        "generate",
+        "a circle",
+        "-m",
+        "demo",
+        "-o",
+        str(tmp_path),
+    ]
+    with subprocess.Popen([*arguments, "--json"], stdout=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not place.service.store.queued() and time.monotonic() < until:
+            time.sleep(0.1)
+        data = place.hand.complete(place.hand.claim())
+        answer, _ = process.communicate(timeout=60)
+    assert Path(json.loads(answer)["path"]).read_bytes() == data

@@ -26,6 +26,7 @@ from wanreel.core.errors import (
     WanreelError,
     error_of_code,
 )
+from wanreel.core.job import TERMINAL
 from wanreel.core.request import VideoRequest
 
 Picture = str | Path | bytes  #: a file on this machine, or the bytes of one (PNG, JPEG, WebP)
@@ -136,25 +137,47 @@ class Client:
         """Queue a failed or cancelled video again. Raises JobNotFound, IllegalTransition."""
         return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/retry"))
 
+    def edit(self, video_id: str, **knobs: Any) -> RemoteVideo:
+        """Change knobs of a queued video, which keeps its place. Raises InvalidRequest, IllegalTransition."""
+        return _video(self._json("PATCH", f"/v1/videos/{_id(video_id)}", json=knobs))
+
+    def move(self, video_id: str, *, before: str | None = None, priority: int | None = None) -> RemoteVideo:
+        """Put a queued video before another one, or last, or give it a priority (admin). Raises IllegalTransition."""
+        body = {"priority": priority} if priority is not None else {"before": before}
+        return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/move", json=body))
+
+    def export(self, video_id: str, **knobs: Any) -> RemoteVideo:
+        """Queue another export of a finished video: fps, output_format, quality. Raises IllegalTransition."""
+        return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/export", json=knobs))
+
+    def queue(self) -> Mapping[str, Any]:
+        """The state of the line."""
+        return self._json("GET", "/v1/queue")
+
+    def pause(self, reason: str) -> Mapping[str, Any]:
+        """Let no worker take another job (admin)."""
+        return self._json("POST", "/v1/queue/pause", json={"reason": reason})
+
+    def resume(self) -> Mapping[str, Any]:
+        """Undo any pause (admin)."""
+        return self._json("POST", "/v1/queue/resume")
+
     def delete(self, video_id: str) -> None:
         """Stop and forget a video. Raises JobNotFound."""
         self._json("DELETE", f"/v1/videos/{_id(video_id)}")
 
     def events(self, video_id: str, *, after: int = 0) -> Iterator[RemoteEvent]:
         """Every event with a seq above `after`, then new ones until the video has ended. Survives a lost connection."""
-        tries = _Tries(self._patience)
-        while True:
+        tries, ended = _Tries(self._patience), False
+        while not ended:
             try:
                 for event in self._stream(video_id, after):
-                    after = event.seq
-                    tries = _Tries(self._patience)
+                    after, tries, ended = event.seq, _Tries(self._patience), event.kind in TERMINAL
                     yield event
+                if not ended:
+                    tries.wait(RemoteError("the stream of events ended before the video"))
             except (httpx.TransportError, SSEError) as exc:
                 tries.wait(exc)
-                continue
-            if self.get(video_id).ended:
-                return
-            tries.wait(RemoteError("The stream of events ended before the video."))
 
     def wait(self, video_id: str) -> RemoteVideo:
         """Returns when the video is done. Raises what it failed with, Cancelled when somebody stopped it."""

@@ -44,6 +44,12 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if ctx.params.get("server"):
+            from wanreel.frontends.cli import remote
+
+            if cmd_name in COMMANDS and cmd_name not in remote.COMMANDS:
+                raise click.UsageError(f"{cmd_name} works at home only; leave out --server.", ctx)
+            return remote.COMMANDS.get(cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -76,7 +82,8 @@ class LazyGroup(click.Group):
     "7 verify found a difference, 130 stopped.",
 )
 @click.version_option(__version__, prog_name="wanreel")
-def cli() -> None:
+@click.option("--server", metavar="URL", help="Ask a Wanreel server instead; its key comes from WANREEL_REMOTE__API_KEY.")
+def cli(server: str | None) -> None:
     """Wanreel turns a prompt, or a picture and a prompt, into a video with the open Wan models."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
@@ -30,7 +31,7 @@ class Output:
         if not self.json:
             click.echo(text, err=True)
 
-    def result(self, row: dict[str, object]) -> None:
+    def result(self, row: Mapping[str, object]) -> None:
         if self.json:
             click.echo(json.dumps(row, ensure_ascii=False))
 

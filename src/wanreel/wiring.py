@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
-from wanreel.core.errors import InvalidRequest, UnreadablePicture, UnreadableRecipe
-from wanreel.core.events import Event
+from wanreel.core.errors import InvalidRequest, ModelNotInstalled, UnreadablePicture, UnreadableRecipe
+from wanreel.core.events import Downloading, Event
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, Resolution, ResolvedRequest, resolve
+from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedRequest, resolve
 from wanreel.core.settings import Settings
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe, recipe_in
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wanreel.jobs import JobStore
     from wanreel.models.pool import ModelPool
     from wanreel.models.qualify import QualifyReport
+    from wanreel.models.registry import Registry
     from wanreel.service import Service
     from wanreel.worker.attempt import Task
     from wanreel.worker.verify import Verdict
@@ -43,6 +44,7 @@ class Runtime:
     shelf: Shelf
     pictures: BlobStore
     _pool: ModelPool | None = field(default=None, repr=False)
+    _registry: Registry | None = field(default=None, repr=False)
 
     def take_picture(self, data: bytes, knob: str = "image") -> PictureRef:
         """Check and clean a picture and keep it in the data directory. Raises UnreadablePicture naming `knob`."""
@@ -70,16 +72,62 @@ class Runtime:
     def resolve(self, request: VideoRequest) -> Resolution:
         """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""
         resolution = resolve(request, self.catalog, self.defaults())
-        if not self.shelf.has(resolution.spec):
-            self.shelf.folder(resolution.spec)  # raises, saying where it looked
-        return resolution
+        return resolution if self.shelf.has(resolution.spec) else self._to_download(resolution)
+
+    def _to_download(self, resolution: Resolution) -> Resolution:
+        """The same with a word on what is downloaded first. Raises ModelNotInstalled where that may not be."""
+        spec = resolution.spec
+        if not self.downloads(spec):
+            if spec.hub_id is not None and not self.settings.download:
+                raise ModelNotInstalled(
+                    f"{spec.name} is not installed, and downloads are off.", hint=f"`wanreel models pull {spec.name}`."
+                )
+            self.shelf.folder(spec)  # raises, saying where it looked
+        size = self.registry.size(spec)
+        amount = "of a size that the hub does not tell now" if size is None else f"{size / 1e9:.1f} GB"
+        note = Adjustment("model", None, spec.name, f"downloaded first: {amount}, {spec.licence}, from {spec.hub_id}")
+        return replace(resolution, adjustments=(*resolution.adjustments, note))
+
+    @property
+    def registry(self) -> Registry:
+        """What brings weights from the hub."""
+        if self._registry is None:
+            from wanreel.models.registry import Hub, Registry
+            from wanreel.storage.digests import Digests
+
+            self._registry = Registry(
+                root=self.settings.weights_dir,
+                hub=Hub(self.settings.hub_endpoint, offline=self.settings.offline),
+                digests=Digests(self.settings.data.digests),
+                keep_free=int(self.settings.min_free_gb * 2**30),
+            )
+        return self._registry
+
+    def downloads(self, spec: ModelSpec) -> bool:
+        """Whether the weights of `spec` are downloaded when they are needed and not here."""
+        pulled = spec.hub_id is not None and not spec.builtin and spec.name not in self.shelf.own_folders
+        return pulled and self.settings.download and not self.registry.hub.silent
+
+    def fetch(self, spec: ModelSpec, cancel: CancelToken) -> Iterator[Event]:
+        """Bring the weights of `spec` if they are not here and may be downloaded."""
+        if self.shelf.has(spec) or not self.downloads(spec):
+            return
+        for progress in self.registry.pull(spec, cancel):
+            yield Downloading(spec.name, progress.received_bytes, progress.total_bytes)
+
+    def check_weights(self, spec: ModelSpec) -> None:
+        """Before weights are read: that those that were downloaded are what they were. Raises BrokenWeights."""
+        if self.shelf.folder(spec) == self.registry.folder(spec):
+            self.registry.check(spec)
 
     def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Generator[Event]:
         """Run it here and now. The caller owns the loop; closing the iterator stops and leaves nothing behind."""
         from wanreel.generation.render import Target, render
 
+        cancel = cancel or CancelToken()
+        yield from self.fetch(resolution.spec, cancel)
         target = Target(self.settings.results_dir, self.pictures)
-        yield from render(self.pool, resolution, target, cancel or CancelToken())
+        yield from render(self.pool, resolution, target, cancel)
 
     def recipe_values(self, video: Path) -> dict[str, object]:
         """The knobs that make the video in `video` again, for `VideoRequest.from_mapping`. Raises UnreadableRecipe."""
@@ -99,7 +147,7 @@ class Runtime:
             from wanreel.models.open import ModelOpener
             from wanreel.models.pool import ModelPool
 
-            self._pool = ModelPool(ModelOpener(self.shelf, self.device).open)
+            self._pool = ModelPool(ModelOpener(self.shelf, self.device, self.check_weights).open)
         return self._pool
 
     @property
@@ -126,8 +174,11 @@ class Runtime:
             return qualify(spec, folder, self.device, cancel=cancel)
 
     def load(self, model: str) -> None:
-        """Bring a model into memory ahead of the first request."""
-        self.pool.acquire(self.catalog.get(model))
+        """Bring a model into memory ahead of the first request, from the hub if it must be."""
+        spec = self.catalog.get(model)
+        for _ in self.fetch(spec, CancelToken()):
+            pass
+        self.pool.acquire(spec)
 
     def unload(self) -> None:
         """Free the memory of the model held."""
@@ -214,9 +265,10 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
 
 def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     """Torch comes in here, with the first job: so a worker that was just started claims at once."""
+    yield from runtime.fetch(task.spec, task.keeper.token)
     from wanreel.worker.renderer import render_task
 
-    return render_task(runtime.pool, runtime.pictures, task, runtime.settings.checkpoint_share)
+    yield from render_task(runtime.pool, runtime.pictures, task, runtime.settings.checkpoint_share)
 
 
 def verify_video(runtime: Runtime, video: Path, cancel: CancelToken) -> Verdict:

@@ -151,7 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         mode = self.hub.fault(path)
         if mode in ("unavailable", "busy", "forbidden"):
             status = {"unavailable": 503, "busy": 429, "forbidden": 403}[mode]
-            self._answer(status, **({"Retry_After": "0.05"} if mode == "busy" else {}))
+            headers = {"Retry_After": "0.05"} if mode == "busy" else {}
+            self._answer(status, b"", **headers)
         elif mode == "circle":
             self._answer(302, Location=self.hub.url + self.path)
         else:

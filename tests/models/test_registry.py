@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.hub_server import Fault, HubServer, Mode, hub_server
+from models.hub_server import Fault, HubServer, Mode, hub_server
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog
 from wanreel.core.errors import (

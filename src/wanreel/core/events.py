@@ -1,8 +1,9 @@
 """The typed events that a generation yields, in the order they happen. Knows nothing of who listens.
 
-ModelLoaded → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised → Decoded* → Exported → Completed.
-Encoded is missing where finished latents were found. A generation that fails or is cancelled raises a typed error instead
-of a last event; a job's own log then says "failed" or "cancelled".
+Downloading* → ModelLoaded → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised → Decoded* → Exported
+→ Completed. Downloading comes where the weights are not here yet; Encoded is missing where finished latents were found. A
+generation that fails or is cancelled raises a typed error instead of a last event; a job's own log then says "failed" or
+"cancelled".
 """
 
 from __future__ import annotations
@@ -11,6 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wanreel.core.video import Video
+
+
+@dataclass(frozen=True, slots=True)
+class Downloading:
+    """The model's weights come from the hub first."""
+
+    model: str
+    received_bytes: int
+    total_bytes: int  #: 0 while unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +99,16 @@ class Completed:
     seconds: float  #: since the request began
 
 
-Event = ModelLoaded | Encoded | Resumed | Saved | StepCompleted | Preview | Denoised | Decoded | Exported | Completed
+Event = (
+    Downloading
+    | ModelLoaded
+    | Encoded
+    | Resumed
+    | Saved
+    | StepCompleted
+    | Preview
+    | Denoised
+    | Decoded
+    | Exported
+    | Completed
+)

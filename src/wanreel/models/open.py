@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,13 @@ class ModelOpener:
 
     shelf: Shelf
     device: torch.device
+    check: Callable[[ModelSpec], None] = lambda spec: None  #: before weights are read; raises BrokenWeights
 
     def open(self, spec: ModelSpec) -> WanModel:
         """The model of `spec`. Raises ModelNotInstalled or BrokenWeights."""
         if is_tiny(spec):
             return build_tiny(spec, device=self.device)
+        self.check(spec)
         model = load_model(spec, self.shelf.folder(spec), self.device)
         model.preview_weights = self.shelf.preview(spec)
         return model

@@ -27,10 +27,9 @@ class Shelf:
             if (folder / INDEX).is_file():
                 return folder
         looked = ", ".join(str(folder) for folder in self._candidates(spec))
-        source = f"the files of {spec.hub_id} on the model hub" if spec.hub_id else "its weights"
+        cure = f"`wanreel models pull {spec.name}` downloads it" if spec.hub_id else "Put its weights there"
         raise ModelNotInstalled(
-            f"{spec.name} is not installed: no {INDEX} in {looked}.",
-            hint=f"Put {source} there (Diffusers layout, safetensors), or use `--model demo`.",
+            f"{spec.name} is not installed: no {INDEX} in {looked}.", hint=f"{cure}; `--model demo` needs nothing."
         )
 
     def preview(self, spec: ModelSpec) -> Path | None:

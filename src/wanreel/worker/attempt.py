@@ -221,14 +221,23 @@ class Attempt:
             case events.Preview(data=data):
                 with contextlib.suppress(OSError):  # a disk that refuses a preview is no reason to stop
                     self._preview.write(data)
-            case events.Decoded(frames=frames, total_frames=total):
-                self._progress("decode", {"frames": frames, "total_frames": total}, last=frames == total)
+            case events.Decoded() | events.Downloading():
+                self._counted(event)
             case events.Exported(seconds=seconds):
                 pace.stage = "export"
                 self._leases.record(self.job.id, self.job.attempt, "exported", {"seconds": seconds})
             case _:
                 pass
         self._hit(f"attempt.{_PLACES.get(type(event), 'other')}")
+
+    def _counted(self, event: events.Decoded | events.Downloading) -> None:
+        match event:
+            case events.Downloading(received_bytes=received, total_bytes=total):
+                self.keeper.pace.stage = "downloading"
+                detail = {"received_bytes": received, "total_bytes": total}
+                self._progress("downloading", detail, last=received == total)
+            case events.Decoded(frames=frames, total_frames=total):
+                self._progress("decode", {"frames": frames, "total_frames": total}, last=frames == total)
 
     def _stepped(self, event: events.StepCompleted) -> None:
         pace, done = self.keeper.pace, event.step == event.total_steps

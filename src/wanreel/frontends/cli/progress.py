@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from wanreel.core.errors import GenerationError
-from wanreel.core.events import Completed, Decoded, Encoded, Event, Exported, ModelLoaded, Preview, StepCompleted
+from wanreel.core.events import (
+    Completed,
+    Decoded,
+    Downloading,
+    Encoded,
+    Event,
+    Exported,
+    ModelLoaded,
+    Preview,
+    StepCompleted,
+)
 from wanreel.core.video import Video
 from wanreel.storage.previews import PreviewFile
 
@@ -50,6 +60,11 @@ class _Bar:
 
     def show(self, event: Event) -> None:
         match event:
+            case Downloading(received_bytes=received, total_bytes=total):
+                megabytes = (received // 10**6, total // 10**6 if total else None)
+                self._progress.update(
+                    self._task, description="download", completed=megabytes[0], total=megabytes[1], note="MB"
+                )
             case ModelLoaded(seconds=seconds, notes=notes, device=device):
                 if seconds:
                     self._console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")

@@ -99,7 +99,7 @@ class Hub:
     offline: bool = False
     retries: int = 5  #: failures in a row that are forgiven
     base_wait: float = 1.0  #: seconds after the first failure; doubled after each
-    silence: float = 30.0  #: seconds without a byte after which a connection counts as dead
+    silence: float = 8.0  #: seconds without a byte after which a connection counts as dead, and is made anew
     session: requests.Session = field(default_factory=requests.Session, repr=False)
 
     @property
@@ -109,11 +109,16 @@ class Hub:
 
         return (self.endpoint or constants.ENDPOINT).rstrip("/")
 
-    def check_online(self, what: str) -> None:
-        """Raises HubUnavailable when nothing may be asked for."""
+    @property
+    def silent(self) -> bool:
+        """Whether nothing may be asked for: by our setting, or by huggingface_hub's own."""
         from huggingface_hub import constants
 
-        if self.offline or constants.HF_HUB_OFFLINE:
+        return self.offline or constants.HF_HUB_OFFLINE
+
+    def check_online(self, what: str) -> None:
+        """Raises HubUnavailable when nothing may be asked for."""
+        if self.silent:
             raise HubUnavailable(f"{what} is not here, and Wanreel is offline.", hint="Unset `offline` to download it.")
 
     def listing(self, repo: str, revision: str, cancel: CancelToken, *, patient: bool = True) -> Listing:

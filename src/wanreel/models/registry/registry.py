@@ -321,6 +321,36 @@ class Registry:
                 found.append(Fault(f"{spec.name}/{path}", what))
         return tuple(found)
 
+    def verify(self, spec: ModelSpec, cancel: CancelToken) -> Generator[Progress, None, tuple[Fault, ...]]:
+        """Read every pinned byte, yielding how far it is; returns what is wrong. Raises ModelNotInstalled, Cancelled,
+        IllegalTransition while the model is downloaded."""
+        pin = self.pins.of(spec.name)
+        if pin is None:
+            raise ModelNotInstalled(
+                f"{spec.name} was not downloaded by Wanreel: there is nothing to compare its files with."
+            )
+        download = Download(self.root, spec.name)
+        before, lock = download.read(), download.lock
+        if not lock.acquire():
+            raise IllegalTransition(f"{spec.name} is being downloaded or verified.")
+        outcome = before or Progress("complete", pin.size, pin.size)
+        try:
+            found, read = list[Fault](), 0
+            for path, file in sorted(pin.files.items()):
+                cancel.check()
+                progress = Progress("verifying", read, pin.size, path)
+                download.write(progress)
+                yield progress
+                what = self._fault(self.folder(spec) / path, file, thorough=True)
+                found += [Fault(f"{spec.name}/{path}", what)] if what else []
+                read += file.size
+            told = "; ".join(str(fault) for fault in found)
+            outcome = Progress("damaged" if found else "complete", read, pin.size, message=told)
+            return tuple(found)
+        finally:
+            download.write(outcome)
+            lock.release()
+
     def _fault(self, path: Path, file: PinnedFile, *, thorough: bool) -> str:
         try:
             size = path.stat().st_size

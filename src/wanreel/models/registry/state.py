@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from wanreel.host import FileLock
 
-State = Literal["starting", "downloading", "paused", "interrupted", "failed", "complete"]
+State = Literal["starting", "downloading", "paused", "interrupted", "failed", "complete", "verifying", "damaged"]
+_UNDER_WAY = ("starting", "downloading", "verifying")
 FOLDER = ".downloads"  #: in the models' folder
 
 
@@ -23,10 +24,10 @@ class Progress:
     """How far one model's download is."""
 
     state: State
-    received_bytes: int = 0
+    received_bytes: int = 0  #: or, verifying, read so far
     total_bytes: int = 0  #: 0 while unknown
     file: str = ""  #: one of those under way
-    message: str = ""  #: why it failed
+    message: str = ""  #: why it failed, or what is damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Download:
             progress = Progress(**row)
         except (OSError, ValueError, TypeError):
             return None
-        if progress.state in ("starting", "downloading") and not self.running():
+        if progress.state in _UNDER_WAY and not self.running():
             return Progress("interrupted", progress.received_bytes, progress.total_bytes)
         return progress
 

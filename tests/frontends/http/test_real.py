@@ -176,13 +176,15 @@ def test_the_chapters_shell_examples_run(served: Served, tmp_path: Path) -> None
     assert "event: completed" in ran.stdout and '"deleted":true' in ran.stdout
 
 
-def test_the_chapters_python_example_runs(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", CHAPTER.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_chapters_python_examples_run(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = re.findall(r"```python\n(.*?)```", CHAPTER.read_text(encoding="utf-8"), re.DOTALL)[:2]
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {"url": served.url}
-    exec(example.replace('"seed": 7', '"num_frames": 5'), made)
+    exec(first.replace('"seed": 7', '"num_frames": 5'), made)
     made["client"].close()
-    assert frames((tmp_path / "video.mp4").read_bytes()) == 5
+    exec(second.replace('model="demo"', 'model="demo", num_frames=5'), made)
+    for name in ("video.mp4", "star.mp4"):
+        assert frames((tmp_path / name).read_bytes()) == 5
 
 
 def test_ready_while_the_worker_is_there(served: Served) -> None:

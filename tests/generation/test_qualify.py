@@ -12,9 +12,9 @@ import torch
 
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.errors import BrokenWeights
+from wanreel.core.placement import Placement
 from wanreel.generation import qualify as module
 from wanreel.generation.qualify import FEW_STEP_NOTE, STREAMED_NOTE, qualify
-from wanreel.models.placement import Placement
 from wanreel.models.qualify import Comparison
 from wanreel.testing import save_tiny
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from wanreel.core.catalog import MODELS, ModelSpec, tiny
-from wanreel.models.components import in_channels, two_pictures
+from wanreel.core.components import in_channels
+from wanreel.models.components import two_pictures
 from wanreel.models.wan_model import WanModel
 
 ROWS: tuple[ModelSpec, ...] = tuple(tiny(spec) for spec in MODELS)

@@ -10,8 +10,8 @@ from models.architectures import TINY, Inputs, by_name, inputs_for
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import Cancelled
+from wanreel.core.placement import Placement
 from wanreel.models.expert import Expert, _collapsed
-from wanreel.models.placement import Placement
 from wanreel.models.tiny import build_tiny
 
 each_architecture = pytest.mark.parametrize("spec", TINY, ids=lambda spec: spec.name)

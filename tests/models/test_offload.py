@@ -8,8 +8,8 @@ from torch import nn
 
 from models.architectures import by_name, inputs_for
 from wanreel.core.cancel import CancelToken
+from wanreel.core.placement import Placement
 from wanreel.models.offload import BlockStream, GuestRoom, ModuleGuest, Pace
-from wanreel.models.placement import Placement
 from wanreel.models.tiny import build_tiny
 
 CPU = torch.device("cpu")

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
+from wanreel.core.placement import Tile
 from wanreel.generation.encode import latent_statistics
+from wanreel.generation.tiles import blend, windows
 from wanreel.models.wan_model import WanModel
 
 Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
@@ -26,24 +28,17 @@ Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
 def decode(model: WanModel, latents: Tensor, cancel: CancelToken | None = None) -> Iterator[Frames]:
     """Frames of normalised latents [1, c, f, h, w]: one, then `temporal_stride` for each further latent frame.
 
-    Raises Cancelled between chunks. With tiles (`vae.enable_tiling()`) tiles are blended over the whole length, so
-    frames come only when all are done, and are cut into the same chunks.
+    Raises Cancelled between chunks. Where the model's placement says tiles, these are blended over the whole length in
+    host memory, so frames come only when all are done, and are cut into the same chunks.
     """
     cancel = cancel or CancelToken()
+    tile = model.placement.tile
     with model.resident("vae") as vae:
         cancel.check()
-        chunks = _decode_tiled(vae, latents) if _needs_tiles(vae, latents) else _decode_streamed(vae, latents)
+        chunks = _decode_streamed(vae, latents) if tile is None else _decode_tiled(vae, latents, tile, cancel)
         for chunk in chunks:
             yield _to_frames(chunk)
             cancel.check()
-
-
-def _needs_tiles(vae: Any, latents: Tensor) -> bool:
-    if not vae.use_tiling:
-        return False
-    stride = vae.spatial_compression_ratio
-    height, width = vae.tile_sample_min_height // stride, vae.tile_sample_min_width // stride
-    return latents.shape[-2] > height or latents.shape[-1] > width
 
 
 def _decode_streamed(vae: Any, latents: Tensor) -> Iterator[Tensor]:
@@ -67,11 +62,19 @@ def _decode_one(vae: Any, hidden: Tensor, memory: list[Any], *, first: bool) -> 
     return pixels.clamp(-1.0, 1.0)
 
 
-def _decode_tiled(vae: Any, latents: Tensor) -> Iterator[Tensor]:
-    with torch.no_grad():
-        pixels: Tensor = vae.decode(_denormalised(vae, latents), return_dict=False)[0]
-    yield pixels[:, :, :1]
-    yield from pixels[:, :, 1:].split(vae.config.scale_factor_temporal, dim=2)
+def _decode_tiled(vae: Any, latents: Tensor, tile: Tile, cancel: CancelToken) -> Iterator[Tensor]:
+    """The same from the host's memory, window by window."""
+    space, time = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
+    frames, height, width = latents.shape[2], space * latents.shape[3], space * latents.shape[4]
+    canvas = torch.zeros(1, 3, 1 + time * (frames - 1), height, width)
+    for window in windows(tile, height, width, space):
+        done = 0
+        for part in _decode_streamed(vae, window.scaled(1, space).cut(latents)):
+            cancel.check()
+            blend(canvas[:, :, done : done + part.shape[2]], part, window)
+            done += part.shape[2]
+    yield canvas[:, :, :1]
+    yield from canvas[:, :, 1:].split(time, dim=2)
 
 
 def _denormalised(vae: Any, latents: Tensor) -> Tensor:

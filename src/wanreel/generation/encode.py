@@ -21,8 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
+from wanreel.core.placement import Tile
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning, latent_shape
+from wanreel.generation.tiles import blend, windows
 from wanreel.media.pictures import cover_and_crop
 from wanreel.models.wan_model import WanModel
 
@@ -49,7 +51,7 @@ def encode(model: WanModel, request: ResolvedRequest, pictures: Pictures, cancel
     if not fitted:
         return Conditioning(shape, text, negative, notes=notes)
     clip = _encode_clip(model, fitted, cancel) if model.spec.clip else None
-    frames = [_pixels(picture).to(model.device) for picture in fitted]
+    frames = [_pixels(picture) for picture in fitted]
     if model.spec.conditioning == "first_frame":
         first = _picture_latents(model, frames[0].unsqueeze(2), cancel)
         return Conditioning(shape, text, negative, first_frame=first, clip=clip, notes=notes)
@@ -136,7 +138,7 @@ def _pixels(picture: Image.Image) -> Tensor:
 def _picture_latents(model: WanModel, video: Tensor, cancel: CancelToken) -> Tensor:
     """[1, c, f, h, w] fp32 normalised latents of [1, 3, n, h, w] pixels."""
     with model.resident("vae") as vae:
-        latents = _encode_video(vae, video.to(vae.dtype), cancel).float()
+        latents = _encode_video(vae, video, model.placement.tile, cancel).float()
         mean, inverse_std = latent_statistics(vae, latents)
         return (latents - mean) * inverse_std
 
@@ -151,18 +153,28 @@ def latent_statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(like)
 
 
-def _encode_video(vae: Any, video: Tensor, cancel: CancelToken) -> Tensor:
-    """The mode of vae.encode(video), a latent frame at a time so that it can be stopped."""
-    if vae.use_tiling:
-        cancel.check()
-        return vae.encode(video).latent_dist.mode()
-    if vae.config.patch_size is not None:
-        video = patchify(video, patch_size=vae.config.patch_size)
-    stride = vae.config.scale_factor_temporal
-    cuts = [0, *range(1, video.shape[2] + 1, stride)]
+def _encode_video(vae: Any, video: Tensor, tile: Tile | None, cancel: CancelToken) -> Tensor:
+    """The mode of vae.encode(video), on the VAE's device. The video stays where it is but for the frames at work."""
+    if tile is None:
+        return _encode_streamed(vae, video, cancel)
+    space, (height, width) = vae.config.scale_factor_spatial, video.shape[-2:]
+    frames = 1 + (video.shape[2] - 1) // vae.config.scale_factor_temporal
+    canvas = torch.zeros(1, vae.config.z_dim, frames, height // space, width // space, device=vae.device)
+    for window in windows(tile, height, width, space):
+        part = _encode_streamed(vae, window.cut(video), cancel)
+        blend(canvas, part, window.scaled(1, space))
+    return canvas
+
+
+def _encode_streamed(vae: Any, video: Tensor, cancel: CancelToken) -> Tensor:
+    """A latent frame at a time, so that it can be stopped."""
+    cuts = [0, *range(1, video.shape[2] + 1, vae.config.scale_factor_temporal)]
     memory: list[Any] = [None] * vae._cached_conv_counts["encoder"]
     parts: list[Tensor] = []
     for start, end in itertools.pairwise(cuts):
         cancel.check()
-        parts.append(vae.encoder(video[:, :, start:end], feat_cache=memory, feat_idx=[0]))
+        frames = video[:, :, start:end].to(vae.device, vae.dtype)
+        if vae.config.patch_size is not None:
+            frames = patchify(frames, patch_size=vae.config.patch_size)
+        parts.append(vae.encoder(frames, feat_cache=memory, feat_idx=[0]))
     return vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)[0]

@@ -16,7 +16,9 @@ def environment_of(model: WanModel) -> dict[str, str]:
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "vae_tiling": str(model.placement.vae_tiling),
+        "precision": model.placement.precision,
+        "vae_tile": str(model.placement.tile),
+        "feed_forward_rows": str(model.placement.feed_forward_rows),
         "attention": attention_facts(device).expected,
     }
     if device.type != "cuda":

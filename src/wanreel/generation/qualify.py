@@ -21,6 +21,7 @@ import wanreel
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import STANDARD_SOLVERS, Catalog, ModelSpec
 from wanreel.core.picture import PictureRef
+from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
 from wanreel.generation.conditioning import Conditioning, latent_shape
@@ -32,7 +33,6 @@ from wanreel.models.diffusers_pipeline import diffusers_pipeline
 from wanreel.models.folder import open_folder
 from wanreel.models.load import Dtypes, load_model
 from wanreel.models.machine import machine_facts
-from wanreel.models.placement import Placement
 from wanreel.models.qualify import Comparison, QualifyReport, RunFacts, dtype_names, part_facts
 from wanreel.models.wan_model import WanModel
 

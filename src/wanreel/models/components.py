@@ -14,12 +14,17 @@ import transformers
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
-from transformers import CLIPVisionModel, UMT5EncoderModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from wanreel.core.catalog import ModelSpec
-
-MASK_CHANNELS = 4  #: one per frame of a latent frame; they go before the picture's latents (Wan 2.1 image2video.py)
+from wanreel.core.components import (
+    CLIP_DIM,
+    CLIP_TOKENS,
+    TEXT_DIM,
+    TRANSFORMERS,
+    in_channels,
+)
 
 #: The PIL version gives the same pixels with and without torchvision; older transformers know one name only.
 CLIP_IMAGE_PROCESSOR: Any = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
@@ -34,33 +39,67 @@ MODULES: Mapping[str, Any] = {
 SCHEDULER = UniPCMultistepScheduler
 
 
-#: Transformer sizes by `ModelSpec.parameters`. Source: Wan-Video/Wan2.1 and Wan2.2, wan/configs (dim = heads x 128).
+#: Transformer sizes by `ModelSpec.parameters`, as Diffusers' config keys.
 TRANSFORMER_SIZES: Mapping[str, Mapping[str, int]] = {
-    "1.3B": {
-        "num_attention_heads": 12,
-        "attention_head_dim": 128,
-        "ffn_dim": 8960,
-        "num_layers": 30,
-    },
-    "5B": {
-        "num_attention_heads": 24,
-        "attention_head_dim": 128,
-        "ffn_dim": 14336,
-        "num_layers": 30,
-    },
-    "14B": {
-        "num_attention_heads": 40,
-        "attention_head_dim": 128,
-        "ffn_dim": 13824,
-        "num_layers": 40,
-    },
-    "2 × 14B": {
-        "num_attention_heads": 40,
-        "attention_head_dim": 128,
-        "ffn_dim": 13824,
-        "num_layers": 40,
-    },
+    name: {
+        "num_attention_heads": size.heads,
+        "attention_head_dim": size.head_dim,
+        "ffn_dim": size.ffn_dim,
+        "num_layers": size.layers,
+    }
+    for name, size in TRANSFORMERS.items()
 }
+
+# Wan-AI's hub configs: text_encoder (google/umt5-xxl), image_encoder (CLIP ViT-H/14), vae of Wan 2.2.
+UMT5_XXL: Mapping[str, Any] = {
+    "vocab_size": 256384,
+    "d_model": TEXT_DIM,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+CLIP_H: Mapping[str, Any] = {
+    "hidden_size": CLIP_DIM,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
+VAE_22: Mapping[str, Any] = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+
+
+def full_modules(spec: ModelSpec) -> dict[str, Any]:
+    """Every part of a row of the catalogue in its real size, by name, in eval mode; torch's default device holds them.
+
+    For counting and measuring without weights: use it on the meta device.
+    """
+    sizes: dict[str, Any] = dict(TRANSFORMER_SIZES[spec.parameters])
+    if spec.clip:
+        sizes |= {"image_dim": CLIP_DIM, "added_kv_proj_dim": sizes["num_attention_heads"] * 128}
+    if two_pictures(spec):
+        sizes["pos_embed_seq_len"] = 2 * CLIP_TOKENS
+    vae: Mapping[str, Any] = VAE_22 if spec.latent_channels == VAE_22["z_dim"] else {}
+    parts: dict[str, Any] = {"text_encoder": UMT5EncoderModel(UMT5Config(**UMT5_XXL))}
+    if spec.clip:
+        parts["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**CLIP_H))
+    parts["vae"] = AutoencoderKLWan(**vae)
+    for name in ("transformer", "transformer_2")[: spec.experts]:
+        parts[name] = WanTransformer3DModel(in_channels=in_channels(spec), out_channels=spec.latent_channels, **sizes)
+    return {name: part.eval() for name, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -104,13 +143,6 @@ def architecture(spec: ModelSpec) -> Architecture:
             "expand_timesteps": spec.conditioning == "first_frame",
         },
     )
-
-
-def in_channels(spec: ModelSpec) -> int:
-    """Channels that enter the transformer: latents, and for channel conditioning the mask and the picture's latents."""
-    if spec.conditioning == "channels":
-        return 2 * spec.latent_channels + MASK_CHANNELS
-    return spec.latent_channels
 
 
 def two_pictures(spec: ModelSpec) -> bool:

@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
+from wanreel.models.lean import Rows, lean_block
 from wanreel.models.offload import (
     BlockStream,
     Guest,
@@ -41,6 +42,8 @@ class Expert:
         self._room: GuestRoom | None = None
         self._guest: Guest | None = None
         self._compiled: dict[int, Block] = {}
+        #: Set: blocks go over so many tokens at a time, in less memory and to the bit the same (models/lean.py).
+        self.rows: Rows | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,9 +103,14 @@ class Expert:
         pace = Pace(self.device)
         for block in self._blocks():
             cancel.check()
-            hidden = block(hidden, context, modulation, rotary)
+            hidden = self._run(block, hidden, context, modulation, rotary)
             pace.launched()
         return self._project(hidden, temb, latents.shape)
+
+    def _run(self, block: Block, hidden: Tensor, context: Tensor, modulation: Tensor, rotary: Any) -> Tensor:
+        if self.rows is None or self._compiled:
+            return block(hidden, context, modulation, rotary)
+        return lean_block(block, hidden, context, modulation, rotary, self.rows)
 
     def _blocks(self) -> Iterator[Block]:
         modules = self.transformer.blocks if self.stream is None else self.stream.walk()
@@ -137,7 +145,11 @@ class Expert:
             shift, scale = shift.squeeze(2), scale.squeeze(2)
         else:
             shift, scale = (model.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
-        hidden = (model.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
+        tokens = hidden.shape[1]
+        for cut in self.rows.cuts(tokens) if self.rows else (slice(0, tokens),):
+            own = slice(None) if scale.shape[1] == 1 else cut
+            part = model.norm_out(hidden[:, cut].float()) * (1 + scale[:, own]) + shift[:, own]
+            hidden[:, cut] = part.type_as(hidden)
         hidden = model.proj_out(hidden)
         hidden = hidden.reshape(batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1)
         return hidden.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -18,11 +17,12 @@ from transformers import AutoTokenizer
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import BrokenWeights
+from wanreel.core.placement import Placement
 from wanreel.models.components import CLIP_IMAGE_PROCESSOR, MODULES, quiet
 from wanreel.models.expert import Expert
-from wanreel.models.folder import Part, WeightFolder, meta_module, open_folder
+from wanreel.models.folder import Part, meta_module, open_folder
 from wanreel.models.offload import BlockStream
-from wanreel.models.placement import Placement, choose_placement
+from wanreel.models.quantize import Scheme, StoredLinear, store_in
 from wanreel.models.wan_model import WanModel
 
 
@@ -36,10 +36,14 @@ class Dtypes:
     image_encoder: torch.dtype = torch.float32
 
     @classmethod
-    def of(cls, device: torch.device) -> Dtypes:
-        """bf16 on CUDA for transformer and text encoder, as the authors run them; fp32 where bf16 is slow."""
+    def of(cls, device: torch.device, placement: Placement | None = None) -> Dtypes:
+        """bf16 on CUDA for transformer and text encoder, as the authors run them; fp32 where bf16 is slow.
+
+        A placement may ask for fp16 in the transformers.
+        """
         fast = torch.bfloat16 if device.type == "cuda" else torch.float32
-        return cls(transformer=fast, text_encoder=fast)
+        halved = placement is not None and placement.precision == "fp16"
+        return cls(transformer=torch.float16 if halved else fast, text_encoder=fast)
 
     def for_part(self, name: str) -> torch.dtype:
         return getattr(self, "transformer" if name.startswith("transformer") else name)
@@ -54,17 +58,15 @@ def load_model(
 ) -> WanModel:
     """The model in `folder`, ready to run on `device`.
 
-    Without `placement` the first plan that fits the free memory is taken. Raises BrokenWeights when the folder is
-    incomplete, damaged or of another model, before a weight is read where that can be seen.
+    Without `placement` everything stays on the device (`core/memory.py` finds one that fits). Raises BrokenWeights when
+    the folder is incomplete, damaged or of another model, before a weight is read where that can be seen.
     """
-    device = torch.device(device)
-    dtypes = dtypes or Dtypes.of(device)
+    device, placement = torch.device(device), placement or Placement()
+    dtypes = dtypes or Dtypes.of(device, placement)
     opened = open_folder(spec, folder)
-    placement = placement or fitting_placement(part_bytes(opened, dtypes), device)
-    home = device if placement.keeps_everything else torch.device("cpu")
-    private = device.type == "cpu"
+    loader = _Loader(device, dtypes, placement)
     with torch.random.fork_rng(devices=[]):  # modules draw their first weights even when those are thrown away
-        modules = {name: _load_part(part, home, dtypes.for_part(name), private) for name, part in opened.parts.items()}
+        modules = {name: loader.load(part) for name, part in opened.parts.items()}
     transformers = [modules[name] for name in ("transformer", "transformer_2") if name in modules]
     return WanModel(
         spec=spec,
@@ -84,51 +86,71 @@ def load_model(
 
 def make_expert(transformer: Any, device: torch.device, placement: Placement) -> Expert:
     """An Expert over `transformer`, its blocks streamed when the placement says so."""
-    stream = BlockStream(transformer.blocks, device, pinned=placement.pinned) if placement.streamed else None
+    stream = None
+    if placement.streamed:
+        stream = BlockStream(transformer.blocks, device, pinned=placement.pinned, pin_limit=placement.pin_limit)
     return Expert(transformer, stream, device)
 
 
-def part_bytes(folder: WeightFolder, dtypes: Dtypes) -> dict[str, int]:
-    """Bytes of weights by part, in the dtype it will run in."""
-    return {name: part.elements * dtypes.for_part(name).itemsize for name, part in folder.parts.items()}
+def home_of(part: str, device: torch.device, placement: Placement) -> torch.device:
+    """Where a part's weights lie between its turns."""
+    encoder = part in ("text_encoder", "image_encoder")
+    stays = placement.keeps_everything or (placement.keeps_experts and not encoder)
+    return device if stays else torch.device("cpu")
 
 
-def fitting_placement(sizes: Mapping[str, int], device: torch.device) -> Placement:
-    """The plan that fits what is free on this machine now."""
-    if device.type != "cuda":
-        return Placement()
-    index = torch.cuda.current_device() if str(device) == "cuda" else device.index
-    free, total = torch.cuda.mem_get_info(index)
-    allowed = torch.cuda.get_per_process_memory_fraction(index) * total  # what the operator lets us have
-    free = min(free, int(allowed) - torch.cuda.memory_reserved(index))
-    return choose_placement(sizes, free, psutil.virtual_memory().available)
+def scheme_of(placement: Placement) -> Scheme | None:
+    """How the transformers' matrices are stored, when not in the dtype they compute in."""
+    precision = placement.precision
+    return None if precision in ("native", "fp16") else precision
 
 
-def _load_part(part: Part, device: torch.device, dtype: torch.dtype, private: bool) -> Any:
-    if part.name in ("text_encoder", "image_encoder"):
-        return _load_transformers_module(part, dtype).to(device)
-    module = meta_module(part)
-    _assign(module, part, device, dtype, private)
-    return module.requires_grad_(False)
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """Loads the parts of one folder to where they belong."""
+
+    device: torch.device
+    dtypes: Dtypes
+    placement: Placement
+
+    def load(self, part: Part) -> Any:
+        home, dtype = home_of(part.name, self.device, self.placement), self.dtypes.for_part(part.name)
+        if part.name in ("text_encoder", "image_encoder"):
+            return _load_transformers_module(part, dtype).to(home)
+        module = meta_module(part)
+        scheme = scheme_of(self.placement) if part.name.startswith("transformer") else None
+        stored = {f"blocks.{name}": layer for name, layer in store_in(module.blocks, scheme).items()} if scheme else {}
+        _assign(module, part, home, dtype, stored, compute=self.device)
+        return module.requires_grad_(False)
 
 
-def _assign(module: Any, part: Part, device: torch.device, dtype: torch.dtype, private: bool) -> None:
+def _assign(
+    module: Any,
+    part: Part,
+    home: torch.device,
+    dtype: torch.dtype,
+    stored: Mapping[str, StoredLinear],
+    compute: torch.device,
+) -> None:
     """Fill a meta module file by file: one tensor at a time is in memory twice.
 
-    Casts as Diffusers' `from_pretrained` does, with its list of modules that stay in fp32. Without `private`, tensors
-    that need no cast stay in the mapped file, so that weights on their way to a GPU cost page cache only; a CPU
-    computes with copies, because mapped tensors start at odd addresses, where its kernels round otherwise.
+    Casts as Diffusers' `from_pretrained` does, with its list of modules that stay in fp32; the weights of the layers in
+    `stored` are rounded on the device `compute`. For a GPU, tensors that need no cast stay in the mapped file, so that
+    weights on their way there cost page cache only; a CPU computes with copies, because mapped tensors start at odd
+    addresses, where its kernels round otherwise.
     """
     kept: list[str] = module._keep_in_fp32_modules or []
     expected = module.state_dict().keys()
-    for key, stored in _stored(part.files):
+    for key, tensor in _stored(part.files):
+        owner, _, leaf = key.rpartition(".")
+        if leaf == "weight" and owner in stored:
+            stored[owner].store(tensor.to(compute, dtype), home)
         if key not in expected:
             continue
         target = torch.float32 if any(name in key.split(".") for name in kept) else dtype
-        owner, _, leaf = key.rpartition(".")
-        parameter = nn.Parameter(stored.to(device, target, copy=private), requires_grad=False)
+        parameter = nn.Parameter(tensor.to(home, target, copy=compute.type == "cpu"), requires_grad=False)
         module.get_submodule(owner).register_parameter(leaf, parameter)
-    module.to(device)  # the buffers
+    module.to(home)  # the buffers
 
 
 def _stored(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:

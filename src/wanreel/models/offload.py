@@ -119,9 +119,13 @@ class BlockStream:
     memory. On a CPU "device" the same code copies synchronously.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], device: torch.device, *, pinned: bool = False) -> None:
+    def __init__(
+        self, blocks: Sequence[nn.Module], device: torch.device, *, pinned: bool = False, pin_limit: int | None = None
+    ) -> None:
+        """`pin_limit`: bytes that may be page-locked; blocks beyond it stay pageable."""
         self.blocks = tuple(blocks)
         self._device = device
+        self._pin_limit = pin_limit
         self._registered: list[Tensor] = []
         # Memory must be unlocked before it is freed: CUDA would take whatever lies there next for locked.
         weakref.finalize(self, _unlock, self._registered)
@@ -135,6 +139,11 @@ class BlockStream:
     def device_bytes(self) -> int:
         """Device memory in use while the blocks visit."""
         return 2 * self._nbytes
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Host memory that is page-locked."""
+        return sum(memory.nbytes for memory in self._registered)
 
     def enter(self) -> None:
         """Take the two slots."""
@@ -205,8 +214,10 @@ class BlockStream:
     def _pin(self, memory: Tensor) -> None:
         """Page-lock `memory` in place. torch's own pinned allocator rounds sizes up to powers of two, a third too much.
 
-        Memory that can't be locked stays pageable: slower, never wrong.
+        Memory that can't be locked, or may not, stays pageable: slower, never wrong.
         """
+        if self._pin_limit is not None and self.pinned_bytes + memory.nbytes > self._pin_limit:
+            return
         if _cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0) == 0:
             self._registered.append(memory)
 

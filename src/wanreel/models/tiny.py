@@ -26,15 +26,15 @@ from transformers import (
 )
 
 from wanreel.core.catalog import ModelSpec
+from wanreel.core.placement import Placement
 from wanreel.models.components import (
     CLIP_IMAGE_PROCESSOR,
     in_channels,
     quiet,
     two_pictures,
 )
-from wanreel.models.expert import Expert
-from wanreel.models.offload import BlockStream
-from wanreel.models.placement import Placement
+from wanreel.models.load import home_of, make_expert, scheme_of
+from wanreel.models.quantize import quantize
 from wanreel.models.wan_model import WanModel
 
 _DIM = 32  # text and image width
@@ -55,13 +55,15 @@ def build_tiny(
         image_encoder = _image_encoder() if spec.clip else None
         vae = _vae(spec)
         transformers = [_transformer(spec) for _ in range(spec.experts)]
-    if placement.keeps_everything:
-        for module in (text_encoder, image_encoder, vae, *transformers):
-            if module is not None:
-                module.to(device)
-    experts = tuple(
-        Expert(transformer, _stream(transformer, device, placement), device) for transformer in transformers
-    )
+    scheme = scheme_of(placement)
+    for transformer in transformers:
+        if scheme is not None:
+            quantize(transformer.blocks, scheme)
+    parts = {"text_encoder": text_encoder, "image_encoder": image_encoder, "vae": vae}
+    for name, module in [*parts.items(), *(("transformer", it) for it in transformers)]:
+        if module is not None:
+            module.to(home_of(name, device, placement))
+    experts = tuple(make_expert(transformer, device, placement) for transformer in transformers)
     return WanModel(
         spec=spec,
         tokenizer=_tokenizer(spec.prompt_tokens),
@@ -93,10 +95,6 @@ def _seeded(seed: int) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone; torch.manual_seed seeds every GPU too
         yield
-
-
-def _stream(transformer: Any, device: torch.device, placement: Placement) -> BlockStream | None:
-    return BlockStream(transformer.blocks, device, pinned=placement.pinned) if placement.streamed else None
 
 
 def _transformer(spec: ModelSpec) -> Any:

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from wanreel.core.catalog import ModelSpec
+from wanreel.core.placement import Placement
 from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
+from wanreel.models.lean import Rows
 from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
-from wanreel.models.placement import Placement
+from wanreel.models.visiting import streamed_text_encoder
 
 TRAIN_TIMESTEPS = 1000  #: of every Wan model: a timestep is 1000 times its sigma
 
@@ -44,13 +46,23 @@ class WanModel:
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
 
     def __post_init__(self) -> None:
-        if self.placement.vae_tiling:
-            self.vae.enable_tiling()
+        self.run_with(self.placement)
+        if self.placement.text_streamed:
+            self._guests["text_encoder"] = streamed_text_encoder(self.text_encoder, self.device)
         if self.device.type == "cpu":
             prefer_onednn(self.vae.decoder)  # not the encoder: latents stay Diffusers' to the bit
-        if not self.placement.keeps_everything:
+        if not self.placement.keeps_experts:
             for expert in self.experts:
                 expert.share(self._room)
+
+    def run_with(self, placement: Placement) -> None:
+        """Change what can be changed of the placement without loading again: portions and tiles."""
+        if placement.loading != self.placement.loading:
+            raise ValueError(f"{self.spec.name} is loaded as {self.placement.loading}, not as {placement.loading}")
+        self.placement = placement
+        rows = Rows(placement.rows, placement.feed_forward_rows) if placement.rows else None
+        for expert in self.experts:
+            expert.rows = rows
 
     @property
     def expand_timesteps(self) -> bool:
@@ -81,7 +93,7 @@ class WanModel:
         module: nn.Module | None = getattr(self, part)
         if module is None:
             raise ValueError(f"{self.spec.name} has no {part}")
-        if self.placement.keeps_everything:
+        if self.placement.keeps_everything or (part == "vae" and self.placement.keeps_experts):
             yield module
             return
         guest = self._guests.setdefault(part, ModuleGuest(module, self.device))

@@ -1,0 +1,87 @@
+"""Placement: how a model's parts are held and run on one machine. Plain data; knows neither torch nor how it was chosen.
+
+`core/memory.py` derives it from a request and a machine; `models` and `generation` carry it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+#: What the transformers' big matrices are stored in. "native" is the dtype the device computes in (bf16 on a GPU).
+Precision = Literal["native", "fp16", "fp8", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = ("native", "fp16", "fp8", "int8", "int4")
+
+#: resident: everything stays on the GPU. encoders: text and image encoder visit it, the rest stays. exclusive: one part
+#: at a time. streamed: the same, and a transformer's blocks come in one by one while the one before computes.
+Plan = Literal["resident", "encoders", "exclusive", "streamed"]
+PLANS: tuple[Plan, ...] = ("resident", "encoders", "exclusive", "streamed")
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The VAE works on windows of this size, in pixels; neighbours share `overlap` pixels that fade into each other."""
+
+    height: int
+    width: int
+    overlap: int = 128
+
+    def __str__(self) -> str:
+        return f"{self.width}×{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the parts of one model live and in which portions they compute."""
+
+    plan: Plan = "resident"
+    pinned: bool = False  #: streamed blocks lie in page-locked memory (five times as fast, can't be swapped out)
+    pin_limit: int | None = None  #: bytes that may be page-locked in all; None: no limit of ours
+    precision: Precision = "native"
+    text_streamed: bool = False  #: the text encoder's blocks come in one by one as well
+    rows: int = 0  #: tokens that an elementwise pass of a block takes at a time; 0: all of them
+    feed_forward_rows: int = 0  #: the same for the feed-forward's matrices, which may round differently
+    tile: Tile | None = None  #: of the VAE; None: whole frames
+
+    @property
+    def streamed(self) -> bool:
+        return self.plan == "streamed"
+
+    @property
+    def keeps_everything(self) -> bool:
+        return self.plan == "resident"
+
+    @property
+    def keeps_experts(self) -> bool:
+        """Whether transformers and VAE stay on the GPU between their turns."""
+        return self.plan in ("resident", "encoders")
+
+    @property
+    def loading(self) -> Placement:
+        """What can't be changed without loading the model again; the rest is at its default."""
+        return replace(self, rows=0, feed_forward_rows=0, tile=None)
+
+    @property
+    def arithmetic(self) -> int:
+        """How far results are from the plain run's: 0 equal to the bit, 1 matrices cut by rows (the last bit may
+        differ), 2 the VAE in tiles, 3 and more other numbers in the matrices (fp16, fp8, int8, int4)."""
+        if self.precision != "native":
+            return 2 + PRECISIONS.index(self.precision)
+        if self.tile is not None:
+            return 2
+        return 1 if self.feed_forward_rows else 0
+
+    def __str__(self) -> str:
+        """For records: "streamed, fp8, rows 4096, tiles 512×512"."""
+        words = [self.plan]
+        if self.precision != "native":
+            words.append(self.precision)
+        if self.text_streamed:
+            words.append("text encoder streamed")
+        if self.rows:
+            words.append(f"rows of {self.rows}")
+        if self.feed_forward_rows:
+            words.append(f"feed-forward rows of {self.feed_forward_rows}")
+        if self.tile is not None:
+            words.append(f"tiles {self.tile}")
+        return ", ".join(words)

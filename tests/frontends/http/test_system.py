@@ -59,10 +59,10 @@ def test_models(place: Place) -> None:
 
 def test_the_request_schema_is_the_knobs() -> None:
     schema = request_schema(multipart=False)
-    assert set(schema["properties"]) == set(KNOBS) | {"size", "input_reference"}
+    assert set(schema["properties"]) == set(KNOBS) | {"size", "input_reference", "webhook_url"}
     steps = schema["properties"]["num_inference_steps"]
-    assert (steps["type"], steps["minimum"], steps["maximum"]) == ("integer", 1, 100)
-    assert schema["properties"]["quality"]["enum"] == list(KNOBS["quality"].choices)
+    assert (steps["type"], steps["minimum"], steps["maximum"]) == (["integer", "string", "null"], 1, 100)
+    assert schema["properties"]["quality"]["enum"] == [*KNOBS["quality"].choices, None]
     assert all(knob.help in schema["properties"][name]["description"] for name, knob in KNOBS.items())
 
 

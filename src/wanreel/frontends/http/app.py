@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from wanreel import __version__
+from wanreel.frontends.fetcher import Fetcher, build_fetcher
 from wanreel.frontends.http import errors
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.fastvideo import FastVideoRoutes
@@ -26,15 +28,21 @@ from wanreel.frontends.http.keys import KeyRing
 from wanreel.frontends.http.library import LibraryRoutes
 from wanreel.frontends.http.lightx2v import LightX2VRoutes
 from wanreel.frontends.http.metrics import Metrics
+from wanreel.frontends.http.models import ModelRoutes
 from wanreel.frontends.http.news import News
-from wanreel.frontends.http.pictures import Fetch, PictureDesk
+from wanreel.frontends.http.operator import operator_routes
+from wanreel.frontends.http.pictures import PictureDesk
 from wanreel.frontends.http.rates import Rates
+from wanreel.frontends.http.recipes import RecipeRoutes
 from wanreel.frontends.http.system import SystemRoutes
 from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.videos import VideoRoutes
+from wanreel.frontends.http.webhooks import WebhookDesk, WebhookRoutes
+from wanreel.frontends.webhooks import Postman, SigningSecrets, build_postman
 from wanreel.jobs import Liveness
 from wanreel.service import Service
 from wanreel.wiring import Runtime, specs_with_state
+from wanreel.worker.downloads import Downloads
 
 _log = logging.getLogger("wanreel.access")
 
@@ -62,28 +70,37 @@ def create_app(
     entrance: Entrance,
     keys: KeyRing,
     *,
-    fetch: Fetch | None = None,
+    fetcher: Fetcher | None = None,
     submits_per_minute: int | None = None,
 ) -> HttpApp:
     """The API over a service. Raises SettingsError where others could come in without a key.
 
-    `fetch` reads http(s) addresses of pictures; without it they are refused.
+    `fetcher` calls other servers where the operator's settings want that; by default one within those settings.
     """
     entrance.require_key(have=bool(keys))
     settings = runtime.settings
+    outbound = settings.outbound
+    fetcher = fetcher or build_fetcher(outbound)
+    signing = SigningSecrets(
+        settings.data.webhook_secret, outbound.webhook_secret.get_secret_value() if outbound.webhook_secret else ""
+    )
     uploads = Uploads(settings.data.uploads)
     house = House(
         service=service,
         models=lambda: specs_with_state(runtime),
+        downloads=Downloads(runtime.registry, settings.data.digests),
         worker_lives=Liveness(settings.data.workers).is_alive,
         min_free_bytes=int(settings.min_free_gb * 2**30),
-        desk=PictureDesk(runtime.take_picture, uploads, fetch),
+        desk=PictureDesk(runtime.take_picture, uploads, fetcher.get if outbound.pictures else None),
+        webhooks=WebhookDesk(signing, fetcher if outbound.webhooks else None),
         uploads=uploads,
         news=News(service),
         rates=Rates(time.monotonic, submits_per_minute),
     )
     metrics = Metrics(house)
-    api = _api(house, metrics, entrance)
+    postman = build_postman(service.store.outbox, fetcher, signing, outbound.webhook_url)
+    recipes = RecipeRoutes(house, runtime.pictures.has).router()
+    api = _api(house, metrics, entrance, postman, (recipes, *operator_routes(runtime, service, keys, entrance)))
 
     def observe(exchange: Exchange) -> None:
         metrics.count(exchange)
@@ -92,19 +109,22 @@ def create_app(
     return HttpApp(Guard(api, entrance, keys, observe, time.monotonic), api, house)
 
 
-def _api(house: House, metrics: Metrics, entrance: Entrance) -> FastAPI:
+def _api(
+    house: House, metrics: Metrics, entrance: Entrance, postman: Postman, more: Iterable[APIRouter]
+) -> FastAPI:
     """The routes behind the guard."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        telling = asyncio.create_task(house.news.tell())
+        tasks = [asyncio.create_task(house.news.tell()), asyncio.create_task(postman.run())]
         try:
             yield
         finally:
             house.news.close()
-            telling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await telling
+            await run_in_threadpool(house.downloads.close)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     api = FastAPI(
         title="Wanreel",
@@ -119,10 +139,20 @@ def _api(house: House, metrics: Metrics, entrance: Entrance) -> FastAPI:
     errors.install(api)
     intake = Intake(house, time.monotonic)
     videos = VideoRoutes(house, intake)
-    native = (videos, LibraryRoutes(house), JobRoutes(house, intake), FileRoutes(house), SystemRoutes(house, metrics))
+    native = (
+        videos,
+        LibraryRoutes(house),
+        JobRoutes(house, intake),
+        FileRoutes(house),
+        ModelRoutes(house),
+        SystemRoutes(house, metrics),
+        WebhookRoutes(house.webhooks),
+    )
     adapters = (FastVideoRoutes(house, intake, videos), LightX2VRoutes(house, intake))
     for routes in (*native, *adapters):
         api.include_router(routes.router())
+    for router in more:
+        api.include_router(router)
     _declare_keys(api)
     return api
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -18,9 +18,11 @@ from wanreel.frontends.http.keys import Caller
 from wanreel.frontends.http.news import News
 from wanreel.frontends.http.pictures import PictureDesk
 from wanreel.frontends.http.rates import Rates
-from wanreel.frontends.http.schema import Video, video_of
+from wanreel.frontends.http.schema import Adjustments, Video, video_of
 from wanreel.frontends.http.uploads import Uploads
+from wanreel.frontends.http.webhooks import WebhookDesk
 from wanreel.service import Service
+from wanreel.worker.downloads import Downloads
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -31,9 +33,11 @@ class House:
 
     service: Service
     models: Callable[[], Sequence[tuple[ModelSpec, bool]]]  #: every model, and whether it is installed
+    downloads: Downloads
     worker_lives: Callable[[str], bool]  #: whether the worker of this name is there
     min_free_bytes: int  #: below it the server is not ready
     desk: PictureDesk
+    webhooks: WebhookDesk
     uploads: Uploads
     news: News
     rates: Rates
@@ -57,7 +61,18 @@ class House:
 
     def shown(self, job: Job) -> Video:
         """The job on the wire, with its place in line. Blocks."""
-        return video_of(job, self.service.standing(job.id) if not job.ended else None)
+        return self.shown_with(job)
+
+    def shown_with(self, job: Job, adjustments: Adjustments = (), notes: Iterable[str] = ()) -> Video:
+        """The same, with what is to be said about it once."""
+        standing = self.service.standing(job.id) if not job.ended else None
+        report = self.service.store.outbox.reports([job.id]).get(job.id)
+        return video_of(job, standing, adjustments, notes, report)
+
+    def shown_all(self, jobs: Sequence[Job]) -> list[Video]:
+        """Many jobs on the wire, without their places in line. Blocks."""
+        reports = self.service.store.outbox.reports([job.id for job in jobs])
+        return [video_of(job, report=reports.get(job.id)) for job in jobs]
 
 
 def require_admin(request: Request) -> Caller:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job
 from wanreel.core.resolve import Adjustment, Resolution
 from wanreel.frontends.http.errors import Refused
@@ -78,12 +79,18 @@ class Intake:
     def _queue(self, caller: Caller, body: Body, key: str | None) -> Accepted:
         submission, resolution = self.resolve(caller, body)
         asked = json.dumps(asdict(submission.request()), sort_keys=True, ensure_ascii=False)
-        job = self._house.service.enqueue(resolution, Terms(owner=caller.owner, idempotency_key=key), body=asked)
+        url = submission.webhook_url
+        terms = Terms(owner=caller.owner, idempotency_key=key, webhook_url=url)
+        job = self._house.service.enqueue(resolution, terms, body=f"{asked}\n{url}" if url else asked)
         return Accepted(job, resolution.adjustments, tuple(submission.notes))
 
     def resolve(self, caller: Caller, body: Body) -> tuple[Submission, Resolution]:
         """What would run. Blocks. Raises InvalidRequest, ModelError."""
         submission = translate(body, caller.owner, self._house.desk)
+        try:
+            submission.webhook_url = self._house.webhooks.accept(submission.values.pop("webhook_url", None))
+        except InvalidRequest as error:
+            submission.problems.extend(error.problems)
         return submission, self._house.service.resolve(submission.request())
 
 

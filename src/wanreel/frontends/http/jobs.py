@@ -18,7 +18,7 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House, owner_filter, require_admin
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.http.news import as_sse
-from wanreel.frontends.http.schema import Plan, Queue, Video, video_of
+from wanreel.frontends.http.schema import Plan, Queue, Video
 from wanreel.frontends.http.submission import translate
 
 _HIGHEST_PRIORITY = 100
@@ -124,7 +124,7 @@ class JobRoutes:
             del changes["prompt"]
         resolution = self._house.service.edit(job_id, changes)
         job = self._house.service.get(job_id)
-        return video_of(job, self._house.service.standing(job_id), resolution.adjustments, submission.notes)
+        return self._house.shown_with(job, resolution.adjustments, submission.notes)
 
     async def move(self, request: Request, video_id: str) -> Video:
         """Puts a queued job before another one of yours, or at the end, or gives it another priority (admin)."""
@@ -239,7 +239,7 @@ _EXPORT: dict[str, Any] = {
     name: schema.request_schema(multipart=False)["properties"][name] for name in ("fps", "output_format", "quality")
 }
 _REASON: dict[str, Any] = {
-    "reason": {"type": "string", "minLength": 1, "maxLength": _LONGEST_REASON, "pattern": "^[ -~]+$"},
+    "reason": {"type": "string", "minLength": 1, "maxLength": _LONGEST_REASON},
 }
 
 

@@ -49,6 +49,11 @@ class Webhook(Wire):
     outcome: str = Field(description="How the newest attempt went; empty before the first.")
 
 
+class WebhookSecret(Wire):
+    object: Literal["webhook.secret"] = "webhook.secret"
+    secret: str = Field(description="In the form of Standard Webhooks: whsec_ and base64.")
+
+
 class Detail(Wire):
     """What OpenAI's object has no place for."""
 
@@ -195,12 +200,8 @@ def video_of(
         num_frames=request.num_frames,
         fps=request.fps,
         seed=request.seed,
-        wanreel=_detail(job, request, standing, adjustments, notes).model_copy(update={"webhook": _webhook(report)}),
+        wanreel=_detail(job, request, standing, adjustments, notes, report),
     )
-
-
-def _webhook(report: DeliveryReport | None) -> Webhook | None:
-    return None if report is None else Webhook(**asdict(report))
 
 
 def _detail(
@@ -209,6 +210,7 @@ def _detail(
     standing: Standing | None,
     adjustments: Adjustments,
     notes: Iterable[str],
+    report: DeliveryReport | None,
 ) -> Detail:
     return Detail(
         status=job.status,
@@ -224,7 +226,7 @@ def _detail(
         adjustments=[adjustment.to_dict() for adjustment in adjustments],
         notes=[*job.notes, *notes],
         favourite=job.favourite,
-        webhook=None,
+        webhook=None if report is None else Webhook(**asdict(report)),
         request=request.to_dict(),
     )
 

@@ -45,6 +45,7 @@ class Submission:
     values: dict[str, object]
     notes: list[str] = field(default_factory=list[str])  #: what was read and not used
     problems: list[Problem] = field(default_factory=list[Problem])
+    webhook_url: str = ""  #: who is to be told of the end
 
     def request(self) -> VideoRequest:
         """The request. Raises InvalidRequest naming every problem at once."""

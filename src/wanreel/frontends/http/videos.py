@@ -57,8 +57,9 @@ class VideoRoutes:
         router.get("/{video_id}/content", response_class=Response, responses=contents, summary="Fetch a video's file")(
             self.content
         )
-        prompt = {"prompt": schema.request_schema(multipart=False)["properties"]["prompt"]}
-        remix = {"requestBody": schema.json_body(prompt, required=["prompt"], example={"prompt": "the same at night"})}
+        known = schema.request_schema(multipart=False)["properties"]
+        taken = {name: known[name] for name in ("prompt", "webhook_url")}
+        remix = {"requestBody": schema.json_body(taken, required=["prompt"], example={"prompt": "the same at night"})}
         router.post(
             "/{video_id}/remix", response_model=Video, openapi_extra=remix, summary="The same with another prompt"
         )(self.remix)
@@ -70,11 +71,7 @@ class VideoRoutes:
         JSON or multipart. Any knob may be left out but the prompt; `wanreel.adjustments` says what was filled in.
         """
         accepted = await self._intake.accept(request, await read_body(request))
-        return await run_in_threadpool(self._created, accepted.job, accepted.adjustments, accepted.notes)
-
-    def _created(self, job: Job, adjustments: schema.Adjustments, notes: tuple[str, ...]) -> Video:
-        standing = self._house.service.standing(job.id) if not job.ended else None
-        return video_of(job, standing, adjustments, notes)
+        return await run_in_threadpool(self._house.shown_with, accepted.job, accepted.adjustments, accepted.notes)
 
     async def list(
         self,
@@ -90,7 +87,7 @@ class VideoRoutes:
         jobs = await run_in_threadpool(
             self._house.service.store.search, search, after=after, limit=limit + 1, newest_first=order == "desc"
         )
-        data = [video_of(job) for job in jobs[:limit]]
+        data = await run_in_threadpool(self._house.shown_all, jobs[:limit])
         return VideoList(
             data=data,
             first_id=data[0].id if data else None,
@@ -139,19 +136,21 @@ class VideoRoutes:
         """Queues the same video with another prompt: same seed, size, length and picture."""
         job = await self._house.job_of(request, video_id)
         values = await read_json(request)
-        take_only(values, "prompt")
+        take_only(values, "prompt", "webhook_url")
         prompt = values.get("prompt")
         if not isinstance(prompt, str):
             raise InvalidRequest.of("prompt", "required", "must be text.", "Say what happens in the video.")
         self._house.rates.take(caller_of(request))
-        return await run_in_threadpool(self._remix, request, job, prompt)
+        url = self._house.webhooks.accept(values.get("webhook_url"))
+        return await run_in_threadpool(self._remix, request, job, prompt, url)
 
-    def _remix(self, request: Request, job: Job, prompt: str) -> Video:
+    def _remix(self, request: Request, job: Job, prompt: str, url: str) -> Video:
         service = self._house.service
         resolution = service.resolve(replace(request_of(job).as_request(), prompt=prompt))
-        terms = Terms(owner=caller_of(request).owner, idempotency_key=idempotency_key(request), parent_id=job.id)
-        remixed = service.enqueue(resolution, terms, body=f"{job.id}\n{prompt}")
-        return self._created(remixed, resolution.adjustments, ())
+        owner, key = caller_of(request).owner, idempotency_key(request)
+        terms = Terms(owner=owner, idempotency_key=key, parent_id=job.id, webhook_url=url)
+        remixed = service.enqueue(resolution, terms, body="\n".join((job.id, prompt, url)))
+        return self._house.shown_with(remixed, resolution.adjustments)
 
     async def sync(self, request: Request) -> Response:
         """Queues a video, waits and answers its bytes. Cancelled when you leave."""

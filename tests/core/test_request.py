@@ -38,7 +38,7 @@ def test_loose_values_are_read() -> None:
     assert request.num_inference_steps == 12
     assert request.guidance_low == 3.5
     assert request.metadata is False
-    assert request.loras == (LoraRef("gold"), LoraRef("x", 0.5, 0.5))
+    assert request.loras == (LoraRef("gold"), LoraRef("x", strength=0.5))
 
 
 @pytest.mark.parametrize(

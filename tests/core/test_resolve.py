@@ -61,7 +61,8 @@ def test_half_steps_round_up() -> None:
 
 
 def test_fast_preset_needs_a_few_step_model() -> None:
-    assert ("preset", "contradiction") in problems(model="t2v-14b", preset="fast")
+    assert ("preset", "contradiction") in problems(model="t2v-1.3b", preset="fast")
+    assert ("preset", "not_installed") in problems(model="t2v-14b", preset="fast")
     assert resolved(model="demo", preset="fast").request.num_inference_steps == 8
     few = resolved(model="fastwan2.1-t2v-1.3b", preset="draft")
     assert few.request.num_inference_steps == 3

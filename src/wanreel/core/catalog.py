@@ -450,10 +450,10 @@ PRESET_STEPS: Mapping[PresetName, float] = {"draft": 0.5, "standard": 1.0, "high
 
 
 def preset_steps(spec: ModelSpec, preset: PresetName) -> int | None:
-    """Denoise steps of `preset` for `spec`; None when the model has no such mode.
+    """Denoise steps of `preset` for `spec`; None when the model has no such mode by itself (see core/few_step.py).
 
     Half up, so that 62.5 is 63: never fewer than the preset promises.
     """
-    if preset == "fast" or spec.few_step:
+    if preset in ("fast", "motion") or spec.few_step:
         return spec.fast_steps if preset == "fast" else None
     return max(1, int(spec.steps * PRESET_STEPS[preset] + 0.5))

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
 from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.lora import MAX_LORAS, LoraRef, problems_of
 from wanreel.core.picture import PictureRef
 
 Kind = Literal["text", "name", "integer", "number", "flag", "picture", "loras"]
 OutputFormat = Literal["mp4", "webm", "webp", "gif"]
 Quality = Literal["low", "medium", "high", "maximum"]
 Solver = Literal["unipc", "dpm++", "euler", "dmd", "distill"]
-PresetName = Literal["draft", "standard", "high", "fast"]
+PresetName = Literal["draft", "standard", "high", "fast", "motion"]
 ResolutionName = Literal["480P", "720P", "1080P"]
 
 MAX_SEED = 2**53 - 1  #: the largest integer that JSON and JavaScript carry exactly
@@ -36,15 +37,6 @@ class Knob:
     choices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()  #: other names that front doors accept
     group: str = "basic"  #: where a page or a help text shows it: basic, size, sampling, output
-
-
-@dataclass(frozen=True, slots=True)
-class LoraRef:
-    """A LoRA by its registered name, with a strength per expert."""
-
-    name: str
-    strength_high: float = 1.0  #: on the high-noise expert, or the only one
-    strength_low: float = 1.0  #: on the low-noise expert
 
 
 def _knob(kind: Kind, text: str, **facts: Any) -> Any:
@@ -68,7 +60,7 @@ class VideoRequest:
     model: str | None = _knob("name", "Which model, for example ti2v-5b. By default the best one installed.")
     preset: PresetName | None = _knob(
         "name",
-        "Half, official or 1.25 times the official steps; fast needs a few-step model.",
+        "Half, official or 1.25 times the official steps; fast and motion need a few-step model or LoRA.",
         choices=get_args(PresetName),
     )
     resolution: ResolutionName | None = _knob(
@@ -158,7 +150,23 @@ class VideoRequest:
         maximum=MAX_SEED,
         group="sampling",
     )
-    loras: tuple[LoraRef, ...] | None = _knob("loras", "LoRAs by registered name.", group="sampling")
+    loras: tuple[LoraRef, ...] | None = _knob(
+        "loras", "LoRAs by name, with their strengths.", aliases=("lora",), group="sampling"
+    )
+    guided_steps: int | None = _knob(
+        "integer",
+        "That many first steps run at the model's own guidance, whatever guidance says: motion for few-step LoRAs.",
+        minimum=0,
+        maximum=100,
+        group="sampling",
+    )
+    boundary_ratio: float | None = _knob(
+        "number",
+        "Noise level at which the low-noise expert takes over from the high-noise one.",
+        minimum=0.01,
+        maximum=0.999,
+        group="sampling",
+    )
     output_format: OutputFormat | None = _knob(
         "name", "The kind of file.", choices=get_args(OutputFormat), aliases=("format",), group="output"
     )
@@ -295,9 +303,25 @@ def _flag(value: object) -> bool:
 
 
 def _loras(value: object) -> tuple[LoraRef, ...]:
+    if isinstance(value, (str, LoraRef, Mapping)):
+        return (_lora(cast("object", value)),)
     if not isinstance(value, (list, tuple)):
         raise ValueError("a list of LoRAs was expected.")
-    return tuple(_lora(item) for item in value)
+    return tuple(_lora(item) for item in cast("list[object]", value))
+
+
+#: What other servers call the members of a LoRA. What they call a path is a name here.
+_LORA_ALIASES: Mapping[str, str] = {
+    "path": "name",
+    "lora_name": "name",
+    "lora_path": "name",
+    "scale": "strength",
+    "weight": "strength",
+    "high": "strength_high",
+    "low": "strength_low",
+}
+_LORA_NUMBERS = ("strength", "strength_high", "strength_low")
+_LORA_TEXTS = ("name", "schedule", "sha256")
 
 
 def _lora(item: object) -> LoraRef:
@@ -305,17 +329,21 @@ def _lora(item: object) -> LoraRef:
         return item
     if isinstance(item, str):
         return LoraRef(item)
-    if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+    if not isinstance(item, Mapping):
         raise ValueError("a LoRA is a name, or an object with name and strengths.")
-    unknown = set(item) - {"name", "strength", "strength_high", "strength_low"}
+    given = {name: value for name, value in cast("Mapping[str, object]", item).items() if value is not None}
+    values = {_LORA_ALIASES.get(name, name): value for name, value in given.items()}
+    unknown = set(values) - {*_LORA_NUMBERS, *_LORA_TEXTS}
     if unknown:
         raise ValueError(f"a LoRA has no {sorted(unknown)[0]!r}.")
-    strength = _number(item.get("strength", 1.0))
-    return LoraRef(
-        item["name"],
-        _number(item.get("strength_high", strength)),
-        _number(item.get("strength_low", strength)),
-    )
+    if "name" not in values or len(values) < len(given):
+        raise ValueError("a LoRA has one name, and each strength once.")
+    for name in _LORA_NUMBERS:
+        if name in values:
+            values[name] = _number(values[name])
+    if not all(isinstance(values[name], str) for name in _LORA_TEXTS if name in values):
+        raise ValueError("a LoRA's name and schedule are text.")
+    return LoraRef(**cast("dict[str, Any]", values))
 
 
 def _check(name: str, knob: Knob, value: object) -> Iterator[Problem]:
@@ -324,14 +352,16 @@ def _check(name: str, knob: Knob, value: object) -> Iterator[Problem]:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         yield from _check_number(name, knob, value)
     elif isinstance(value, tuple):
-        yield from _check_strengths(name, cast("tuple[LoraRef, ...]", value))
+        yield from _check_loras(name, cast("tuple[LoraRef, ...]", value))
 
 
-def _check_strengths(name: str, loras: tuple[LoraRef, ...]) -> Iterator[Problem]:
+def _check_loras(name: str, loras: tuple[LoraRef, ...]) -> Iterator[Problem]:
+    if len(loras) > MAX_LORAS:
+        yield Problem(name, "too_many", f"{len(loras)} LoRAs; at most {MAX_LORAS} are applied at once.")
+    if len({lora.name for lora in loras}) < len(loras):
+        yield Problem(name, "contradiction", "the same LoRA stands in it twice.", "Give it once.")
     for lora in loras:
-        for strength in (lora.strength_high, lora.strength_low):
-            if not math.isfinite(strength) or abs(strength) > 10:
-                yield Problem(name, "out_of_range", f"{lora.name}: strength {strength} is not within -10 to 10.")
+        yield from problems_of(lora)
 
 
 def _check_text(name: str, knob: Knob, value: str) -> Iterator[Problem]:

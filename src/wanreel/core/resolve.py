@@ -12,11 +12,16 @@ from typing import Any, TypeVar, cast
 
 from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
 from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
+from wanreel.core.few_step import FewStepRecipe, recipes_for
+from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
 from wanreel.core.picture import PictureRef
-from wanreel.core.request import LoraRef, OutputFormat, Quality, Solver, VideoRequest
+from wanreel.core.request import OutputFormat, Quality, Solver, VideoRequest
 from wanreel.core.sizes import Frame, frame_for
 
 T = TypeVar("T")
+
+#: Solvers with fixed timesteps, and how many they have (see generation/solvers.py).
+FIXED_STEPS: Mapping[Solver, int] = {"dmd": 3, "distill": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,12 @@ class ResolvedRequest:
     flow_shift: float
     solver: Solver
     seed: int  #: 0 or more
-    loras: tuple[LoraRef, ...]
+    loras: tuple[ResolvedLora, ...]
     output_format: OutputFormat
     quality: Quality
     metadata: bool
+    guided_steps: int = 0  #: first steps at the model's own guidance
+    boundary_ratio: float | None = None  #: t ≥ boundary · 1000 is the high-noise expert's; None with one expert
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
@@ -73,7 +80,7 @@ class ResolvedRequest:
         values = dict(cast("Mapping[str, Any]", data))
         for name in ("image", "last_image"):
             values[name] = PictureRef.from_dict(values[name]) if values[name] else None
-        values["loras"] = tuple(LoraRef(**lora) for lora in values["loras"])
+        values["loras"] = tuple(ResolvedLora(**lora) for lora in values["loras"])
         return cls(**values)
 
     def as_request(self) -> VideoRequest:
@@ -94,7 +101,9 @@ class ResolvedRequest:
             flow_shift=self.flow_shift,
             solver=self.solver,
             seed=self.seed,
-            loras=self.loras,
+            loras=tuple(lora.as_ref() for lora in self.loras),
+            guided_steps=self.guided_steps,
+            boundary_ratio=self.boundary_ratio,
             output_format=self.output_format,
             quality=self.quality,
             metadata=self.metadata,
@@ -110,6 +119,10 @@ class Resolution:
     adjustments: tuple[Adjustment, ...]
 
 
+def _no_loras(ref: LoraRef, spec: ModelSpec) -> LoraFacts:
+    raise InvalidRequest.of("loras", "no_lora", f"there is no LoRA {ref.name!r} for {spec.name} here.")
+
+
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What the operator's settings and the machine say about models."""
@@ -117,6 +130,9 @@ class Defaults:
     model_for: Mapping[Mode, str]  #: the default model of each mode
     installed: frozenset[str]  #: names whose weights are here
     fallback: str = "demo"  #: used where the default is not installed
+    lora_names: tuple[str, ...] = ()  #: of the LoRAs on the shelf
+    #: Judges one of them for a model by its header. Raises InvalidRequest.
+    lora: Callable[[LoraRef, ModelSpec], LoraFacts] = _no_loras
 
 
 def resolve(
@@ -146,12 +162,15 @@ class _Resolver:
     draw_seed: Callable[[], int]
     problems: list[Problem] = field(default_factory=list[Problem])
     adjustments: list[Adjustment] = field(default_factory=list[Adjustment])
+    recipe: FewStepRecipe | None = None  #: of a few-step preset, and the LoRAs it takes
+    recipe_loras: tuple[LoraRef, ...] = ()
 
     def run(self) -> Resolution:
         self.problems.extend(self.request.problems())
         spec = self._spec()
         if spec is not None:
             self._check_mode(spec)
+            self._choose_recipe(spec)
             self._check_solver(spec)
         self._check_contradictions()
         if spec is None or self.problems:
@@ -175,12 +194,14 @@ class _Resolver:
             guidance_high=float(high),
             guidance_low=float(low),
             flow_shift=self._flow_shift(spec, frame),
-            solver=_or(self.request.solver, spec.solver),
+            solver=self._solver(spec),
             seed=self._seed(),
-            loras=_or(self.request.loras, ()),
+            loras=self._loras(spec),
             output_format=_or(self.request.output_format, "mp4"),
             quality=_or(self.request.quality, "high"),
             metadata=_or(self.request.metadata, True),
+            guided_steps=_or(self.request.guided_steps, self.recipe.guided_steps if self.recipe else 0),
+            boundary_ratio=self._boundary(spec),
         )
         if self.problems:
             raise InvalidRequest(*self.problems)
@@ -237,9 +258,35 @@ class _Resolver:
             hint = "Leave the picture out, or choose a model that starts from one."
             self.problems.append(Problem("image", "contradiction", f"{spec.name} makes video from text alone.", hint))
 
+    def _choose_recipe(self, spec: ModelSpec) -> None:
+        """What a few-step preset means for a model that has no such mode by itself."""
+        preset = self.request.preset
+        if preset not in ("fast", "motion") or (preset == "fast" and spec.fast_steps is not None):
+            return
+        recipes = list(recipes_for(spec, preset))
+        for recipe, pair in [(recipe, pair) for recipe in recipes for pair in recipe.pairs]:
+            found = pair.find(self.defaults.lora_names)
+            if found is not None:
+                schedules = (recipe.high_schedule, "")[: len(found)]
+                self.recipe = recipe
+                self.recipe_loras = tuple(LoraRef(name, schedule=text) for name, text in zip(found, schedules))
+                self._note("preset", preset, f"{recipe.steps} steps", f"with {' and '.join(found)}")
+                return
+        if recipes:
+            text = f"{preset} on {spec.name} needs LoRAs that are not here."
+            where = "; or ".join(pair.where for pair in recipes[0].pairs)
+            hint = f"Download them and run `wanreel loras add FILE` for each: {where}."
+            self.problems.append(Problem("preset", "not_installed", text, hint))
+        else:
+            hint = "Choose fastwan2.1-t2v-1.3b or fastwan2.2-ti2v-5b, or another preset."
+            text = f"{spec.name} has no such few-step mode."
+            self.problems.append(Problem("preset", "contradiction", text, hint))
+
     def _check_solver(self, spec: ModelSpec) -> None:
         solver = self.request.solver
-        if solver is not None and solver not in spec.solvers:
+        # A few-step LoRA may bring its solver, under whatever name the file has.
+        allowed = (*spec.solvers, *(FIXED_STEPS if self.request.loras else ()))
+        if solver is not None and solver not in allowed:
             self.problems.append(
                 Problem(
                     "solver",
@@ -248,21 +295,64 @@ class _Resolver:
                     f"Choose {' | '.join(spec.solvers)}.",
                 )
             )
-        if self.request.preset == "fast" and spec.fast_steps is None:
-            hint = "Choose fastwan2.1-t2v-1.3b or fastwan2.2-ti2v-5b, or another preset."
-            self.problems.append(
-                Problem("preset", "contradiction", f"{spec.name} has no few-step mode of its own.", hint)
-            )
-        steps = self.request.num_inference_steps
-        if spec.few_step and steps is not None and steps != spec.steps:
+        steps, fixed = self.request.num_inference_steps, self._fixed_steps(spec)
+        if fixed is not None and steps is not None and steps != fixed:
             self.problems.append(
                 Problem(
                     "num_inference_steps",
                     "contradiction",
-                    f"{spec.name} runs {spec.steps} fixed steps, not {steps}.",
+                    f"{spec.name} with {self._solver(spec)} runs {fixed} fixed steps, not {steps}.",
                     "Leave it out.",
                 )
             )
+
+    def _solver(self, spec: ModelSpec) -> Solver:
+        return _or(self.request.solver, self.recipe.solver if self.recipe else spec.solver)
+
+    def _fixed_steps(self, spec: ModelSpec) -> int | None:
+        return spec.steps if spec.few_step else FIXED_STEPS.get(self._solver(spec))
+
+    def _boundary(self, spec: ModelSpec) -> float | None:
+        asked = self.request.boundary_ratio
+        if spec.two_experts:
+            return _or(asked, (self.recipe.boundary_ratio if self.recipe else None) or spec.boundary_ratio)
+        if asked is not None:
+            self._note("boundary_ratio", asked, None, f"{spec.name} has one expert")
+        return None
+
+    def _loras(self, spec: ModelSpec) -> tuple[ResolvedLora, ...]:
+        """The LoRAs asked for, then those of the recipe. Each must be here and fit."""
+        asked = self.request.loras or ()
+        named = {ref.name for ref in asked}
+        resolved: list[ResolvedLora] = []
+        for ref in (*asked, *(ref for ref in self.recipe_loras if ref.name not in named)):
+            try:
+                resolved.append(self._lora(ref, self.defaults.lora(ref, spec), spec))
+            except InvalidRequest as error:
+                self.problems.extend(error.problems)
+        return tuple(resolved)
+
+    def _lora(self, ref: LoraRef, facts: LoraFacts, spec: ModelSpec) -> ResolvedLora:
+        for note in facts.notes:
+            self._note("loras", None, facts.name, note)
+        only_low = facts.target == "low" and spec.two_experts
+        high = float(_or(ref.strength_high, 0.0 if only_low else ref.strength))
+        if not spec.two_experts:
+            if ref.strength_low is not None and ref.strength_low != high:
+                self._note("loras", f"{facts.name}: low {ref.strength_low:g}", high, f"{spec.name} has one expert")
+            return ResolvedLora(facts.name, facts.sha256, high, high, ref.schedule)
+        low = float(_or(ref.strength_low, 0.0 if facts.target == "high" else ref.strength))
+        if ref.strength_high is None and ref.strength_low is None and facts.target != "both":
+            self._note("loras", None, facts.name, self._one_sided(facts))
+        return ResolvedLora(facts.name, facts.sha256, high, low, ref.schedule)
+
+    def _one_sided(self, facts: LoraFacts) -> str:
+        """What is said of a file whose name says that it is for one expert."""
+        where = f"on the {facts.target}-noise expert"
+        if facts.partner in {ref.name for ref in (*(self.request.loras or ()), *self.recipe_loras)}:
+            return f"{where}, as its name says"
+        missing = f"its partner {facts.partner} was not asked for" if facts.partner else "its partner is not here"
+        return f"{where} alone, as its name says; {missing}"
 
     def _check_contradictions(self) -> None:
         asked = self.request
@@ -273,10 +363,6 @@ class _Resolver:
         if asked.seconds is not None and asked.num_frames is not None:
             self.problems.append(
                 Problem("seconds", "contradiction", "was given beside num_frames.", "Give one or the other.")
-            )
-        if asked.loras:
-            self.problems.append(
-                Problem("loras", "unsupported", "LoRAs can't be applied in this version.", "Leave them out.")
             )
 
     def _frame(self, spec: ModelSpec) -> Frame:
@@ -327,6 +413,11 @@ class _Resolver:
         asked, preset = self.request.num_inference_steps, self.request.preset
         if asked is not None:
             return asked
+        if self.recipe is not None:
+            return self.recipe.steps
+        fixed = None if spec.few_step else self._fixed_steps(spec)
+        if fixed is not None:
+            return fixed
         steps = preset_steps(spec, preset or "standard")
         if steps is None:
             if preset is not None:
@@ -338,6 +429,8 @@ class _Resolver:
         asked = self.request
         both = asked.guidance_scale
         default_high, default_low = spec.default_guidance(picture=asked.image is not None)
+        if self.recipe is not None:
+            default_high = default_low = 1.0  # it is distilled into the LoRAs
         high = _or(asked.guidance_high, _or(both, default_high))
         if not spec.two_experts:
             if asked.guidance_low is not None and asked.guidance_low != high:
@@ -350,11 +443,11 @@ class _Resolver:
 
     def _flow_shift(self, spec: ModelSpec, frame: Frame) -> float:
         asked = self.request.flow_shift
-        if asked is not None and _or(self.request.solver, spec.solver) == "dmd":
+        if asked is not None and self._solver(spec) == "dmd":
             # Its timesteps are fixed in a table of their own (see generation/solvers.py).
             self._note("flow_shift", asked, frame.flow_shift, "dmd has fixed timesteps; the shift changes nothing")
             return float(frame.flow_shift)
-        return float(_or(asked, frame.flow_shift))
+        return float(_or(asked, self.recipe.flow_shift if self.recipe else frame.flow_shift))
 
     def _seed(self) -> int:
         asked = self.request.seed

@@ -1,4 +1,4 @@
-"""Whether the server lives and is ready, what it can run, and how it fares."""
+"""Whether the server lives and is ready, and how it fares."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import WanreelError
 from wanreel.frontends.http import schema
-from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.house import House, require_admin
 from wanreel.frontends.http.metrics import Metrics
 from wanreel.frontends.http.schema import Wire
@@ -25,27 +23,6 @@ class Live(Wire):
 class Ready(Wire):
     status: Literal["ready", "not_ready"]
     reasons: list[str]
-
-
-class Model(Wire):
-    """A model, as OpenAI shows it, with the facts that matter."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str
-    title: str
-    installed: bool
-    modes: list[str]
-    fps: float
-    num_frames: int
-    num_inference_steps: int
-    sizes: list[str]
-
-
-class ModelList(Wire):
-    object: Literal["list"] = "list"
-    data: list[Model]
 
 
 class WorkerState(Wire):
@@ -78,12 +55,6 @@ class SystemRoutes:
             200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}
         }
         router.get("/metrics", response_class=Response, responses=text | schema.ERRORS, summary="Figures")(self.metrics)
-        router.get("/v1/models", response_model=ModelList, responses=schema.ERRORS, summary="List the models")(
-            self.models
-        )
-        router.get("/v1/models/{model_id}", response_model=Model, responses=schema.ERRORS, summary="Look at a model")(
-            self.model
-        )
         router.get("/v1/system", response_model=System, responses=schema.ERRORS, summary="Workers and disk")(
             self.system
         )
@@ -124,18 +95,6 @@ class SystemRoutes:
         require_admin(request)
         return PlainTextResponse(await run_in_threadpool(self._metrics.text), media_type=self._metrics.media_type)
 
-    async def models(self) -> ModelList:
-        """Every model, installed ones marked."""
-        rows = await run_in_threadpool(self._house.models)
-        return ModelList(data=[_shown(spec, installed=installed) for spec, installed in rows])
-
-    async def model(self, model_id: str) -> Model:
-        """One model."""
-        for spec, installed in await run_in_threadpool(self._house.models):
-            if spec.name == model_id:
-                return _shown(spec, installed=installed)
-        raise Refused(404, "model_not_found", "There is no such model.")
-
     async def system(self, request: Request) -> System:
         """The workers and what to look after (admin)."""
         require_admin(request)
@@ -148,17 +107,3 @@ class SystemRoutes:
         ]
         free = free_bytes(self._house.service.data.root)
         return System(workers=workers, free_bytes=free, warnings=self.faults())
-
-
-def _shown(spec: ModelSpec, *, installed: bool) -> Model:
-    return Model(
-        id=spec.name,
-        owned_by=(spec.hub_id or "wanreel").partition("/")[0],
-        title=spec.title,
-        installed=installed,
-        modes=list(spec.modes),
-        fps=spec.fps,
-        num_frames=spec.num_frames,
-        num_inference_steps=spec.steps,
-        sizes=[f"{size.width}x{size.height}" for size in spec.sizes.values()],
-    )

@@ -387,11 +387,11 @@ def _calibrate() -> list[Case]:
     add("i2v-14b-480p", "480", 81, {}, LEAN)
     add("i2v-a14b", "480", 81, {}, whole=True)
     add("i2v-a14b", "480", 81, LEAN, whole=True, stages=("denoise",))
-    add("i2v-a14b", "720", 81, {}, stages=("denoise", "encode", "decode"), whole=True)
+    add("i2v-a14b", "720", 81, {})
     add("i2v-a14b", "720", 81, LEAN, stages=("denoise",), whole=True)
     add("i2v-a14b", "720", 81, tile, small, stages=("encode", "decode"))
     add("i2v-a14b", "480", 81, HOST | LEAN | {"tile": Tile(480, 480)}, cap=7.0, whole=True)
-    add("i2v-a14b", "720", 81, HOST | LEAN | {"tile": Tile(704, 480)}, cap=11.0, whole=True)
+    add("i2v-a14b", "720", 81, HOST | LEAN | {"tile": Tile(704, 480)}, cap=11.0)
     add("i2v-a14b", "720", 81, HOST | LEAN | {"tile": Tile(480, 480)}, cap=7.0, whole=True)
     return made
 

@@ -6,14 +6,13 @@ Values come from WANREEL_* variables, then from `config.toml` in the data direct
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,9 +20,11 @@ from pydantic_settings import (
 )
 
 from wanreel.core.catalog import MODELS, Catalog, ModelSpec
+from wanreel.core.config_file import CONFIG_NAME, read_config
 from wanreel.core.errors import SettingsError
 
-CONFIG_NAME = "config.toml"
+#: Where a setting's value comes from.
+Origin = Literal["default", "file", "environment", "command line"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +145,15 @@ class Settings(BaseSettings):
     download: bool = Field(default=True, description="Download a model's weights when it is first used.")
     hub_endpoint: str = Field(default="", description="Another address of the model hub, such as a mirror's.")
     outputs_dir: Path | None = Field(default=None, description="Results, when not under the data directory.")
-    default_text_model: str = "ti2v-5b"
-    default_picture_model: str = "ti2v-5b"
-    default_first_last_model: str = "flf2v-14b-720p"
+    default_text_model: str = Field(default="ti2v-5b", description="Makes videos from text alone.")
+    default_picture_model: str = Field(default="ti2v-5b", description="Makes videos from a picture.")
+    default_first_last_model: str = Field(default="flf2v-14b-720p", description="Makes videos between two pictures.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     memory_gb: float | None = Field(default=None, gt=0, description="GPU memory it may use, GiB; all of it by default.")
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the model; the machine's cores by default."
     )
+    stats_seconds: float = Field(default=5.0, ge=1.0, le=3600.0, description="Between two looks at CPU, GPU and disk.")
     max_queue_size: int = Field(default=100, ge=1, description="Queued jobs accepted before submit answers 'full'.")
     job_time_limit: float = Field(default=6 * 3600.0, gt=0, description="Longest a job may run, seconds.")
     checkpoints: bool = Field(default=True, description="Save the state while denoising, so that a killed job goes on.")
@@ -165,6 +167,9 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    stats_refresh: float = Field(
+        default=3.0, ge=1, le=60, description="Seconds between two looks at the machine on the page."
+    )
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
 
@@ -179,6 +184,22 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Given values, then the environment; the file comes in through `load`, which must know the data directory."""
         return (init_settings, env_settings)
+
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
+    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict[str, "Origin"])
+
+    def remember(self, given: Mapping[str, Any], origins: Mapping[str, Origin]) -> None:
+        """Keep where the values come from, so that the page can tell."""
+        self._given = dict(given)
+        self._origins = {**origins, **dict.fromkeys(given, "command line")}
+
+    def origin(self, name: str) -> Origin:
+        """Where the value of this setting comes from."""
+        return self._origins.get(name, "default")
+
+    def with_config(self, from_file: Mapping[str, Any]) -> Settings:
+        """What would be in force if config.toml said this. Raises pydantic's ValidationError."""
+        return _joined(self._given, from_file)
 
     @property
     def data(self) -> DataDirectory:
@@ -199,16 +220,16 @@ class Settings(BaseSettings):
         return Catalog(tuple([spec for spec in MODELS if spec.name not in self.models] + rows))
 
 
+def visible_gpus() -> tuple[str, ...] | None:
+    """What CUDA_VISIBLE_DEVICES names, numbers or UUIDs in CUDA's order; None where it hides nothing."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if named is None else tuple(name.strip() for name in named.split(",") if name.strip())
+
+
 def load_settings(**given: Any) -> Settings:
     """Settings from arguments, environment and the data directory's config.toml. Raises SettingsError naming the value."""
     try:
-        first = Settings(**given)
-        from_file = _read_config(first.data.config)
-        named_in_environment = {
-            name.removeprefix("WANREEL_").lower().split("__")[0] for name in os.environ if name.startswith("WANREEL_")
-        }
-        kept = {key: value for key, value in from_file.items() if key not in given and key not in named_in_environment}
-        return Settings(**(kept | given)) if kept else first
+        return _joined(given, read_config(Settings(**given).data.config))
     except ValidationError as exc:
         # Only where and what: the input itself may be a secret.
         faults = "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors())
@@ -217,13 +238,16 @@ def load_settings(**given: Any) -> Settings:
         ) from exc
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise SettingsError(f"{path} can't be read: {exc}.", hint="Correct it or move it away.") from exc
+def _joined(given: Mapping[str, Any], from_file: Mapping[str, Any]) -> Settings:
+    """Settings where what was given wins over the environment, and that over the file. Raises ValidationError."""
+    in_environment = {
+        name.removeprefix("WANREEL_").lower().split("__")[0] for name in os.environ if name.startswith("WANREEL_")
+    }
+    kept = {key: value for key, value in from_file.items() if key not in given and key not in in_environment}
+    settings = Settings(**(kept | dict(given)))
+    origins: dict[str, Origin] = {**dict.fromkeys(kept, "file"), **dict.fromkeys(in_environment, "environment")}
+    settings.remember(given, origins)
+    return settings
 
 
 def _row(catalog: Catalog, name: str, model: UserModel) -> ModelSpec:

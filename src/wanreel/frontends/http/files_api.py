@@ -56,7 +56,7 @@ class FileRoutes:
         if file is None:
             raise InvalidRequest.of("file", "required", "is missing.", "Send the picture as the form field file.")
         self._house.rates.take(caller_of(request))
-        return _shown(await run_in_threadpool(self._keep, caller_of(request).owner, file))
+        return shown(await run_in_threadpool(self._keep, caller_of(request).owner, file))
 
     def _keep(self, owner: str, file: Upload) -> UploadedFile:
         picture = self._house.desk.take(file.data, "file")
@@ -65,7 +65,7 @@ class FileRoutes:
     async def list(self, request: Request) -> FileList:
         """Your uploads, newest first."""
         found = await run_in_threadpool(self._house.uploads.list, caller_of(request).owner)
-        data = [_shown(upload) for upload in found]
+        data = [shown(upload) for upload in found]
         first, last = (data[0].id, data[-1].id) if data else (None, None)
         return FileList(data=data, first_id=first, last_id=last, has_more=False)
 
@@ -74,7 +74,7 @@ class FileRoutes:
         upload = await run_in_threadpool(self._house.uploads.get, caller_of(request).owner, file_id)
         if upload is None:
             raise _unknown()
-        return _shown(upload)
+        return shown(upload)
 
     async def delete(self, request: Request, file_id: str) -> Deleted:
         """Forgets an upload. Requests that use it keep their picture."""
@@ -87,7 +87,8 @@ def _unknown() -> Refused:
     return Refused(404, "file_not_found", "There is no such file.")
 
 
-def _shown(upload: UploadedFile) -> File:
+def shown(upload: UploadedFile) -> File:
+    """An upload on the wire."""
     return File(
         id=upload.id,
         bytes=upload.size,

@@ -1,0 +1,32 @@
+"""operator_routes: what only the operator may ask for, joined with what it changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from fastapi import APIRouter
+
+from wanreel.core.settings import Settings
+from wanreel.frontends.http.entrance import Entrance
+from wanreel.frontends.http.keys import KeyRing
+from wanreel.frontends.http.keys_api import KeyRoutes
+from wanreel.frontends.http.settings_api import ROWS, SettingsDesk, SettingsRoutes
+from wanreel.service import Service
+from wanreel.wiring import Runtime
+
+
+def operator_routes(runtime: Runtime, service: Service, keys: KeyRing, entrance: Entrance) -> tuple[APIRouter, ...]:
+    """Settings and API keys."""
+    desk = SettingsDesk(lambda: runtime.settings, _adopter(runtime, service), runtime.catalog, threading.Lock())
+    return SettingsRoutes(desk).router(), KeyRoutes(keys, entrance).router()
+
+
+def _adopter(runtime: Runtime, service: Service) -> Callable[[Settings], None]:
+    live = tuple(row.name for row in ROWS if row.live)
+
+    def adopt(after: Settings) -> None:
+        runtime.settings = runtime.settings.model_copy(update={name: getattr(after, name) for name in live})
+        service.store.capacity = runtime.settings.max_queue_size
+
+    return adopt

@@ -167,9 +167,6 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
-    stats_refresh: float = Field(
-        default=3.0, ge=1, le=60, description="Seconds between two looks at the machine on the page."
-    )
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
 

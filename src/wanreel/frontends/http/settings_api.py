@@ -58,7 +58,7 @@ ROWS: tuple[Row, ...] = (
     Row("min_free_gb", "queue", "GiB"),
     Row("outputs_dir", "folders"),
     Row("models_dir", "folders"),
-    Row("stats_refresh", "page", "s", live=True),
+    Row("stats_seconds", "page", "s"),
 )
 _KINDS: Mapping[str, Kind] = {"string": "text", "boolean": "flag", "integer": "integer", "number": "number"}
 _BY_NAME: Mapping[str, Row] = {row.name: row for row in ROWS}

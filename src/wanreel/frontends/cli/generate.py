@@ -41,7 +41,11 @@ def generate(inputs: tuple[str, ...], from_video: Path | None, dry_run: bool, js
     """
     output = Output.open(json_)
     values = asked_values(options)
-    with open_runtime(out=options["out"], device=options["device"]) as runtime, interruptible() as cancel:
+    may_download = False if options["no_download"] else None
+    with (
+        open_runtime(out=options["out"], device=options["device"], download=may_download) as runtime,
+        interruptible() as cancel,
+    ):
         if from_video is not None:
             values = runtime.recipe_values(from_video) | values
         tasks = tasks_of(inputs, options["last_image"], values)

@@ -15,6 +15,8 @@ from wanreel.core.catalog import Mode, ModelSpec, Size, preset_steps
 from wanreel.core.request import PresetName, ResolutionName
 from wanreel.frontends.cli.qualify import qualify
 from wanreel.frontends.cli.session import open_runtime
+from wanreel.frontends.cli.weights import path, pull, remove, verify
+from wanreel.models.registry import Pin
 from wanreel.wiring import specs_with_state
 
 
@@ -27,29 +29,43 @@ def models(ctx: click.Context, json_: bool) -> None:
         list_models(json_)
 
 
-models.add_command(qualify)
+for command in (pull, verify, remove, path, qualify):
+    models.add_command(command)
+
+
+@models.command("list")
+@click.option("--json", "json_", is_flag=True, help="One JSON array with every fact.")
+def list_command(json_: bool) -> None:
+    """List the models, what they need and what is here."""
+    list_models(json_)
 
 
 def list_models(json_: bool) -> None:
     with open_runtime() as runtime:
-        rows = specs_with_state(runtime)
+        rows, pins = specs_with_state(runtime), runtime.registry.pins.all()
         where = runtime.shelf.root
     if json_:
-        click.echo(
-            json.dumps([asdict(spec) | {"installed": installed} for spec, installed in rows], ensure_ascii=False)
-        )
+        facts = [
+            asdict(spec) | {"installed": installed, "size_bytes": pins[spec.name].size if spec.name in pins else None}
+            for spec, installed in rows
+        ]
+        click.echo(json.dumps(facts, ensure_ascii=False))
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("model", "makes video from", "size", "length", "steps", "weights"):
         table.add_column(heading, no_wrap=True)
     for spec, installed in rows:
-        table.add_row(*_cells(spec, installed))
+        table.add_row(*_cells(spec, pins.get(spec.name), installed=installed))
     qualified = ", ".join(spec.name for spec, _ in rows if spec.qualified) or "none yet"
+    licences = {spec.licence: [other.name for other, _ in rows if other.licence == spec.licence] for spec, _ in rows}
+    told = "; ".join(f"{licence}: {', '.join(names)}" for licence, names in licences.items())
     console = Console()
     console.print(table)
+    if len(licences) == 1:
+        told = f"{next(iter(licences))}, all of them"
     console.print(
-        f"\n[dim]Qualified on the published weights: {qualified}. Weights lie in {where}.\n"
-        "tiny:NAME tries any of these pipelines with random weights.[/dim]",
+        f"\n[dim]Licence: {told}.\nQualified on the published weights: {qualified}. Weights lie in {where}.\n"
+        "`wanreel models pull MODEL` downloads one. tiny:NAME tries any of these pipelines with random weights.[/dim]",
         highlight=False,
     )
 
@@ -57,19 +73,23 @@ def list_models(json_: bool) -> None:
 _MAKES: Mapping[Mode, str] = {"text": "text", "picture": "picture", "first_last": "first, last"}
 
 
-def _cells(spec: ModelSpec, installed: bool) -> tuple[str, ...]:
+def _cells(spec: ModelSpec, pin: Pin | None, *, installed: bool) -> tuple[str, ...]:
     size = spec.sizes[spec.default_resolution]
-    state = (
-        "[dim]–[/dim]" if not installed else "[green]built in[/green]" if spec.builtin else "[green]installed[/green]"
-    )
     return (
         f"[bold]{spec.name}[/bold]" if installed else spec.name,
         ", ".join(_MAKES[mode] for mode in spec.modes),
         f"{size.width}×{size.height}",
         f"{spec.num_frames} at {spec.fps:g}/s",
         str(spec.steps),
-        state,
+        _state(spec, pin, installed=installed),
     )
+
+
+def _state(spec: ModelSpec, pin: Pin | None, *, installed: bool) -> str:
+    amount = f" {pin.size / 1e9:.1f} GB" if pin is not None else ""
+    if installed:
+        return "[green]built in[/green]" if spec.builtin else f"[green]installed[/green]{amount}"
+    return f"[yellow]partly[/yellow]{amount}" if pin is not None else "[dim]–[/dim]"
 
 
 @click.command()

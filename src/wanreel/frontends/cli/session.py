@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_runtime(*, out: Path | None = None, device: str | None = None) -> Generator[Runtime]:
+def open_runtime(
+    *, out: Path | None = None, device: str | None = None, download: bool | None = None
+) -> Generator[Runtime]:
     """The runtime of the settings, with what the command line overrides."""
     given: dict[str, Any] = {}
     if out is not None:
         given["outputs_dir"] = out.expanduser().resolve()
     if device is not None:
         given["device"] = device
+    if download is not None:
+        given["download"] = download
     runtime = build_runtime(load_settings(**given))
     try:
         yield runtime
@@ -51,9 +55,9 @@ def interruptible() -> Generator[CancelToken]:
 
 
 @contextmanager
-def open_service() -> Generator[tuple[Runtime, Service]]:
+def open_service(*, download: bool | None = None) -> Generator[tuple[Runtime, Service]]:
     """The queue of the data directory, and the runtime beside it."""
-    with open_runtime() as runtime:
+    with open_runtime(download=download) as runtime:
         service = build_service(runtime)
         try:
             yield runtime, service

@@ -73,7 +73,7 @@ def submit(inputs: tuple[str, ...], json_: bool, **options: Any) -> int:
     Takes the words and flags of `wanreel generate`. What was queued survives a crash or a power cut.
     """
     terms = Terms(options["owner"], options["priority"], options["idempotency_key"], options["time_limit"])
-    with open_service() as (runtime, service):
+    with open_service(download=False if options["no_download"] else None) as (runtime, service):
         values = asked_values(options)
         if options["from_video"] is not None:
             values = runtime.recipe_values(options["from_video"]) | values

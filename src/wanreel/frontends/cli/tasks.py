@@ -38,6 +38,7 @@ def request_options(command: Command) -> Command:
         click.option(
             "--from", "from_video", type=click.Path(path_type=Path), help="Start from the recipe inside this video."
         ),
+        click.option("--no-download", is_flag=True, help="Refuse when the model's weights are not here."),
     )
     for decorate in reversed(decorators):
         command = decorate(command)

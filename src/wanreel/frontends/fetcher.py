@@ -8,6 +8,7 @@ No proxy, no cookies, no credentials, no compression; redirects are followed by 
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import socket
 import ssl
@@ -17,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import certifi
 import httpcore
 
 from wanreel.core.errors import InvalidRequest, RemoteError, SettingsError
@@ -57,9 +59,18 @@ class Fetcher:
     ) -> None:
         self.rules = rules
         self._resolve = resolve
-        self._trust = trust or ssl.create_default_context()
+        self._given_trust = trust
         self._clock = clock
         self._lookups = threading.BoundedSemaphore(_LOOKUPS)
+
+    @functools.cached_property
+    def trust(self) -> ssl.SSLContext:
+        """Who is believed to be who he says: whom the system believes. Made when it is first needed, as it takes a while."""
+        if self._given_trust is not None:
+            return self._given_trust
+        known = ssl.get_default_verify_paths()
+        # A system without certificates, as small containers are: those that come with Python packages.
+        return ssl.create_default_context(cafile=None if known.cafile or known.capath else certifi.where())
 
     def check(self, url: str, knob: str) -> None:
         """Raises InvalidRequest naming `knob` where the text of `url` shows that it is never called."""
@@ -133,7 +144,9 @@ class Fetcher:
         # HTTP/1.1 alone, no retries, no proxy: httpcore reads no environment.
         wire = _Pinned(addresses, deadline)
         with (
-            httpcore.ConnectionPool(ssl_context=self._trust, network_backend=wire) as pool,
+            httpcore.ConnectionPool(
+                ssl_context=self.trust if target.scheme == "https" else None, network_backend=wire
+            ) as pool,
             pool.stream(method, origin, headers=sent, content=body) as answer,
         ):
             yield answer

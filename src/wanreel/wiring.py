@@ -19,7 +19,10 @@ from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedReque
 from wanreel.core.settings import Settings
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe, recipe_in
+from wanreel.models.lora.report import LoraDesk
+from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.shelf import Shelf, is_tiny
+from wanreel.storage.digests import Digests
 from wanreel.storage.disk import BlobStore
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ class Runtime:
     catalog: Catalog
     shelf: Shelf
     pictures: BlobStore
+    loras: LoraShelf
     _pool: ModelPool | None = field(default=None, repr=False)
     _registry: Registry | None = field(default=None, repr=False)
 
@@ -67,7 +71,20 @@ class Runtime:
             "picture": self.settings.default_picture_model,
             "first_last": self.settings.default_first_last_model,
         }
-        return Defaults(models, self.shelf.installed(self.catalog))
+        return Defaults(
+            models,
+            self.shelf.installed(self.catalog),
+            lora_names=tuple(lora.name for lora in self.loras.list()),
+            lora=self.lora_desk.facts,
+        )
+
+    @property
+    def lora_desk(self) -> LoraDesk:
+        """What judges LoRAs for models."""
+        return LoraDesk(self.loras, lambda spec: self.shelf.folder(spec) if self._has_folder(spec) else None)
+
+    def _has_folder(self, spec: ModelSpec) -> bool:
+        return not is_tiny(spec) and self.shelf.has(spec)
 
     def resolve(self, request: VideoRequest) -> Resolution:
         """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""
@@ -93,7 +110,6 @@ class Runtime:
         """What brings weights from the hub."""
         if self._registry is None:
             from wanreel.models.registry import Hub, Registry
-            from wanreel.storage.digests import Digests
 
             self._registry = Registry(
                 root=self.settings.weights_dir,
@@ -126,7 +142,7 @@ class Runtime:
 
         cancel = cancel or CancelToken()
         yield from self.fetch(resolution.spec, cancel)
-        target = Target(self.settings.results_dir, self.pictures)
+        target = Target(self.settings.results_dir, self.pictures, loras=self.loras)
         yield from render(self.pool, resolution, target, cancel)
 
     def recipe_values(self, video: Path) -> dict[str, object]:
@@ -180,6 +196,11 @@ class Runtime:
             pass
         self.pool.acquire(spec)
 
+    @property
+    def held(self) -> str | None:
+        """Name of the model in memory."""
+        return self._pool.held if self._pool is not None else None
+
     def unload(self) -> None:
         """Free the memory of the model held."""
         if self._pool is not None:
@@ -197,6 +218,7 @@ def build_runtime(settings: Settings) -> Runtime:
         catalog=settings.catalog(),
         shelf=Shelf(settings.weights_dir, own),
         pictures=BlobStore(settings.data.pictures),
+        loras=LoraShelf(settings.data.loras, Digests(settings.data.digests)),
     )
 
 
@@ -214,7 +236,6 @@ def build_store(settings: Settings) -> JobStore:
 def build_service(runtime: Runtime) -> Service:
     """The queue as front doors see it. Close it before the runtime."""
     from wanreel.service import Service
-    from wanreel.storage.digests import Digests
     from wanreel.worker.weights import same_weights
 
     settings = runtime.settings
@@ -236,7 +257,6 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
     A `supervised` one leaves when the process that started it has ended.
     """
     from wanreel.core.failpoints import Failpoints
-    from wanreel.storage.digests import Digests
     from wanreel.worker.attempt import Workshop
     from wanreel.worker.retention import Retention
     from wanreel.worker.space import Reserve
@@ -258,6 +278,8 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         failpoints=Failpoints(settings.fault),
         keep_free=int(settings.min_free_gb * 2**30),
         checkpoints=settings.checkpoints,
+        held=lambda: runtime.held,
+        sample_seconds=settings.stats_seconds,
     )
     retention = Retention(store, settings.data.checkpoints, settings.keep_artifacts_days)
     return Worker(life, shop, retention, description=settings.device, supervised=supervised)
@@ -268,12 +290,11 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     yield from runtime.fetch(task.spec, task.keeper.token)
     from wanreel.worker.renderer import render_task
 
-    yield from render_task(runtime.pool, runtime.pictures, task, runtime.settings.checkpoint_share)
+    yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, runtime.settings.checkpoint_share)
 
 
 def verify_video(runtime: Runtime, video: Path, cancel: CancelToken) -> Verdict:
     """Make a video again into the runtime's results folder and compare. Raises UnreadableRecipe, InvalidRequest."""
-    from wanreel.storage.digests import Digests
     from wanreel.worker.verify import verify
     from wanreel.worker.weights import weight_hashes
 

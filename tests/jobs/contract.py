@@ -6,7 +6,7 @@ A new implementation subclasses `StoreContract` and says how it is opened; see t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -299,6 +299,7 @@ class StoreContract(RuleBasedStateMachine):
         job.status, job.worker = RUNNING, self.workers[who]
         job.attempt += 1
         job.charged += 1
+        job.progress = replace(job.progress, stage="load", share=0.0)
         job.outcomes.append(Outcome.RUNNING)
         job.kinds.append("claimed")
         self.turns[job.priority] = max(self.turns.get(job.priority, 0), job.turn)

@@ -80,7 +80,7 @@ def test_events_are_recorded_and_steps_compacted(bench: Bench) -> None:
     job = bench.submit()
     bench.work()
     kinds = [event.kind for event in bench.store.events(job.id)]
-    assert kinds == ["queued", "claimed", "loaded", "note", "encoded", "step", "exported", "completed"]
+    assert kinds == ["queued", "claimed", "loaded", "note", "encoded", "step", "exported", "measured", "completed"]
     assert bench.store.get(job.id).progress.step == 3
 
 

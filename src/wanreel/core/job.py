@@ -56,6 +56,7 @@ class Progress:
     stage: str = ""  #: "load", "encode", "denoise", "decode", "export", …
     step: int = 0  #: denoise steps done
     total_steps: int = 0  #: denoise steps to do; 0 while unknown
+    share: float = 0.0  #: 0 to 1, of a stage that has no steps: decoding
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, PoisonJob
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress
+from wanreel.core.measures import Measures
+from wanreel.core.sample import Sample
 from wanreel.jobs import line, log, records
 from wanreel.jobs.database import Database
 from wanreel.jobs.rows import attempt_of, failure_columns
@@ -50,6 +52,12 @@ class Leases:
         statement = update(workers).where(workers.c.name == worker).values(drain=True)
         self._database.write("drain", lambda c: c.execute(statement), urgent=True)
 
+    def report(self, worker: str, sample: Sample) -> None:
+        """Leave word how the worker's machine fares. Only the newest is kept; on a full disk it is dropped."""
+        statement = update(workers).where(workers.c.name == worker).values(sample=sample.to_json())
+        with contextlib.suppress(InsufficientStorage):
+            self._database.write("report", lambda c: c.execute(statement))
+
     # One job
 
     def claim(self, worker: str) -> Job | None:
@@ -77,6 +85,8 @@ class Leases:
             attempt=number,
             attempts_charged=row.attempts_charged + 1,
             worker=worker,
+            stage="load",
+            stage_share=0.0,
             started_at=now,
         )
         running = {"number": number, "worker": worker, "outcome": Outcome.RUNNING, "started_at": now}
@@ -108,7 +118,7 @@ class Leases:
             row = self._held(c, job_id, attempt)
             if progress is not None:
                 shown = {"stage": progress.stage, "step": progress.step, "total_steps": progress.total_steps}
-                records.change(c, job_id, **shown)
+                records.change(c, job_id, **shown, stage_share=progress.share)
                 log.append(c, job_id, "step", self._clock(), {**(detail or {}), **shown}, compact=True)
             if saved_step is not None and saved_step > row.saved_step:
                 records.change(c, job_id, saved_step=saved_step, attempts_charged=1)
@@ -119,14 +129,32 @@ class Leases:
                 return self._database.write("heartbeat", body)
         return self._database.read(look)
 
-    def record(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any] | None = None) -> None:
-        """Append an event of the worker's: "loaded", "encoded", "exported", … `data` is what JSON can hold."""
+    def record(
+        self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any] | None = None, *, stage: str = ""
+    ) -> None:
+        """Append an event of the worker's: "loaded", "encoded", "exported", … `data` is what JSON can hold.
+
+        `stage` is the one that begins with it.
+        """
 
         def body(c: Connection) -> None:
             self._held(c, job_id, attempt)
             log.append(c, job_id, kind, self._clock(), data)
+            if stage:
+                records.change(c, job_id, stage=stage, stage_share=0.0)
 
         self._database.write("record", body)
+
+    def measure(self, job_id: str, attempt: int, measures: Measures) -> None:
+        """Record how long the stages of an attempt took, for estimates and figures."""
+        mine = update(attempts).where(attempts.c.job_id == job_id, attempts.c.number == attempt)
+
+        def body(c: Connection) -> None:
+            self._held(c, job_id, attempt)
+            c.execute(mine.values(measures=json.dumps(measures.to_dict(), ensure_ascii=False)))
+            log.append(c, job_id, "measured", self._clock(), measures.to_dict())
+
+        self._database.write("measure", body)
 
     def note(self, job_id: str, attempt: int, text: str) -> None:
         """Add a sentence to the job's record ("resumed_inexact: …"). The same text is kept once."""

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobEvent, JobFailure, JobStatus, Outcome, Progress
+from wanreel.core.sample import Sample, WorkerRecord
 
 
 def job_of(row: Row[Any]) -> Job:
@@ -27,7 +28,7 @@ def job_of(row: Row[Any]) -> Job:
         attempt=row.attempt,
         attempts_charged=row.attempts_charged,
         worker=row.worker,
-        progress=Progress(row.stage, row.step, row.total_steps),
+        progress=Progress(row.stage, row.step, row.total_steps, row.stage_share),
         cancel_requested=row.cancel_requested,
         result_sha256=row.result_sha256,
         error=_failure_of(row),
@@ -58,6 +59,11 @@ def event_of(row: Row[Any]) -> JobEvent:
 def artifact_of(row: Row[Any]) -> ArtifactRef:
     """A row of `artifacts`."""
     return ArtifactRef(row.kind, row.name, row.sha256, row.size, row.media_type)
+
+
+def worker_of(row: Row[Any]) -> WorkerRecord:
+    """A row of `workers`."""
+    return WorkerRecord(row.name, row.description, row.started_at, row.drain, Sample.from_json(row.sample))
 
 
 def failure_columns(failure: JobFailure | None) -> dict[str, str | None]:

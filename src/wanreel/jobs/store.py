@@ -31,12 +31,14 @@ from wanreel.core.job import (
     Standing,
     folded,
 )
+from wanreel.core.measures import Measures
+from wanreel.core.sample import WorkerRecord
 from wanreel.host import free_bytes
-from wanreel.jobs import library, line, log, outbox, records
+from wanreel.jobs import history, library, line, log, outbox, records
 from wanreel.jobs.database import Database
 from wanreel.jobs.leases import MAX_ATTEMPTS, Leases, attempts_of
 from wanreel.jobs.outbox import Outbox
-from wanreel.jobs.rows import failure_columns, job_of
+from wanreel.jobs.rows import failure_columns, job_of, worker_of
 from wanreel.jobs.tables import idempotency, jobs, queue, workers
 
 CAPACITY = 100  # queued jobs
@@ -54,7 +56,7 @@ class JobStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._capacity = capacity
+        self.capacity = capacity  #: queued jobs accepted before QueueFull; may be changed
         self._clock = clock
         self.leases = Leases(database, clock, max_attempts)
         self.outbox = Outbox(database, clock)
@@ -107,7 +109,7 @@ class JobStore:
 
     def _refuse_if_full(self, c: Connection) -> None:
         queued = line.count(c, JobStatus.QUEUED)
-        if queued >= self._capacity:
+        if queued >= self.capacity:
             wait = line.seconds_until_room(c)
             raise QueueFull(
                 f"The queue holds {queued} jobs, which is its limit.",
@@ -191,6 +193,15 @@ class JobStore:
         rows = self._database.read(lambda c: c.execute(select(workers).order_by(workers.c.name)).all())
         return tuple((row.name, row.description) for row in rows)
 
+    def worker_records(self) -> tuple[WorkerRecord, ...]:
+        """The same workers with what they last wrote of their machines."""
+        rows = self._database.read(lambda c: c.execute(select(workers).order_by(workers.c.name)).all())
+        return tuple(worker_of(row) for row in rows)
+
+    def measured(self, model: str, limit: int = 100) -> tuple[tuple[str, Measures], ...]:
+        """Requests and measures of the attempts that made videos with this model, newest first."""
+        return self._database.read(lambda c: history.measured(c, model, limit))
+
     # Events
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> tuple[JobEvent, ...]:
@@ -265,7 +276,7 @@ class JobStore:
     def _state(self, c: Connection) -> QueueState:
         row = records.queue_row(c)
         queued, running = line.count(c, JobStatus.QUEUED), line.count(c, JobStatus.IN_PROGRESS)
-        return QueueState(row.paused, row.reason, row.automatic, queued, running, self._capacity)
+        return QueueState(row.paused, row.reason, row.automatic, queued, running, self.capacity)
 
     # Changing jobs
 
@@ -400,6 +411,7 @@ _UNTRIED: dict[str, Any] = {
     "saved_step": 0,
     "worker": None,
     "stage": "",
+    "stage_share": 0.0,
     "step": 0,
     "total_steps": 0,
     "cancel_requested": False,

@@ -53,6 +53,7 @@ jobs = Table(
     Column("saved_step", Integer, nullable=False),  # the furthest step a checkpoint was reported for
     Column("worker", Text),
     Column("stage", Text, nullable=False),
+    Column("stage_share", Float, nullable=False, server_default="0"),  # 0 to 1, of a stage that has no steps
     Column("step", Integer, nullable=False),
     Column("total_steps", Integer, nullable=False),
     Column("cancel_requested", Boolean, nullable=False),
@@ -102,6 +103,7 @@ attempts = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("error_hint", Text),
+    Column("measures", Text, nullable=False, server_default=""),  # JSON object; see `core.measures`
     UniqueConstraint("job_id", "number", name="uq_attempts_number"),
 )
 Index("ix_attempts_outcome", attempts.c.outcome, attempts.c.id)
@@ -164,6 +166,7 @@ workers = Table(
     Column("description", Text, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("drain", Boolean, nullable=False),
+    Column("sample", Text, nullable=False, server_default=""),  # JSON object; see `core.sample`
 )
 
 webhooks = Table(

@@ -44,6 +44,7 @@ from wanreel.worker.files import discard, keep_latents, media_type_of, stem_of, 
 from wanreel.worker.keeper import Keeper
 from wanreel.worker.manifests import Findings
 from wanreel.worker.space import Reserve
+from wanreel.worker.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ class Workshop:
     failpoints: Failpoints
     keep_free: int = 0  #: bytes of disk that no job may use
     checkpoints: bool = True  #: whether states are saved while denoising
+    held: Callable[[], str | None] = lambda: None  #: name of the model in memory
+    sample_seconds: float = 5.0  #: between two looks at the machine
     clock: Callable[[], float] = time.monotonic
 
 
@@ -111,6 +114,7 @@ class Attempt:
         self._proved = False  # whether a checkpoint of this attempt was reported
         self._steps = (0, 0)  # done, and to do
         self._findings = Findings(notes=job.notes)
+        self._stopwatch = Stopwatch(shop.clock)
 
     def perform(self) -> Ending:
         """Render the job and record what became of it. Raises StoreError when that can't be recorded."""
@@ -189,6 +193,7 @@ class Attempt:
                 if isinstance(event, events.Completed):
                     return event.video
                 self._findings.see(event)
+                self._stopwatch.see(event)
                 self._record(event)
         raise GenerationError("The generation ended without a result.")
 
@@ -197,23 +202,22 @@ class Attempt:
         match event:
             case events.ModelLoaded(model=model, device=device, seconds=seconds, notes=notes):
                 pace.stage = "encode"
-                self._leases.record(
-                    self.job.id, self.job.attempt, "loaded", {"model": model, "device": device, "seconds": seconds}
-                )
+                self._tell("loaded", {"model": model, "device": device, "seconds": seconds}, stage="encode")
                 self._note(notes)
             case events.Encoded(seconds=seconds, notes=notes):
                 pace.stage = "denoise"
                 self._shop.reserve.release_checkpoints()
-                self._leases.record(self.job.id, self.job.attempt, "encoded", {"seconds": seconds})
+                self._tell("encoded", {"seconds": seconds}, stage="denoise")
                 self._note(notes)
             case events.Resumed(step=step, notes=notes):
                 self._step_saved = step
                 self._steps = (step, self._steps[1])
-                self._leases.record(self.job.id, self.job.attempt, "resumed", {"step": step})
+                self._tell("resumed", {"step": step})
                 self._note(notes)
             case events.Denoised():
                 pace.stage = "decode"
                 self._shop.reserve.release()
+                self._progress("decode", {}, last=True)
             case events.Saved(step=step):
                 self._saved_step = self._step_saved = step
             case events.StepCompleted():
@@ -225,7 +229,8 @@ class Attempt:
                 self._counted(event)
             case events.Exported(seconds=seconds):
                 pace.stage = "export"
-                self._leases.record(self.job.id, self.job.attempt, "exported", {"seconds": seconds})
+                self._tell("exported", {"seconds": seconds}, stage="export")
+                self._leases.measure(self.job.id, self.job.attempt, self._stopwatch.measures)
             case _:
                 pass
         self._hit(f"attempt.{_PLACES.get(type(event), 'other')}")
@@ -235,9 +240,9 @@ class Attempt:
             case events.Downloading(received_bytes=received, total_bytes=total):
                 self.keeper.pace.stage = "downloading"
                 detail = {"received_bytes": received, "total_bytes": total}
-                self._progress("downloading", detail, last=received == total)
+                self._progress("downloading", detail, share=received / total if total else 0.0)
             case events.Decoded(frames=frames, total_frames=total):
-                self._progress("decode", {"frames": frames, "total_frames": total}, last=frames == total)
+                self._progress("decode", {"frames": frames, "total_frames": total}, share=frames / total)
 
     def _stepped(self, event: events.StepCompleted) -> None:
         pace, done = self.keeper.pace, event.step == event.total_steps
@@ -258,18 +263,21 @@ class Attempt:
             self._left = "drain"
             raise Cancelled("The worker stops.")
 
-    def _progress(self, stage: str, detail: Mapping[str, object], *, last: bool) -> None:
-        """Write progress, but not so often that writing costs more than the work."""
+    def _progress(self, stage: str, detail: Mapping[str, object], *, last: bool = False, share: float = 0.0) -> None:
+        """Write progress, but not so often that writing costs more than the work. The `last` of a stage always."""
         now = self._shop.clock()
         # The first checkpoint of an attempt is told of at once, as it proves that the job is no poison.
         proof = self._saved_step is not None and not self._proved
-        if not (last or proof) and now - self._written < _WRITE_PROGRESS:
+        if not (last or proof or share >= 1.0) and now - self._written < _WRITE_PROGRESS:
             return
         self._proved = self._proved or proof
         self._written = now
         saved, self._saved_step = self._saved_step, None
-        progress = Progress(stage, *self._steps)
+        progress = Progress(stage, *self._steps, share)
         self._leases.heartbeat(self.job.id, self.job.attempt, progress, saved_step=saved, detail=detail)
+
+    def _tell(self, kind: str, data: Mapping[str, object], *, stage: str = "") -> None:
+        self._leases.record(self.job.id, self.job.attempt, kind, data, stage=stage)
 
     def _note(self, notes: tuple[str, ...]) -> None:
         for note in notes:

@@ -21,6 +21,7 @@ from wanreel.service import request_of
 from wanreel.service.bell import Bell, sweep_bells
 from wanreel.worker.attempt import Attempt, Ending, Workshop, discard_attempt
 from wanreel.worker.retention import Retention
+from wanreel.worker.sampling import Probe, Sampler
 from wanreel.worker.space import needed_bytes, sweep
 
 _log = logging.getLogger(__name__)
@@ -139,12 +140,17 @@ class Worker:
         leases = self._shop.store.leases
         try:
             leases.register(self.name, self._description)
-            with Bell(self._life.folder, self.name) as self._bell:
+            with Bell(self._life.folder, self.name) as self._bell, self._sampler():
                 yield
             leases.unregister(self.name)
         finally:
             self._bell = None
             self._life.end()
+
+    def _sampler(self) -> Sampler:
+        shop = self._shop
+        probe = Probe(shop.data.root, self._description, shop.held)
+        return Sampler(probe, lambda sample: shop.store.leases.report(self.name, sample), shop.sample_seconds)
 
     def _claim(self) -> Job | None:
         if self._orphaned():

@@ -46,6 +46,10 @@ class Hand:
     def step(self, job: Job, step: int, total: int) -> None:
         self.leases.heartbeat(job.id, job.attempt, Progress("denoise", step, total))
 
+    def decode(self, job: Job, share: float) -> None:
+        done = self.service.get(job.id).progress
+        self.leases.heartbeat(job.id, job.attempt, Progress("decode", done.step, done.total_steps, share))
+
     def complete(self, job: Job, frames: int = 9) -> bytes:
         """Completes it with a real video of random frames; returns its bytes."""
         results = self.service.results

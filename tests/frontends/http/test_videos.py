@@ -57,6 +57,11 @@ def test_progress_follows_the_steps(place: Place) -> None:
         assert shown.headers["openai-poll-after-ms"] == "1000"
         seen.append((shown.json()["status"], shown.json()["progress"]))
     assert seen == [("in_progress", 7), ("in_progress", 47), ("in_progress", 95)]
+    place.hand.decode(job, 0.5)
+    shown = place.client.get(f"/v1/videos/{video['id']}").json()
+    assert (shown["progress"], shown["wanreel"]["stage"]) == (97, "decode")
+    place.hand.decode(job, 1.0)
+    assert place.client.get(f"/v1/videos/{video['id']}").json()["progress"] == 99
     place.hand.complete(job)
     shown = place.client.get(f"/v1/videos/{video['id']}").json()
     assert (shown["status"], shown["progress"]) == ("completed", 100) and shown["completed_at"] >= shown["created_at"]

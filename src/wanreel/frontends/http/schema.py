@@ -14,7 +14,7 @@ from wanreel.core.request import Knob, knobs
 from wanreel.core.resolve import Adjustment, ResolvedRequest
 from wanreel.service import request_of
 
-_DENOISE_SHARE = 95  #: of 100 % progress; decoding and writing the file take the rest
+_DENOISED, _DECODED = 95, 99  #: of 100 % progress, when all steps are done and when all frames are there
 _OPENAI_STATUS: Mapping[JobStatus, Literal["queued", "in_progress", "completed", "failed"]] = {
     JobStatus.QUEUED: "queued",
     JobStatus.IN_PROGRESS: "in_progress",
@@ -58,7 +58,7 @@ class Detail(Wire):
     """What OpenAI's object has no place for."""
 
     status: JobStatus = Field(description="The finer status: `cancelled` is one of its own.")
-    stage: str = Field(description="load, encode, denoise, decode or export; empty while queued.")
+    stage: str = Field(description="downloading, load, encode, denoise, decode or export; empty while queued.")
     step: int = Field(description="Denoise steps done.")
     total_steps: int
     cancel_requested: bool
@@ -83,7 +83,7 @@ class Video(Wire):
     object: Literal["video"] = "video"
     model: str
     status: Literal["queued", "in_progress", "completed", "failed"]
-    progress: int = Field(ge=0, le=100, description="Real: it follows the denoise steps.")
+    progress: int = Field(ge=0, le=100, description="Real: it follows denoise steps and decoded frames.")
     created_at: int
     completed_at: int | None
     expires_at: int | None = Field(description="Always null: videos are kept until they are deleted.")
@@ -167,11 +167,15 @@ class ErrorBody(Wire):
 
 
 def progress_of(job: Job) -> int:
-    """Per cent done, by denoise steps; 100 only when the video is stored."""
+    """Per cent done, by denoise steps, then by frames decoded; 100 only when the video is stored."""
     if job.status is JobStatus.COMPLETED:
         return 100
-    step, total = job.progress.step, job.progress.total_steps
-    return _DENOISE_SHARE * step // total if total else 0
+    done = job.progress
+    if done.stage == "decode":
+        return _DENOISED + int((_DECODED - _DENOISED) * done.share)
+    if done.stage == "export":
+        return _DECODED
+    return _DENOISED * done.step // done.total_steps if done.total_steps else 0
 
 
 def video_of(

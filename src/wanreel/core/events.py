@@ -99,6 +99,7 @@ class Completed:
     seconds: float  #: since the request began
 
 
+    decode_seconds: float = 0.0  #: of these, until the frames were there
 Event = (
     Downloading
     | ModelLoaded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,7 +51,8 @@ def export(
     cancel.check()
     files = target.reserve(request)
     try:
-        written = yield from _write(model, latents, request, files, cancel)
+        written = yield from _write(frames, request, files)
+    frames = _Timed(decode(model, latents, cancel))
     except BaseException:
         files.release()
         raise
@@ -67,7 +68,7 @@ def export(
         fps=request.fps,
         request=request,
     )
-    yield Exported(video, time.monotonic() - began)
+    yield Exported(video, time.monotonic() - began, frames.seconds)
     return video
 
 
@@ -76,16 +77,31 @@ def recipe_of(request: ResolvedRequest) -> str:
     return json.dumps({MARK: wanreel.__version__, "request": request.to_dict()}, ensure_ascii=False)
 
 
-def _write(
-    model: WanModel, latents: Tensor, request: ResolvedRequest, files: Reservation, cancel: CancelToken
-) -> Generator[Decoded, None, Written]:
+class _Timed:
+    """Chunks of frames, and the seconds that were waited for them."""
+
+    def __init__(self, chunks: Iterator[Frames]) -> None:
+        self._chunks = chunks
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Frames]:
+        while True:
+            began = time.monotonic()
+            chunk = next(self._chunks, None)
+            self.seconds += time.monotonic() - began
+            if chunk is None:
+                return
+            yield chunk
+
+
+def _write(chunks: Iterable[Frames], request: ResolvedRequest, files: Reservation) -> Generator[Decoded, None, Written]:
     """The video appears last: when it is there, so are its pictures."""
     form = VideoFormat(request.export_width, request.export_height, request.fps, request.output_format, request.quality)
     metadata = recipe_metadata(recipe_of(request), request.prompt) if request.metadata else None
     with VideoWriter(files.path, form, metadata, files.partial) as writer:
         done, middle = 0, request.num_frames // 2
         last: Frames | None = None
-        for frames in decode(model, latents, cancel):
+        for frames in chunks:
             writer.write(frames)
             if done <= middle < done + len(frames):
                 write_poster(files.poster, centre(frames[middle - done], form.width, form.height))

@@ -50,9 +50,9 @@ def export(
     began = time.monotonic()
     cancel.check()
     files = target.reserve(request)
+    frames = _Timed(decode(model, latents, cancel))
     try:
         written = yield from _write(frames, request, files)
-    frames = _Timed(decode(model, latents, cancel))
     except BaseException:
         files.release()
         raise

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from training.config import DEMO, TINY
+from training.decoder_stage import train_decoder
 from training.dit_stage import train_dit
 from training.export import save_pipeline
 from training.lora_stage import train_lora
@@ -18,7 +19,7 @@ from training.preview_stage import train_preview
 from training.progress import Limits, log
 from training.vae_stage import train_vae
 
-STAGES = ("vae", "dit", "preview", "lora")
+STAGES = ("vae", "decoder", "dit", "preview", "lora")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,7 +31,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--init", type=Path, help="an earlier checkpoint's folder to start from")
     parser.add_argument("--config", choices=["demo", "tiny"], default="demo")
     parser.add_argument("--seed", type=int, default=0)
-    for stage, seconds in zip(STAGES, (540, 1080, 30, 90), strict=True):
+    for stage, seconds in zip(STAGES, (540, 150, 1080, 30, 90), strict=True):
         parser.add_argument(
             f"--{stage}-seconds", type=float, help=f"time for this stage, 0 to skip it (default {seconds})"
         )
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.init:
         log.info("starting from %s: %s", arguments.init, "; ".join(start_from(arguments.init, networks)))
     networks.to(device)
-    for stage, train in (("vae", train_vae), ("dit", train_dit)):
+    for stage, train in (("vae", train_vae), ("decoder", train_decoder), ("dit", train_dit)):
         limits = _limits(arguments, stage)
         if limits:
             finished = train(networks, config, limits, arguments.seed, device, state / f"{stage}.pt")

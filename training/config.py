@@ -83,6 +83,7 @@ class Config:
 
     shapes: Shapes
     vae: StageSettings
+    decoder: StageSettings
     dit: StageSettings
     preview: StageSettings
     lora: StageSettings
@@ -100,6 +101,17 @@ DEMO = Config(
         (_square(128, 9, 24, 4096, 0.4), _square(128, 1, 96, 16384, 0.35), _square(128, 17, 12, 2048, 0.25)),
         muon_rate=0.012,
         data=DataSettings(renew_every=8),
+    ),
+    decoder=StageSettings(
+        (
+            _square(128, 17, 16, 2048, 0.55),
+            Bucket(Frame(96, 160, 17), 16, 1024, 0.25),
+            _square(192, 9, 12, 1024, 0.2),
+        ),
+        muon_rate=0.006,
+        adam_rate=5e-4,
+        level=0.3,
+        data=DataSettings(renew_every=12),
     ),
     dit=StageSettings(
         (
@@ -126,4 +138,7 @@ def _tiny_stage(frames: int) -> StageSettings:
     return StageSettings(buckets, muon_rate=0.01, warmup=2, data=_TINY_DATA)
 
 
-TINY = Config(TINY_SHAPES, _tiny_stage(5), _tiny_stage(5), _tiny_stage(5), _tiny_stage(5), 2, 1)
+_STAGE = _tiny_stage(5)
+TINY = Config(
+    TINY_SHAPES, vae=_STAGE, decoder=_STAGE, dit=_STAGE, preview=_STAGE, lora=_STAGE, lora_rank=2, statistics_batches=1
+)

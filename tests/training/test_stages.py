@@ -12,6 +12,7 @@ from diffusers import AutoencoderKLWan, WanPipeline  # pyright: ignore[reportPri
 from safetensors.torch import load_file
 from training.__main__ import main
 from training.config import TINY, Bucket, DataSettings
+from training.decoder_stage import train_decoder
 from training.dice import Dice
 from training.dit_stage import encode_clips, flow_loss, train_dit
 from training.export import save_pipeline
@@ -47,9 +48,9 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
         assert torch.equal(value, other[key]), key
 
 
-@pytest.mark.parametrize("stage", ["vae", "dit"])
+@pytest.mark.parametrize("stage", ["vae", "decoder", "dit"])
 def test_a_resumed_stage_ends_equal_to_one_without_a_pause(stage: str, tmp_path: Path) -> None:
-    train = {"vae": train_vae, "dit": train_dit}[stage]
+    train = {"vae": train_vae, "decoder": train_decoder, "dit": train_dit}[stage]
 
     def run(name: str, limits: list[Limits]) -> dict[str, torch.Tensor]:
         result: dict[str, torch.Tensor] = {}
@@ -58,7 +59,9 @@ def test_a_resumed_stage_ends_equal_to_one_without_a_pause(stage: str, tmp_path:
             networks = make_networks(TINY.shapes)
             finished = train(networks, TINY, limit, 7, CPU, tmp_path / f"{name}.pt")
             assert finished == (limit is limits[-1])
-            result = weights(networks.vae) if stage == "vae" else weights(networks.dit) | weights(networks.text)
+            result = (
+                weights(networks.vae) if stage in ("vae", "decoder") else weights(networks.dit) | weights(networks.text)
+            )
         return result
 
     straight = run("straight", [Limits(steps=4)])

@@ -1,9 +1,9 @@
 """The typed events that a generation yields, in the order they happen. Knows nothing of who listens.
 
-Downloading* → ModelLoaded → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised → Decoded* → Exported
-→ Completed. Downloading comes where the weights are not here yet; Encoded is missing where finished latents were found. A
-generation that fails or is cancelled raises a typed error instead of a last event; a job's own log then says "failed" or
-"cancelled".
+Downloading* → ModelLoaded → LorasApplied? → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised →
+Decoded* → Exported → Completed. Downloading comes where the weights are not here yet; Encoded is missing where finished
+latents were found. A generation that fails or is cancelled raises a typed error instead of a last event; a job's own log
+then says "failed" or "cancelled".
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wanreel.core.lora import LoraApplied
 from wanreel.core.video import Video
 
 
@@ -29,6 +30,13 @@ class ModelLoaded:
     device: str  #: "cpu", "cuda:0 NVIDIA H200", …
     seconds: float  #: 0.0 when it was loaded already
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LorasApplied:
+    """The request's LoRAs are on the model."""
+
+    applied: tuple[LoraApplied, ...]  #: one for each LoRA and expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,7 @@ class Decoded:
 class Exported:
     video: Video
     seconds: float  #: decode and export together
+    decode_seconds: float = 0.0  #: of these, until the frames were there
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +108,10 @@ class Completed:
     seconds: float  #: since the request began
 
 
-    decode_seconds: float = 0.0  #: of these, until the frames were there
 Event = (
     Downloading
     | ModelLoaded
+    | LorasApplied
     | Encoded
     | Resumed
     | Saved

@@ -264,7 +264,7 @@ class _Resolver:
         if preset not in ("fast", "motion") or (preset == "fast" and spec.fast_steps is not None):
             return
         recipes = list(recipes_for(spec, preset))
-        for recipe, pair in [(recipe, pair) for recipe in recipes for pair in recipe.pairs]:
+        for recipe, pair in ((one, two) for one in recipes for two in one.pairs):
             found = pair.find(self.defaults.lora_names)
             if found is not None:
                 schedules = (recipe.high_schedule, "")[: len(found)]
@@ -342,12 +342,14 @@ class _Resolver:
                 self._note("loras", f"{facts.name}: low {ref.strength_low:g}", high, f"{spec.name} has one expert")
             return ResolvedLora(facts.name, facts.sha256, high, high, ref.schedule)
         low = float(_or(ref.strength_low, 0.0 if facts.target == "high" else ref.strength))
-        if ref.strength_high is None and ref.strength_low is None and facts.target != "both":
-            self._note("loras", None, facts.name, self._one_sided(facts))
+        if ref.strength_high is None and ref.strength_low is None:
+            self._note("loras", None, facts.name, self._where(facts))
         return ResolvedLora(facts.name, facts.sha256, high, low, ref.schedule)
 
-    def _one_sided(self, facts: LoraFacts) -> str:
-        """What is said of a file whose name says that it is for one expert."""
+    def _where(self, facts: LoraFacts) -> str:
+        """What is said of where a file is applied when the request does not say."""
+        if facts.target == "both":
+            return "one file for both experts, as its name says neither high nor low noise"
         where = f"on the {facts.target}-noise expert"
         if facts.partner in {ref.name for ref in (*(self.request.loras or ()), *self.recipe_loras)}:
             return f"{where}, as its name says"

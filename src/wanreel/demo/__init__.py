@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["preview_path", "weights_path"]
+__all__ = ["lora_paths", "preview_path", "weights_path"]
 
 
 def weights_path() -> Path:
@@ -18,3 +18,8 @@ def weights_path() -> Path:
 def preview_path() -> Path:
     """The decoder from the demo model's latents to small pictures."""
     return Path(__file__).parent / "preview.safetensors"
+
+
+def lora_paths() -> dict[str, Path]:
+    """The LoRAs for the demo model, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "loras").glob("*.safetensors"))}

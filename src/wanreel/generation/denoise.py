@@ -78,6 +78,8 @@ class _Run:
         start: DenoiseState | None,
         cancel: CancelToken,
     ) -> _Run:
+        if model.worn != request.loras:
+            raise ValueError("The model does not wear the request's LoRAs; see models/lora/wear.py.")
         generator = Generator("cpu").manual_seed(request.seed)
         solver = planned_solver(model, request, generator)
         total = len(solver.timesteps)
@@ -95,7 +97,8 @@ class _Run:
         """Take step `index`."""
         timestep = self.solver.timesteps[index]
         latents = self.state.latents
-        prediction = self._predict(timestep, latents)
+        which = self.model.expert_index(timestep.item(), self.request.boundary_ratio)
+        prediction = self._predict(index, which, latents)
         estimate = self.conditioning.hold(latents - self.solver.sigmas[index] * prediction)
         latents = self.solver.step(prediction, index, latents)
         last = index == self.state.total_steps - 1
@@ -103,7 +106,6 @@ class _Run:
             latents = self.conditioning.hold(latents)
         if not bool(torch.isfinite(latents).all()):
             raise NumericalFault(f"The latents stopped being finite numbers at step {index + 1}.")
-        expert = EXPERT_NAMES[self.model.expert_index(timestep.item())] if self.model.spec.two_experts else ""
         self.state = DenoiseState(
             step=index + 1,
             total_steps=self.state.total_steps,
@@ -111,22 +113,27 @@ class _Run:
             solver=self.solver.state(),
             rng=self.generator.get_state(),
             estimate=latents if last else estimate,
-            expert=expert,
+            expert=EXPERT_NAMES[which] if self.model.spec.two_experts else "",
         )
 
-    def _predict(self, timestep: Tensor, latents: Tensor) -> Tensor:
-        """The guided velocity [1, c, f, h, w], fp32."""
+    def _predict(self, index: int, which: int, latents: Tensor) -> Tensor:
+        """The guided velocity [1, c, f, h, w], fp32, by expert `which`."""
         conditioning = self.conditioning
-        which = self.model.expert_index(timestep.item())
         expert = self.model.experts[which]
-        guidance = (self.request.guidance_high, self.request.guidance_low)[which]
+        expert.loras.strengthen([lora.at(index, self.state.total_steps, which) for lora in self.request.loras])
+        guidance = self._guidance(index, which)
         given = conditioning.apply(latents).to(expert.dtype)
-        times = self._times(timestep)
+        times = self._times(self.solver.timesteps[index])
         prediction = expert.predict(given, times, conditioning.text, conditioning.clip, self.cancel).float()
         if guidance <= 1.0 or conditioning.negative is None:
             return prediction
         without = expert.predict(given, times, conditioning.negative, conditioning.clip, self.cancel).float()
         return without + guidance * (prediction - without)
+
+    def _guidance(self, index: int, which: int) -> float:
+        if index < self.request.guided_steps:
+            return self.model.spec.default_guidance(picture=self.request.image is not None)[which]
+        return (self.request.guidance_high, self.request.guidance_low)[which]
 
     def _times(self, timestep: Tensor) -> Tensor:
         """[1], or [1, tokens] where each token has its own."""

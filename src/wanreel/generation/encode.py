@@ -61,7 +61,7 @@ def encode(model: WanModel, request: ResolvedRequest, pictures: Pictures, cancel
 
 def is_guided(request: ResolvedRequest) -> bool:
     """Whether any expert needs the second pass with the negative prompt."""
-    return request.guidance_high > 1.0 or request.guidance_low > 1.0
+    return request.guidance_high > 1.0 or request.guidance_low > 1.0 or request.guided_steps > 0
 
 
 def clean_prompt(text: str) -> str:

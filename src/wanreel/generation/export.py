@@ -19,6 +19,7 @@ from wanreel.core.video import Video
 from wanreel.generation.decode import Frames, decode
 from wanreel.media.recipe import MARK, recipe_metadata
 from wanreel.media.video import VideoFormat, VideoWriter, Written, centre, write_png, write_poster
+from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.wan_model import WanModel
 from wanreel.storage.disk import Blobs
 from wanreel.storage.outputs import Reservation, reserve
@@ -31,6 +32,7 @@ class Target:
     folder: Path
     pictures: Blobs
     stem: str | None = None  #: name without suffix that belongs to this work alone; None: time and prompt, a new one
+    loras: LoraShelf | None = None  #: None: requests with LoRAs are refused
 
     def reserve(self, request: ResolvedRequest) -> Reservation:
         suffix = f".{request.output_format}"

@@ -22,6 +22,7 @@ from wanreel.core.events import (
     Denoised,
     Encoded,
     Event,
+    LorasApplied,
     ModelLoaded,
     Preview,
     Resumed,
@@ -41,6 +42,7 @@ from wanreel.generation.preview_decoder import Previewer, previewer_of
 from wanreel.generation.state import DenoiseState
 from wanreel.media.animation import encode_animation
 from wanreel.media.pictures import open_picture
+from wanreel.models.lora.wear import wear
 from wanreel.models.machine import describe_device
 from wanreel.models.pool import ModelPool
 from wanreel.models.wan_model import WanModel
@@ -80,6 +82,9 @@ def render(
         acquired = pool.acquire(resolution.spec)
         model, request = acquired.model, resolution.request
         yield ModelLoaded(model.spec.name, describe_device(model.device), acquired.seconds, model.notes)
+        applied = wear(model, request.loras, request.num_inference_steps, target.loras)
+        if applied:
+            yield LorasApplied(applied)
         latents = yield from _Clip(model, request, target, cancel, saving).latents()
         video = yield from export(model, latents, request, target, cancel)
         yield Completed(video, time.monotonic() - began)

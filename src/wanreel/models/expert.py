@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
 from wanreel.models.lean import Rows, lean_block
+from wanreel.models.lora.rack import Rack
 from wanreel.models.offload import (
     BlockStream,
     Guest,
@@ -42,6 +43,7 @@ class Expert:
         self._room: GuestRoom | None = None
         self._guest: Guest | None = None
         self._compiled: dict[int, Block] = {}
+        self.loras = Rack(self)
         #: Set: blocks go over so many tokens at a time, in less memory and to the bit the same (models/lean.py).
         self.rows: Rows | None = None
 
@@ -64,6 +66,17 @@ class Expert:
     def share(self, room: GuestRoom) -> None:
         """From now on `predict` takes its turn in `room` instead of staying on the device."""
         self._room = room
+
+    def bring_home(self) -> None:
+        """Take every weight back from its visit to the device, so that tensors can be written or exchanged."""
+        if self._room is not None:
+            self._room.clear()
+
+    def tensors_changed(self) -> None:
+        """To be called, at home, when layers have got or lost tensors."""
+        self._guest = None
+        if self.stream is not None:
+            self.stream.renew()
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile each block on its first use with torch.compile(**options). Sizes may change from call to call."""

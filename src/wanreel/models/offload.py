@@ -7,7 +7,7 @@ equal to the bit, because only addresses change.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -97,8 +97,10 @@ class _Piece:
     home: Tensor
     offset: int  #: bytes into the slot
 
-    def view(self, slot: Tensor) -> Tensor:
-        return slot[self.offset : self.offset + self.home.nbytes].view(self.home.dtype).view(self.home.shape)
+    def view(self, slot: Tensor, begin: int = 0) -> Tensor:
+        """Its bytes in memory that holds the block from byte `begin` on."""
+        start = self.offset - begin
+        return slot[start : start + self.home.nbytes].view(self.home.dtype).view(self.home.shape)
 
 
 class _Slot:
@@ -129,9 +131,10 @@ class BlockStream:
         self._registered: list[Tensor] = []
         # Memory must be unlocked before it is freed: CUDA would take whatever lies there next for locked.
         weakref.finalize(self, _unlock, self._registered)
-        pin = self._pin if pinned and device.type == "cuda" else None
-        self._pieces = [_pieces_of(block, pin) for block in self.blocks]
-        self._nbytes = max((_end(pieces) for pieces in self._pieces), default=0)
+        self._pinned = pinned and device.type == "cuda"
+        self._pieces: list[list[_Piece]] = [[] for _ in self.blocks]
+        self._nbytes = 0
+        self._take_in()
         self._slots: tuple[_Slot, _Slot] | None = None
         self._copies: torch.cuda.Stream | None = None
 
@@ -166,6 +169,16 @@ class BlockStream:
                 piece.tensor.data = piece.home
         self._slots, self._copies = None, None
 
+    def renew(self) -> None:
+        """Take in tensors that the blocks have got since, and forget those that they lost; the others stay in place."""
+        self.leave()
+        for index, block in enumerate(self.blocks):
+            present = {id(tensor) for tensor in tensors_of(block)}
+            self._pieces[index] = [piece for piece in self._pieces[index] if id(piece.tensor) in present]
+        self._take_in()
+        homes = {piece.home.untyped_storage().data_ptr() for pieces in self._pieces for piece in pieces}
+        _unlock(self._registered, keep=homes)
+
     def walk(self) -> Iterator[nn.Module]:
         """Each block in order, ready to be called. May be abandoned anywhere and walked again."""
         if self._slots is None:
@@ -189,6 +202,14 @@ class BlockStream:
         """Unlock pinned memory. The blocks keep their weights."""
         self.leave()
         _unlock(self._registered)
+
+    def _take_in(self) -> None:
+        """Give every tensor that has none a place."""
+        pin = self._pin if self._pinned else None
+        for block, pieces in zip(self.blocks, self._pieces):
+            placed = {id(piece.tensor) for piece in pieces}
+            pieces += _pieces_of([tensor for tensor in tensors_of(block) if id(tensor) not in placed], pieces, pin)
+        self._nbytes = max((_end(pieces) for pieces in self._pieces), default=0)
 
     def _fill(self, slot: _Slot, index: int) -> None:
         if slot.holds == index:
@@ -222,27 +243,40 @@ class BlockStream:
             self._registered.append(memory)
 
 
-def _pieces_of(block: nn.Module, pin: Callable[[Tensor], None] | None) -> list[_Piece]:
-    """The block's tensors, laid out one after another; with `pin`, moved into one locked stretch of host memory."""
+def _pieces_of(
+    tensors: Sequence[Tensor], before: Sequence[_Piece], pin: Callable[[Tensor], None] | None
+) -> list[_Piece]:
+    """Tensors of a block, laid out one after another behind `before`; with `pin`, moved into one locked stretch of host
+    memory."""
+    begin = _aligned(_end(before))
     pieces: list[_Piece] = []
-    for tensor in tensors_of(block):
-        offset = -(-_end(pieces) // _ALIGNMENT) * _ALIGNMENT
-        pieces.append(_Piece(tensor, tensor.data, offset))
-    if pin is None:
+    for tensor in tensors:
+        pieces.append(_Piece(tensor, tensor.data, _aligned(_end(pieces) if pieces else begin)))
+    if pin is None or not pieces:
         return pieces
-    memory = torch.empty(_end(pieces), dtype=torch.uint8)
-    moved = [_Piece(piece.tensor, piece.view(memory).copy_(piece.home), piece.offset) for piece in pieces]
+    memory = torch.empty(_end(pieces) - begin, dtype=torch.uint8)
+    moved = [_Piece(piece.tensor, piece.view(memory, begin).copy_(piece.home), piece.offset) for piece in pieces]
     for piece in moved:
         piece.tensor.data = piece.home
     pin(memory)
     return moved
 
 
-def _unlock(registered: list[Tensor]) -> None:
-    if registered:
-        torch.cuda.synchronize()  # no copy may be under way
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
+
+
+def _unlock(registered: list[Tensor], keep: Collection[int] = ()) -> None:
+    """Unlock all memory but that at the addresses in `keep`."""
+    if all(memory.data_ptr() in keep for memory in registered):
+        return
+    torch.cuda.synchronize()  # no copy may be under way
+    kept = [memory for memory in registered if memory.data_ptr() in keep]
     while registered:
-        _cudart().cudaHostUnregister(registered.pop().data_ptr())
+        memory = registered.pop()
+        if memory.data_ptr() not in keep:
+            _cudart().cudaHostUnregister(memory.data_ptr())
+    registered.extend(kept)
 
 
 def _cudart() -> Any:

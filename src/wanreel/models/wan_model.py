@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from wanreel.core.catalog import ModelSpec
+from wanreel.core.lora import ResolvedLora
 from wanreel.core.placement import Placement
 from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
@@ -41,6 +42,7 @@ class WanModel:
     scheduler_config: Mapping[str, Any]
     placement: Placement = field(default_factory=Placement)
     notes: tuple[str, ...] = ()  #: what a user should know of these weights
+    worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/lora/wear.py)
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
     _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
@@ -74,9 +76,14 @@ class WanModel:
         """Timesteps at or above it are the high-noise expert's; None with one expert."""
         return None if self.spec.boundary_ratio is None else self.spec.boundary_ratio * TRAIN_TIMESTEPS
 
-    def expert_index(self, timestep: float) -> int:
-        """0 (high noise, or the only one) or 1 (low noise), as `t >= boundary` in Diffusers' pipelines."""
+    def expert_index(self, timestep: float, boundary_ratio: float | None = None) -> int:
+        """0 (high noise, or the only one) or 1 (low noise), as `t >= boundary` in Diffusers' pipelines.
+
+        `boundary_ratio` takes the place of the model's own, where it has one.
+        """
         boundary = self.boundary_timestep
+        if boundary is not None and boundary_ratio is not None:
+            boundary = boundary_ratio * TRAIN_TIMESTEPS
         return 0 if boundary is None or timestep >= boundary else 1
 
     def expert_at(self, timestep: float) -> Expert:

@@ -9,16 +9,17 @@ from wanreel.core.resolve import Resolution
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore
 from wanreel.generation.render import Saving, Target, render
+from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.pool import ModelPool
 from wanreel.storage.disk import Blobs
 from wanreel.worker.attempt import Task
 
 
-def render_task(pool: ModelPool, pictures: Blobs, task: Task, share: float) -> Iterator[Event]:
+def render_task(pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, share: float) -> Iterator[Event]:
     """As `generation.render`, under the task's names and with its checkpoints, which may cost `share` of the time."""
     saving = None
     if task.checkpoints is not None:
         store = CheckpointStore(task.checkpoints)
         saving = Saving(store, task.work, Cadence(share), urgent=lambda: task.keeper.draining)
-    target = Target(task.results, pictures, task.stem)
+    target = Target(task.results, pictures, task.stem, loras)
     return render(pool, Resolution(task.request, task.spec, ()), target, task.keeper.token, saving)

@@ -79,7 +79,7 @@ class _Run:
         cancel: CancelToken,
     ) -> _Run:
         if model.worn != request.loras:
-            raise ValueError("The model does not wear the request's LoRAs; see models/lora/wear.py.")
+            raise ValueError("The model does not wear the request's LoRAs; see models/wear.py.")
         generator = Generator("cpu").manual_seed(request.seed)
         solver = planned_solver(model, request, generator)
         total = len(solver.timesteps)

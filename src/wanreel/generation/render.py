@@ -42,10 +42,10 @@ from wanreel.generation.preview_decoder import Previewer, previewer_of
 from wanreel.generation.state import DenoiseState
 from wanreel.media.animation import encode_animation
 from wanreel.media.pictures import open_picture
-from wanreel.models.lora.wear import wear
 from wanreel.models.machine import describe_device
 from wanreel.models.pool import ModelPool
 from wanreel.models.wan_model import WanModel
+from wanreel.models.wear import wear
 
 __all__ = ["Saving", "Target", "render"]
 

@@ -42,7 +42,7 @@ class WanModel:
     scheduler_config: Mapping[str, Any]
     placement: Placement = field(default_factory=Placement)
     notes: tuple[str, ...] = ()  #: what a user should know of these weights
-    worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/lora/wear.py)
+    worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/wear.py)
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
     _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)

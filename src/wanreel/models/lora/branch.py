@@ -55,6 +55,13 @@ def bucket_of(rank: int) -> int:
 class Branched(nn.Module):
     """A layer with a branch beside it. Base of the two kinds; `on` says whether the branch takes part."""
 
+    base: Any
+    down: Tensor  #: [bucket, inputs]
+    up: Tensor  #: [outputs, bucket]
+    scale: Tensor  #: [bucket]: alpha / rank · strength of the LoRA that each row belongs to
+    weight_difference: Tensor  #: strengths and all
+    bias_difference: Tensor
+
     def __init__(self, base: Any, form: Form, dtype: torch.dtype) -> None:
         super().__init__()
         self.base = base

@@ -150,7 +150,7 @@ class Standing:
     """A queued job's place in the line."""
 
     position: int  #: 1 is claimed next
-    starts_in: float | None  #: seconds, predicted from measured run times; None while the queue is paused
+    starts_in: float | None  #: seconds, predicted from finished jobs; None while unknown or paused
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from wanreel.core.errors import IdempotencyConflict, QueueFull
 from wanreel.core.failpoints import Failpoints
@@ -239,6 +239,16 @@ class JobStore:
             if row.status != JobStatus.QUEUED:
                 return None
             return line.standing(c, row, paused=records.queue_row(c).paused)
+
+        return self._database.read(body)
+
+    def line_mark(self) -> tuple[int, ...]:
+        """Differs whenever the line, or what is known of the running jobs and workers, has changed."""
+
+        def body(c: Connection) -> tuple[int, ...]:
+            paused = int(records.queue_row(c).paused)
+            there = c.scalar(select(func.count()).select_from(workers)) or 0
+            return log.last_number(c), line.count(c, JobStatus.QUEUED), paused, there
 
         return self._database.read(body)
 

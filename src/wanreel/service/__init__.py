@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from wanreel.service.service import Service, Terms, checkpoints_of, remove_tree, request_of, same_generation, text_of
+from wanreel.service.estimate import Estimate
+from wanreel.service.service import Service, Terms, checkpoints_of, remove_tree
+from wanreel.service.stored import request_of, same_generation, text_of
 
-__all__ = ["Service", "Terms", "checkpoints_of", "remove_tree", "request_of", "same_generation", "text_of"]
+__all__ = ["Estimate", "Service", "Terms", "checkpoints_of", "remove_tree", "request_of", "same_generation", "text_of"]

@@ -6,14 +6,13 @@ What `submit` returned is on disk and will run, here or after a restart.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound
+from wanreel.core.errors import IllegalTransition, JobNotFound
 from wanreel.core.job import (
     TERMINAL,
     ArtifactRef,
@@ -26,10 +25,12 @@ from wanreel.core.job import (
     Standing,
 )
 from wanreel.core.request import OutputFormat, Quality, VideoRequest
-from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.core.resolve import Resolution
 from wanreel.core.settings import DataDirectory
 from wanreel.jobs import JobStore
 from wanreel.service.bell import ring
+from wanreel.service.estimate import Estimator
+from wanreel.service.stored import json_text, request_of, text_of
 from wanreel.service.tailer import News, Tailer
 
 #: A watcher that heard nothing for so long looks whether its job is still there. Seconds.
@@ -44,8 +45,6 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
     "preset": ("num_inference_steps",),
     "guidance_scale": ("guidance_high", "guidance_low"),
 }
-#: Knobs that change how the file is written and not what is generated.
-_EXPORT_ONLY = ("fps", "output_format", "quality", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +70,11 @@ class Service:
     time_limit: float  #: seconds one attempt may run, unless the job says less
     same_weights: Callable[[Path], bool]  #: whether the weights named in this manifest are the ones here now
     webhook_url: str = ""  #: told of every job whose terms name nobody
+    estimator: Estimator = field(init=False, repr=False)
     _tailer: Tailer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.estimator = Estimator(self.store)
         self._tailer = Tailer(lambda number: self.store.tail(after=number), self.store.last_event_number)
 
     def close(self) -> None:
@@ -91,7 +92,7 @@ class Service:
         resolution = self.resolve(request)
         if reuse and (done := self.equal_job(resolution)) is not None:
             return done
-        return self.enqueue(resolution, terms, body=_text(asdict(request)))
+        return self.enqueue(resolution, terms, body=json_text(asdict(request)))
 
     def enqueue(self, resolution: Resolution, terms: Terms | None = None, *, body: str | None = None) -> Job:
         """Accept what was resolved already. `body` is what the client sent, for the idempotency key."""
@@ -164,7 +165,7 @@ class Service:
 
     def standing(self, job_id: str) -> Standing | None:
         """Place in line and predicted start; None when the job is not queued."""
-        return self.store.standing(job_id)
+        return self.estimator.standing(job_id)
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         return self.store.attempts(job_id)
@@ -280,28 +281,9 @@ class Service:
         return state
 
 
-def text_of(request: ResolvedRequest) -> str:
-    """A resolved request as the store keeps it: equal requests give equal text."""
-    return _text(request.to_dict())
-
-
-def request_of(job: Job) -> ResolvedRequest:
-    """The request of a job. Raises InvalidRequest for one that this version can't read."""
-    try:
-        return ResolvedRequest.from_dict(json.loads(job.request))
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise InvalidRequest.of("request", "unreadable", f"the request of job {job.id} is of another version.") from exc
-
-
 def checkpoints_of(data: DataDirectory, job_id: str) -> Path:
     """The folder of a job's saved states."""
     return data.checkpoints / job_id
-
-
-def same_generation(one: ResolvedRequest, other: ResolvedRequest) -> bool:
-    """Whether both ask for the same frames, however they are written."""
-    first, second = one.to_dict(), other.to_dict()
-    return all(first[name] == second[name] for name in first if name not in _EXPORT_ONLY)
 
 
 def remove_tree(folder: Path) -> None:
@@ -317,7 +299,3 @@ def _until_ended(news: News, seq: int) -> Iterator[JobEvent]:
             yield event
         if event.kind in TERMINAL:
             return
-
-
-def _text(values: Mapping[str, object]) -> str:
-    return json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

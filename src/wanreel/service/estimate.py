@@ -1,0 +1,204 @@
+"""Estimator: how long a request takes and when a queued job starts, from finished jobs alone. Says what it goes by.
+
+A step's time grows with the tokens of the latents; so does that of decoding. From one size to another both are scaled in
+proportion, which is too little for much larger ones, as attention grows faster: the basis then says so.
+"""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from wanreel.core.errors import InvalidRequest
+from wanreel.core.job import Job, JobStatus, Standing
+from wanreel.core.measures import Measures
+from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.sample import WorkerRecord
+from wanreel.jobs import JobStore
+from wanreel.service.stored import request_in
+
+_REMEMBER = 5.0  # seconds that history is taken to be unchanged
+_LINE = 1000  # queued jobs whose start is predicted
+_RUNNING = 100
+_NEWEST = 20  # runs of one size that count: software and drivers change
+_CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds of work, None where nothing is known, and what that goes by."""
+
+    basis: str
+    load: float = 0.0  #: 0.0 when a worker holds the model
+    denoise: float | None = None
+    rest: float = 0.0  #: encode, decode and export
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.denoise is None else self.load + self.denoise + self.rest
+
+    def left(self, job: Job) -> float | None:
+        """Seconds until a running job is done, by the steps and frames that it has behind it."""
+        done = job.progress
+        if self.denoise is None:
+            return None
+        if done.stage in ("decode", "export"):
+            return self.rest * (1.0 - done.share if done.stage == "decode" else 0.0)
+        share = done.step / done.total_steps if done.total_steps else 0.0
+        return (self.load if done.stage == "load" else 0.0) + self.denoise * (1.0 - share) + self.rest
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished attempt."""
+
+    request: ResolvedRequest
+    measures: Measures
+
+
+class Estimator:
+    """Predicts from one store. Safe to use from several threads."""
+
+    def __init__(self, store: JobStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._history: dict[str, tuple[float, tuple[Run, ...]]] = {}
+        self._mark: tuple[int, ...] = ()
+        self._line: Mapping[str, Standing] = {}
+
+    def work(self, request: ResolvedRequest) -> Estimate:
+        """How long a request takes on the workers that are there."""
+        workers = self._store.worker_records()
+        with self._lock:
+            return self._work(request, workers)
+
+    def standing(self, job_id: str) -> Standing | None:
+        """Place in line and predicted start; None when the job is not queued. Raises JobNotFound."""
+        mark = self._store.line_mark()
+        with self._lock:
+            if mark != self._mark:
+                self._line = self._predicted()
+                self._mark = mark
+            known = self._line.get(job_id)
+        if known is not None:
+            return known
+        found = self._store.standing(job_id)
+        return None if found is None else Standing(found.position, None)
+
+    def next_start(self) -> float | None:
+        """Seconds until a job that is handed in now would start; None while that is unknown."""
+        return self._times(self._store.queued(limit=_LINE))[-1]
+
+    def _predicted(self) -> Mapping[str, Standing]:
+        line = self._store.queued(limit=_LINE)
+        starts = self._times(line)
+        return {job.id: Standing(at + 1, starts[at]) for at, job in enumerate(line)}
+
+    def _times(self, line: Sequence[Job]) -> list[float | None]:
+        """When each job of the line starts, and last when one after them would."""
+        workers = self._store.worker_records()
+        if self._store.queue().paused or not workers:
+            return [None] * (len(line) + 1)
+        running = self._store.list(status=JobStatus.IN_PROGRESS, limit=_RUNNING)
+        free: list[float] = [0.0] * max(0, len(workers) - len(running))
+        for job in running:
+            left = self._of(job, workers).left(job)
+            if left is not None:
+                free.append(left)
+        heapq.heapify(free)
+        return [*self._starts(line, workers, free)]
+
+    def _starts(
+        self, line: Iterable[Job], workers: Sequence[WorkerRecord], free: list[float]
+    ) -> Iterable[float | None]:
+        """As each worker gets free; one whose work is of unknown length never does."""
+        for job in line:
+            yield free[0] if free else None
+            seconds = self._of(job, workers).seconds if free else None
+            if free and seconds is None:
+                heapq.heappop(free)
+            elif seconds is not None:
+                heapq.heapreplace(free, free[0] + seconds)
+        yield free[0] if free else None
+
+    def _of(self, job: Job, workers: Sequence[WorkerRecord]) -> Estimate:
+        try:
+            return self._work(request_in(job.request), workers)
+        except InvalidRequest:
+            return Estimate("a request of another version")
+
+    def _work(self, request: ResolvedRequest, workers: Sequence[WorkerRecord]) -> Estimate:
+        runs = self._runs(request.model)
+        machines = {machine_of(worker) for worker in workers} - {""}
+        here = [run for run in runs if run.measures.machine in machines] if machines else list(runs)
+        if not here:
+            where = " and ".join(sorted(machines))
+            return Estimate(f"no finished run of {request.model}" + (f" on {where}" if runs and where else "") + " yet")
+        here = [run for run in here if run.measures.machine == here[0].measures.machine]
+        held = any(worker.sample is not None and worker.sample.model == request.model for worker in workers)
+        return _scaled(request, here, held=held)
+
+    def _runs(self, model: str) -> tuple[Run, ...]:
+        """Whole runs of a model, newest first."""
+        then, runs = self._history.get(model, (-_REMEMBER, ()))
+        if self._clock() - then < _REMEMBER:
+            return runs
+        runs = tuple(_whole(self._store.measured(model)))
+        self._history[model] = (self._clock(), runs)
+        return runs
+
+
+def machine_of(worker: WorkerRecord) -> str:
+    """As `Measures.machine` names it; "" while unknown."""
+    if worker.sample is None:
+        return ""
+    return worker.sample.gpu.name if worker.sample.gpu is not None else _CPU
+
+
+def _whole(rows: Iterable[tuple[str, Measures]]) -> Iterable[Run]:
+    """Those that did all steps: resumed ones and second exports tell less."""
+    for text, measures in rows:
+        try:
+            request = request_in(text)
+        except InvalidRequest:
+            continue
+        if measures.steps == request.num_inference_steps:
+            yield Run(request, measures)
+
+
+def _scaled(request: ResolvedRequest, runs: Sequence[Run], *, held: bool) -> Estimate:
+    """By the median of the runs of this size, else of the nearest size."""
+    volume = volume_of(request)
+    nearest = min((volume_of(run.request) for run in runs), key=lambda other: abs(other - volume))
+    alike = [run for run in runs if volume_of(run.request) == nearest][:_NEWEST]
+    loads = [run.measures.load for run in runs if run.measures.load > 0.0]
+    count = f"{len(alike)} run{'s' if len(alike) > 1 else ''}"
+    size = "of this size" if nearest == volume else "of another size, scaled,"
+    return Estimate(
+        basis=f"{count} {size} on {alike[0].measures.machine}",
+        load=statistics.median(loads) if loads and not held else 0.0,
+        denoise=statistics.median(run.measures.denoise / passes_of(run.request) for run in alike)
+        * passes_of(request)
+        * (volume / nearest),
+        rest=statistics.median(_rest(run.measures) for run in alike) * (volume / nearest),
+    )
+
+
+def volume_of(request: ResolvedRequest) -> int:
+    """In proportion to the tokens of the latents, for one model: all compress time by 4 after the first frame."""
+    return request.width * request.height * (1 + (request.num_frames - 1) // 4)
+
+
+def passes_of(request: ResolvedRequest) -> float:
+    """Passes through the transformer: two a step with guidance, one without. The experts are taken for half each."""
+    guided = ((request.guidance_high > 1.0) + (request.guidance_low > 1.0)) / 2
+    return request.num_inference_steps * (1.0 + guided) + request.guided_steps * (1.0 - guided)
+
+
+def _rest(measures: Measures) -> float:
+    return measures.encode + measures.decode + measures.export

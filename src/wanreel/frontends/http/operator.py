@@ -11,15 +11,17 @@ from wanreel.core.settings import Settings
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.keys import KeyRing
 from wanreel.frontends.http.keys_api import KeyRoutes
+from wanreel.frontends.http.loras import LoraRoutes
 from wanreel.frontends.http.settings_api import ROWS, SettingsDesk, SettingsRoutes
 from wanreel.service import Service
-from wanreel.wiring import Runtime
+from wanreel.wiring import Runtime, specs_with_state
 
 
 def operator_routes(runtime: Runtime, service: Service, keys: KeyRing, entrance: Entrance) -> tuple[APIRouter, ...]:
-    """Settings and API keys."""
+    """Settings, API keys and LoRAs."""
     desk = SettingsDesk(lambda: runtime.settings, _adopter(runtime, service), runtime.catalog, threading.Lock())
-    return SettingsRoutes(desk).router(), KeyRoutes(keys, entrance).router()
+    loras = LoraRoutes(runtime.lora_desk, runtime.catalog, lambda: specs_with_state(runtime))
+    return SettingsRoutes(desk).router(), KeyRoutes(keys, entrance).router(), loras.router()
 
 
 def _adopter(runtime: Runtime, service: Service) -> Callable[[Settings], None]:

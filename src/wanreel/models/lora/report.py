@@ -71,7 +71,7 @@ class LoraDesk:
         }
         try:
             file = read_lora(shelved.path)
-            report["sha256"] = self.shelf.sha256(shelved)
+            report["sha256"] = self.shelf.known_sha256(shelved)
         except BrokenWeights as error:
             return report | {"fault": error.message, "sha256": None} | _facts_of(None) | {"fits": []}
         return report | _facts_of(file) | {"fits": [fit_row(self.judge(file, spec)) for spec in specs]}

@@ -30,6 +30,8 @@ class Digests(Protocol):
     """SHA-256 of files, remembered while they look untouched (storage.digests)."""
 
     def of(self, path: Path) -> str: ...
+    def known(self, path: Path) -> str | None: ...
+    def put(self, path: Path, sha256: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,10 @@ class LoraShelf:
         except OSError as exc:
             raise BrokenWeights(f"LoRA {shelved.name} can't be read ({exc.strerror}).") from exc
 
+    def known_sha256(self, shelved: Shelved) -> str | None:
+        """The same without reading the file; None where it was not read before."""
+        return self.digests.known(shelved.path)
+
     def partner(self, shelved: Shelved) -> Shelved | None:
         """The file for the other expert, by its name."""
         if shelved.target == "both":
@@ -135,6 +141,7 @@ class LoraShelf:
                 name = self._free_name(name, sha256)
                 if not self._has(name):
                     replace_durably(whole, self.root / f"{name}{SUFFIX}")
+                    self.digests.put(self.root / f"{name}{SUFFIX}", sha256)
             finally:
                 with suppress(OSError):
                     whole.unlink(missing_ok=True)

@@ -78,6 +78,10 @@ class DataDirectory:
         return self.root / "webhook.secret"
 
     @property
+    def session_secret(self) -> Path:
+        return self.root / "session.secret"
+
+    @property
     def uploads(self) -> Path:
         return self.root / "uploads"
 

@@ -78,13 +78,21 @@ def _built(settings: Settings, http: HttpSettings, entrance: Entrance) -> Genera
     """The server over the queue of the data directory."""
     from wanreel.frontends.http.app import create_app
     from wanreel.frontends.http.server import build_server
+    from wanreel.frontends.ui.studio import Studio
 
     ring = KeyRing(settings.data.keys, _given_keys(http))
     entrance.require_key(have=bool(ring))
     runtime = build_runtime(settings)
     service = build_service(runtime)
     try:
-        app = create_app(runtime, service, entrance, ring, submits_per_minute=http.submits_per_minute)
+        app = create_app(
+            runtime,
+            service,
+            entrance,
+            ring,
+            submits_per_minute=http.submits_per_minute,
+            make_page=lambda house, intake: Studio(house, intake, lambda: runtime.settings),
+        )
         yield build_server(app, app.begin_to_stop, http.trusted_proxies)
     finally:
         service.close()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from wanreel import __version__
 from wanreel.frontends.fetcher import Fetcher, build_fetcher
 from wanreel.frontends.http import errors
+from wanreel.frontends.http.doorway import Doorway, MakePage
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.fastvideo import FastVideoRoutes
 from wanreel.frontends.http.files_api import FileRoutes
@@ -34,11 +35,14 @@ from wanreel.frontends.http.operator import operator_routes
 from wanreel.frontends.http.pictures import PictureDesk
 from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.recipes import RecipeRoutes
+from wanreel.frontends.http.sessions import Links, Sessions
+from wanreel.frontends.http.signin import ATTEMPTS, SignIn
 from wanreel.frontends.http.system import SystemRoutes
+from wanreel.frontends.http.unbuilt import unbuilt_routes
 from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.videos import VideoRoutes
 from wanreel.frontends.http.webhooks import WebhookDesk, WebhookRoutes
-from wanreel.frontends.webhooks import Postman, SigningSecrets, build_postman
+from wanreel.frontends.webhooks import SigningSecrets, build_postman
 from wanreel.jobs import Liveness
 from wanreel.service import Service
 from wanreel.wiring import Runtime, specs_with_state
@@ -54,6 +58,7 @@ class HttpApp:
     guard: Guard
     api: FastAPI
     house: House
+    links: Links  #: makes sign-in links, for whoever started the server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.guard(scope, receive, send)
@@ -64,7 +69,7 @@ class HttpApp:
         self.house.news.close()
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - one place joins all parts
     runtime: Runtime,
     service: Service,
     entrance: Entrance,
@@ -72,9 +77,11 @@ def create_app(
     *,
     fetcher: Fetcher | None = None,
     submits_per_minute: int | None = None,
+    make_page: MakePage | None = None,
 ) -> HttpApp:
     """The API over a service. Raises SettingsError where others could come in without a key.
 
+    `make_page` makes the web page; without it there is none.
     `fetcher` calls other servers where the operator's settings want that; by default one within those settings.
     """
     entrance.require_key(have=bool(keys))
@@ -100,23 +107,36 @@ def create_app(
     metrics = Metrics(house)
     postman = build_postman(service.store.outbox, fetcher, signing, outbound.webhook_url)
     recipes = RecipeRoutes(house, runtime.pictures.has).router()
-    api = _api(house, metrics, entrance, postman, (recipes, *operator_routes(runtime, service, keys, entrance)))
+    intake = Intake(house, time.monotonic)
+    page = make_page(house, intake) if make_page is not None else None
+    background = (house.news.tell, postman.run, *((page.run,) if page is not None else ()))
+    more = (recipes, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
+    api = _api(house, intake, metrics, entrance, background, more)
 
     def observe(exchange: Exchange) -> None:
         metrics.count(exchange)
         _log_exchange(exchange)
 
-    return HttpApp(Guard(api, entrance, keys, observe, time.monotonic), api, house)
+    links = Links(keys, time.monotonic)
+    sessions = Sessions(settings.data.session_secret, time.time)
+    sign_in = SignIn(entrance, keys, sessions, links, Rates(time.monotonic, ATTEMPTS))
+    behind = api if page is None else Doorway(api, page)
+    return HttpApp(Guard(behind, entrance, keys, observe, time.monotonic, sign_in), api, house, links)
 
 
 def _api(
-    house: House, metrics: Metrics, entrance: Entrance, postman: Postman, more: Iterable[APIRouter]
+    house: House,
+    intake: Intake,
+    metrics: Metrics,
+    entrance: Entrance,
+    background: Iterable[Callable[[], Coroutine[Any, Any, None]]],
+    more: Iterable[APIRouter],
 ) -> FastAPI:
-    """The routes behind the guard."""
+    """The routes behind the guard. `background` runs as long as the app does."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        tasks = [asyncio.create_task(house.news.tell()), asyncio.create_task(postman.run())]
+        tasks = [asyncio.create_task(work()) for work in background]
         try:
             yield
         finally:
@@ -137,7 +157,6 @@ def _api(
         separate_input_output_schemas=False,
     )
     errors.install(api)
-    intake = Intake(house, time.monotonic)
     videos = VideoRoutes(house, intake)
     native = (
         videos,

@@ -21,11 +21,15 @@ from wanreel.core.errors import SettingsError
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.keys import LOCAL, Caller, KeyRing
+from wanreel.frontends.http.signin import COOKIE, SignIn
 
 MIB = 1024 * 1024
 #: Largest bodies by kind. JSON carries pictures as base64, which takes a third more.
 MULTIPART_LIMIT = 32 * MIB
 JSON_LIMIT = 45 * MIB
+#: The one larger kind: LoRA files that the operator takes in, streamed to disk.
+LORA_PATH = "/v1/loras"
+LORA_LIMIT = 4 * 1024 * MIB + MIB
 OTHER_LIMIT = 1 * MIB
 #: Seconds without a byte of a body before it is given up.
 BODY_IDLE = 15.0
@@ -36,7 +40,10 @@ BODY_GRACE = 10.0
 READ_PATIENCE = 60.0
 #: Answered without a key, because probes have none. They tell next to nothing.
 OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
-COOKIE = "wanreel_key"
+#: The page's own scripts and styles, which are the same for everybody and hold nothing of anybody.
+STATIC_PATH = "/studio/static/"
+#: Who signs in, or asks for what everybody may see. Has nothing and may do nothing.
+NOBODY = Caller(owner="", scopes=frozenset())
 _CALLER = "wanreel.caller"
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -83,6 +90,7 @@ class Guard:
     keys: KeyRing
     observe: Observer
     clock: Callable[[], float]
+    sign_in: SignIn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -99,11 +107,13 @@ class Guard:
         began = self.clock()
         try:
             scope[_CALLER] = self._admit(scope)
-            await self.app(scope, _Body(receive, Headers(scope=scope), self.clock), answer)
+            app = self.sign_in if self.sign_in.takes(self._path(scope)) else self.app
+            await app(scope, _Body(receive, Headers(scope=scope), self.clock, loras=self._takes_lora(scope)), answer)
         except Refused as refusal:
             if answer.status:
                 raise
-            await refusal.response()(scope, receive, answer)
+            wants_page = refusal.status == 401 and scope["method"] == "GET" and self._path(scope) == "/"
+            await (self.sign_in.redirection() if wants_page else refusal.response())(scope, receive, answer)
         except _SlowReader:
             return
         finally:
@@ -130,10 +140,21 @@ class Guard:
         method = scope.get("method", "WEBSOCKET")
         scheme = str(scope["scheme"]).replace("ws", "http")
         self.entrance.refuse_site(method, headers, scheme)
-        caller = self._identify(scope["path"].removeprefix(self.entrance.root_path), headers)
+        path = self._path(scope)
+        if self.sign_in.takes(path) or (method in ("GET", "HEAD") and path.startswith(STATIC_PATH)):
+            return NOBODY
+        caller = self._identify(path, headers)
         if not caller.may("read" if method in ("GET", "HEAD") else "submit"):
             raise Refused(403, "missing_scope", "This key may not do that.")
         return caller
+
+    def _path(self, scope: Scope) -> str:
+        return str(scope["path"]).removeprefix(self.entrance.root_path)
+
+    def _takes_lora(self, scope: Scope) -> bool:
+        caller: Caller = scope[_CALLER]
+        path = str(scope["path"]).removeprefix(self.entrance.root_path)
+        return path == LORA_PATH and scope["method"] == "POST" and caller.is_admin
 
     def _identify(self, path: str, headers: Headers) -> Caller:
         key = _key_in(headers)
@@ -142,13 +163,18 @@ class Guard:
         try:
             if not (self.entrance.needs_key or self.keys):
                 return LOCAL
-            found = None if key is None else self.keys.find(key)
+            found = None if key is None else self._find(key)
         except SettingsError as error:
             raise Refused(503, error.code, "The file of API keys can't be read.") from error
         if found is None:
             message = "An API key is needed: Authorization: Bearer …" if key is None else "This API key is not known."
             raise Refused(401, "invalid_api_key", message, headers={"WWW-Authenticate": "Bearer"})
         return found
+
+    def _find(self, key: str) -> Caller | None:
+        """Whose key or session this is."""
+        digest = self.sign_in.sessions.digest_in(key)
+        return self.keys.find(key) if digest is None else self.keys.of_digest(digest)
 
 
 def _key_in(headers: Headers) -> str | None:
@@ -165,21 +191,21 @@ def _key_in(headers: Headers) -> str | None:
     return cookie.value if cookie is not None else None
 
 
-def body_limit(content_type: str) -> int:
-    """The largest body of this kind, in bytes."""
+def body_limit(content_type: str, *, loras: bool = False) -> int:
+    """The largest body of this kind, in bytes; `loras`: the operator takes in a LoRA."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return MULTIPART_LIMIT
+        return LORA_LIMIT if loras else MULTIPART_LIMIT
     return JSON_LIMIT if kind == "application/json" else OTHER_LIMIT
 
 
 class _Body:
     """Receives a body, counts it and gives up on a slow one."""
 
-    def __init__(self, receive: Receive, headers: Headers, clock: Callable[[], float]) -> None:
+    def __init__(self, receive: Receive, headers: Headers, clock: Callable[[], float], *, loras: bool = False) -> None:
         self._receive = receive
         self._clock = clock
-        self._limit = body_limit(headers.get("content-type", ""))
+        self._limit = body_limit(headers.get("content-type", ""), loras=loras)
         self._began = 0.0
         self._received = 0
         self._complete = False

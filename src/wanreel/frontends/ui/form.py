@@ -1,0 +1,108 @@
+"""What the scripts of the page must know before they build a form: the knobs as declared, the models and their facts.
+
+Nothing is decided here: `resolve` decides, and POST /v1/plan tells the page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wanreel import __version__
+from wanreel.core.catalog import Mode, ModelSpec, preset_steps
+from wanreel.core.request import KNOBS, Knob, PresetName
+from wanreel.core.settings import Settings
+from wanreel.frontends.http.house import House
+from wanreel.frontends.http.keys import LOCAL, Caller
+from wanreel.frontends.ui.words import LANGUAGES
+
+_PRESETS: tuple[PresetName, ...] = ("draft", "standard", "high", "fast")
+_MODES: tuple[Mode, ...] = ("text", "picture", "first_last")
+
+
+def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]:
+    """JSON values. Blocks while it looks which models are installed."""
+    models = house.models()
+    wanted: dict[Mode, str] = {
+        "text": settings.default_text_model,
+        "picture": settings.default_picture_model,
+        "first_last": settings.default_first_last_model,
+    }
+    return {
+        "version": __version__,
+        "languages": LANGUAGES,
+        "account": {
+            "owner": caller.owner,
+            "scopes": sorted(caller.scopes),
+            "admin": caller.is_admin,
+            "can_submit": caller.may("submit"),
+            "signed_in": caller is not LOCAL,
+        },
+        "knobs": {name: _knob(knob) for name, knob in KNOBS.items()},
+        "models": [_model(spec, installed=installed) for spec, installed in models],
+        "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
+    }
+
+
+def _knob(knob: Knob) -> dict[str, Any]:
+    return {
+        "kind": knob.kind,
+        "help": knob.help,
+        "unit": knob.unit,
+        "minimum": knob.minimum,
+        "maximum": knob.maximum,
+        "choices": list(knob.choices),
+        "group": knob.group,
+    }
+
+
+def _default(mode: Mode, wanted: str, models: Any) -> str:
+    """The model that a tab opens with: the operator's, else whatever is installed, else the operator's all the same."""
+    installed = [spec.name for spec, here in models if here and mode in spec.modes]
+    if wanted in installed or not installed:
+        return wanted
+    return installed[-1]  # the demo model is the last row
+
+
+def _model(spec: ModelSpec, *, installed: bool) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "parameters": spec.parameters,
+        "licence": spec.licence,
+        "installed": installed,
+        "builtin": spec.builtin,
+        "pulled": spec.hub_id is not None and not spec.builtin,
+        "modes": list(spec.modes),
+        "fps": spec.fps,
+        "num_frames": spec.num_frames,
+        "max_frames": spec.max_frames,
+        "hard_max_frames": spec.hard_max_frames,
+        "hard_max_side": spec.hard_max_side,
+        "stride": spec.temporal_stride,
+        "size_multiple": spec.size_multiple,
+        "sizes": {
+            name: {
+                "width": size.width,
+                "height": size.height,
+                "shift": size.flow_shift,
+                "trained": size.trained,
+            }
+            for name, size in spec.sizes.items()
+        },
+        "resolution": {
+            "text": spec.default_size_name(picture=False),
+            "picture": spec.default_size_name(picture=True),
+        },
+        "presets": {name: steps for name in _PRESETS if (steps := preset_steps(spec, name)) is not None},
+        "steps": spec.steps,
+        "few_step": spec.few_step,
+        "guidance": {
+            "text": spec.default_guidance(picture=False),
+            "picture": spec.default_guidance(picture=True),
+        },
+        "two_experts": spec.two_experts,
+        "boundary": spec.boundary_ratio,
+        "solver": spec.solver,
+        "solvers": list(spec.solvers),
+        "negative_prompt": spec.negative_prompt,
+    }

@@ -1,0 +1,85 @@
+"""The page as Gradio builds it: one element per screen, and the named endpoints for gradio_client and MCP.
+
+The screens themselves are the modules in static/. They are no Gradio widgets, because those evaluate strings as scripts
+wherever anything happens in the browser (`js=`, HTML templates), which the page's Content-Security-Policy forbids, and
+because they could neither change their language nor pass the accessibility checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
+
+from wanreel.core.settings import Settings
+from wanreel.frontends.http.house import House
+from wanreel.frontends.http.intake import Intake
+
+#: In the order of the tabs. Each has a module static/NAME/NAME.js.
+SCREENS = ("create", "queue", "library", "models", "settings")
+_HEAD = """
+<meta name="color-scheme" content="light dark">
+<meta name="description" content="Videos from prompts and pictures, on your own machine.">
+<link rel="icon" href="studio/static/images/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="studio/static/css/studio.css">
+<script src="studio/static/core/early.js"></script>
+<script type="module" src="studio/static/app.js"></script>
+"""
+
+
+@contextlib.asynccontextmanager
+async def open_page(house: House, intake: Intake, settings: Settings) -> AsyncGenerator[ASGIApp]:
+    """Gradio's app, running. Importing and building it happens in a thread. Raises ImportError without Gradio."""
+    app = await run_in_threadpool(_build, house, intake, settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+def _build(house: House, intake: Intake, settings: Settings) -> FastAPI:
+    """Blocks over seconds: Gradio is large."""
+    temporary = settings.data.root / "gradio"
+    shutil.rmtree(temporary, ignore_errors=True)  # nothing in it outlives a server
+    temporary.mkdir(parents=True, mode=0o700, exist_ok=True)
+    # Gradio reads these at import; none of them is a setting of ours.
+    os.environ.update(  # noqa: TID251
+        GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=str(temporary)
+    )
+    import gradio as gr
+
+    from wanreel.frontends.ui.endpoints import Endpoints
+    from wanreel.frontends.ui.theme import build_theme
+
+    with gr.Blocks(title="Wanreel", analytics_enabled=False, fill_width=True) as blocks:
+        gr.Column(elem_id="studio-bar")
+        for name in SCREENS:
+            gr.Column(elem_id=f"studio-{name}", elem_classes="studio-screen")
+        Endpoints(house, intake).declare()
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    options: dict[str, Any] = {
+        "allowed_paths": [],
+        "blocked_paths": [str(settings.data.root), str(settings.weights_dir), str(settings.results_dir)],
+        "show_error": True,  # only gr.Error, whose words are ours
+        "max_file_size": "32mb",
+        "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
+    }
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        mcp_server=True,
+        theme=build_theme(),
+        head=_HEAD,
+        **options,
+    )
+    return app

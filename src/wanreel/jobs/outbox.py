@@ -128,7 +128,7 @@ def forget(connection: Connection, job_id: str) -> None:
 
 def _due(connection: Connection, now: float) -> Row[Any] | None:
     """The message that has waited longest. One that is put off for longer than ever happens is due: the clock was set back."""
-    ready = or_(deliveries.c.due_at <= now, deliveries.c.due_at > now + 2 * max(DELAYS))
+    ready = or_(deliveries.c.due_at <= now, deliveries.c.due_at > now + 2 * (LEASE + max(DELAYS)))
     pending = select(deliveries).where(deliveries.c.state == DeliveryState.PENDING, ready)
     return connection.execute(pending.order_by(deliveries.c.due_at, deliveries.c.seq).limit(1)).first()
 

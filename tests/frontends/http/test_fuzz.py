@@ -21,6 +21,8 @@ pytestmark = pytest.mark.xdist_group("http_fuzz")
 
 #: Not fuzzed: streams without end, and one that waits for a worker.
 _ENDLESS = ("/v1/events", "/v1/videos/sync")
+#: These answer 501 to whatever comes; see test_unbuilt.
+_UNBUILT = ("/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters")
 _INTERNALS = re.compile(r"0x[0-9a-f]{6,}|Traceback|site-packages|/home/|\.py\b")
 
 
@@ -39,7 +41,7 @@ def _fuzz(document: Any, examples: int) -> int:
     calls = 0
     for result in document.get_all_operations():
         operation = result.ok()
-        if operation.path in _ENDLESS or operation.path.endswith("/events"):
+        if operation.path in _ENDLESS or operation.path.endswith("/events") or operation.path.startswith(_UNBUILT):
             continue
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
 

@@ -122,15 +122,11 @@ class JobStore:
         row = {
             "id": job_id,
             "status": JobStatus.QUEUED,
-            "request": new.request,
-            "request_sha256": _digest(new.request),
-            "model": new.model,
+            **_request_columns(new),
             "owner": new.owner,
             "parent_id": new.parent_id,
             "time_limit": new.time_limit,
             "created_at": now,
-            "mode": new.mode,
-            "words": folded(new.prompt),
             **line.join_line(c, new.owner, new.priority),
             **_UNTRIED,
             "attempt": 0,
@@ -307,8 +303,7 @@ class JobStore:
 
     def edit(self, job_id: str, request: str, model: str, *, mode: str = "", prompt: str = "") -> Job:
         """Replace a queued job's request. It keeps its place in line."""
-        values = {"request": request, "request_sha256": _digest(request), "model": model, "saved_step": 0}
-        values |= {"mode": mode, "words": folded(prompt)}
+        values = {**_request_columns(NewJob(request, model, mode=mode, prompt=prompt)), "saved_step": 0}
 
         def body(c: Connection) -> Job:
             records.find_queued(c, job_id, "edited")
@@ -352,8 +347,8 @@ class JobStore:
 
         return self._database.write("cancel", body, urgent=True)
 
-    def retry(self, job_id: str) -> Job:
-        """Queue a failed or cancelled job again, with all its attempts before it."""
+    def retry(self, job_id: str, changed: NewJob | None = None) -> Job:
+        """Queue a failed or cancelled job again, with all its attempts before it; `changed` brings another request."""
 
         def body(c: Connection) -> Job:
             row = records.find(c, job_id)
@@ -361,7 +356,9 @@ class JobStore:
                 raise records.illegal(row, "retried")
             self._refuse_if_full(c)
             values = {**line.join_line(c, row.owner, row.priority), **_UNTRIED, "ended_at": None, "ended_number": None}
-            records.change(c, job_id, status=JobStatus.QUEUED, **values)
+            records.change(
+                c, job_id, status=JobStatus.QUEUED, **values, **(_request_columns(changed) if changed else {})
+            )
             log.append(c, job_id, "queued", self._clock(), {"retry": True})
             return records.reread(c, job_id)
 
@@ -428,6 +425,17 @@ _UNTRIED: dict[str, Any] = {
     "notes": "[]",
     **failure_columns(None),
 }
+
+
+def _request_columns(new: NewJob) -> dict[str, str]:
+    """What a job asks for, and by what it is found."""
+    return {
+        "request": new.request,
+        "request_sha256": _digest(new.request),
+        "model": new.model,
+        "mode": new.mode,
+        "words": folded(new.prompt),
+    }
 
 
 def _digest(text: str) -> str:

@@ -229,14 +229,29 @@ class Service:
             remove_tree(self.checkpoints(job_id))
         return job
 
-    def retry(self, job_id: str) -> Job:
-        """Queue a failed or cancelled job again. It goes on from its last checkpoint if there is one."""
-        job = self.store.retry(job_id)
+    def retry(self, job_id: str, changes: Mapping[str, object] | None = None) -> Job:
+        """Queue a failed or cancelled job again. It goes on from its last checkpoint if there is one.
+
+        With `changes` to its knobs it begins anew as another request: what failed mostly fails again unchanged.
+        """
+        changed = None
+        if changes:
+            resolution = self._changed(job_id, changes)
+            request = resolution.request
+            changed = NewJob(text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
+        job = self.store.retry(job_id, changed)
         ring(self.data.workers)
         return job
 
     def edit(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
-        """Change knobs of a queued job, which keeps its place. Raises InvalidRequest, IllegalTransition.
+        """Change knobs of a queued job, which keeps its place. Raises InvalidRequest, IllegalTransition."""
+        resolution = self._changed(job_id, changes)
+        request = resolution.request
+        self.store.edit(job_id, text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
+        return resolution
+
+    def _changed(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
+        """The job's request with other knobs.
 
         Another model brings its own defaults: of the old values only those that mean the same everywhere are kept.
         """
@@ -248,10 +263,7 @@ class Service:
         values = {
             name: value for name, value in values.items() if value is not None and name not in replaced | set(changes)
         }
-        resolution = self.resolve(VideoRequest.from_mapping(values | dict(changes)))
-        request = resolution.request
-        self.store.edit(job_id, text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
-        return resolution
+        return self.resolve(VideoRequest.from_mapping(values | dict(changes)))
 
     def move(self, job_id: str, *, before: str | None = None, priority: int | None = None) -> Job:
         """Put a queued job before another one, or at the end of the line, or give it another priority."""

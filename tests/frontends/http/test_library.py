@@ -127,3 +127,31 @@ def test_a_zip_names_what_is_gone_and_holds_no_file_in_memory(tmp_path: Path) ->
         assert archive.testzip() is None
         assert archive.read("large.mp4") == large.read_bytes()
         assert b"gone.mp4" in archive.read("missing.txt")
+
+
+def test_the_line_with_its_videos_and_predicted_starts(place: Place) -> None:
+    running = place.submit()
+    place.hand.claim()
+    waiting = [place.submit(prompt=f"number {number}")["id"] for number in range(3)]
+    place.client.post(f"/v1/videos/{waiting[2]}/move", json={"before": waiting[0]})
+    line = place.client.get("/v1/queue/videos").json()["data"]
+    assert [video["id"] for video in line] == [running["id"], waiting[2], waiting[0], waiting[1]]
+    assert [video["wanreel"]["position"] for video in line] == [None, 1, 2, 3]
+    assert line[1] == place.client.get(f"/v1/videos/{waiting[2]}").json()
+
+
+def test_a_failed_video_is_tried_again_with_a_cure(place: Place) -> None:
+    video = place.submit(num_inference_steps=9, seed=5)
+    place.hand.fail(place.hand.claim())
+    refused = place.client.post(f"/v1/videos/{video['id']}/retry", json={"num_inference_steps": 0})
+    assert refused.status_code == 400
+    assert place.client.get(f"/v1/videos/{video['id']}").json()["status"] == "failed"
+    again = place.client.post(
+        f"/v1/videos/{video['id']}/retry", json={"num_inference_steps": 3, "prompt": "a star"}
+    ).json()
+    assert (again["status"], again["prompt"], again["wanreel"]["request"]["seed"]) == ("queued", "a star", 5)
+    assert again["wanreel"]["request"]["num_inference_steps"] == 3
+    assert ids(place, "search=star") == [video["id"]]
+    place.hand.fail(place.hand.claim())
+    unchanged = place.client.post(f"/v1/videos/{video['id']}/retry").json()
+    assert unchanged["wanreel"]["request"] == again["wanreel"]["request"]

@@ -10,7 +10,9 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.job import JobStatus
 from wanreel.core.request import VideoRequest
+from wanreel.core.resolve import ResolvedRequest
 from wanreel.frontends.http import files, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Body, read_body, read_json, take_only
@@ -18,7 +20,7 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House, owner_filter, require_admin
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.http.news import as_sse
-from wanreel.frontends.http.schema import Plan, Queue, Video
+from wanreel.frontends.http.schema import Plan, Queue, Video, VideoList
 from wanreel.frontends.http.submission import translate
 
 _HIGHEST_PRIORITY = 100
@@ -47,7 +49,10 @@ class JobRoutes:
         plan = {"requestBody": schema.request_body()}
         router.post("/plan", response_model=Plan, openapi_extra=plan, summary="What would run")(self.plan)
         router.post("/videos/{video_id}/cancel", response_model=Video, summary="Stop a video")(self.cancel)
-        router.post("/videos/{video_id}/retry", response_model=Video, summary="Queue a failed video again")(self.retry)
+        again = {"requestBody": {"content": {"application/json": {"schema": _edit_schema()}}}}
+        router.post(
+            "/videos/{video_id}/retry", response_model=Video, openapi_extra=again, summary="Queue a failed video again"
+        )(self.retry)
         edit = {"requestBody": {"required": True, "content": {"application/json": {"schema": _edit_schema()}}}}
         router.patch("/videos/{video_id}", response_model=Video, openapi_extra=edit, summary="Change a queued video")(
             self.edit
@@ -73,6 +78,7 @@ class JobRoutes:
             self.all_events
         )
         router.get("/queue", response_model=Queue, summary="The line")(self.queue)
+        router.get("/queue/videos", response_model=VideoList, summary="The line, with its videos")(self.line)
         reason = {"requestBody": schema.json_body(_REASON, example={"reason": "maintenance"})}
         router.post("/queue/pause", response_model=Queue, openapi_extra=reason, summary="Start no more jobs")(
             self.pause
@@ -91,6 +97,16 @@ class JobRoutes:
             adjustments=[adjustment.to_dict() for adjustment in resolution.adjustments],
             notes=submission.notes,
             queued=self._house.service.queue().queued,
+            estimate=self._estimate(resolution.request),
+        )
+
+    def _estimate(self, request: ResolvedRequest) -> schema.Estimate:
+        estimator = self._house.service.estimator
+        work, starts = estimator.work(request), estimator.next_start()
+        return schema.Estimate(
+            starts_in=None if starts is None else round(starts, 1),
+            seconds=None if work.seconds is None else round(work.seconds, 1),
+            basis=work.basis,
         )
 
     async def cancel(self, request: Request, video_id: str) -> Video:
@@ -100,11 +116,16 @@ class JobRoutes:
         return await run_in_threadpool(self._house.shown, job)
 
     async def retry(self, request: Request, video_id: str) -> Video:
-        """Queues a failed or cancelled job again. It goes on from its last saved step."""
+        """Queues a failed or cancelled job again; with knobs in the body, changed. Else it goes on from its last step."""
         job = await self._house.job_of(request, video_id)
+        body = await read_body(request) if await request.body() else Body({}, {})
         self._house.rates.take(caller_of(request))
-        job = await run_in_threadpool(self._house.service.retry, job.id)
-        return await run_in_threadpool(self._house.shown, job)
+        return await run_in_threadpool(self._retry, request, job.id, body)
+
+    def _retry(self, request: Request, job_id: str, body: Body) -> Video:
+        changes, notes = self._changes(request, body)
+        job = self._house.service.retry(job_id, changes)
+        return self._house.shown_with(job, notes=notes)
 
     async def edit(self, request: Request, video_id: str) -> Video:
         """Changes knobs of a queued job, which keeps its place."""
@@ -112,7 +133,8 @@ class JobRoutes:
         body = await read_body(request)
         return await run_in_threadpool(self._edit, request, job.id, body)
 
-    def _edit(self, request: Request, job_id: str, body: Body) -> Video:
+    def _changes(self, request: Request, body: Body) -> tuple[dict[str, object], list[str]]:
+        """The knobs that a body changes, and notes. Raises InvalidRequest."""
         submission = translate(body, caller_of(request).owner, self._house.desk)
         known = VideoRequest.from_mapping({"prompt": "-", **submission.values})
         if submission.problems:
@@ -122,9 +144,13 @@ class JobRoutes:
         }
         if "prompt" not in submission.values:
             del changes["prompt"]
+        return changes, submission.notes
+
+    def _edit(self, request: Request, job_id: str, body: Body) -> Video:
+        changes, notes = self._changes(request, body)
         resolution = self._house.service.edit(job_id, changes)
         job = self._house.service.get(job_id)
-        return self._house.shown_with(job, resolution.adjustments, submission.notes)
+        return self._house.shown_with(job, resolution.adjustments, notes)
 
     async def move(self, request: Request, video_id: str) -> Video:
         """Puts a queued job before another one of yours, or at the end, or gives it another priority (admin)."""
@@ -210,6 +236,19 @@ class JobRoutes:
             capacity=state.capacity,
             jobs=jobs[:limit],
         )
+
+    async def line(self, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> VideoList:
+        """Your running videos and then those that wait, next one first, with their places and predicted starts."""
+        return await run_in_threadpool(self._line, owner_filter(caller_of(request)), limit)
+
+    def _line(self, owner: str | None, limit: int) -> VideoList:
+        store = self._house.service.store
+        running = store.list(owner=owner, status=JobStatus.IN_PROGRESS, limit=limit, newest_first=False)
+        waiting = [job for job in store.queued() if owner is None or job.owner == owner]
+        data = [self._house.shown(job) for job in [*running, *waiting][:limit]]
+        ends = (data[0].id, data[-1].id) if data else (None, None)
+        more = len(running) + len(waiting) > limit
+        return VideoList(data=data, first_id=ends[0], last_id=ends[1], has_more=more)
 
     async def pause(self, request: Request) -> Queue:
         """Running jobs go on and new ones are accepted, but none is started (admin)."""

@@ -22,6 +22,7 @@ const START = { search: "", model: "", mode: "", status: "completed", favourite:
 
 const query = { ...START }; // kept while the page lives, whatever screen is open
 const chosen = new Set();
+let stops = []; // of the newest mount's listeners
 
 export function mount(root, studio) {
   const shelf = new Shelf(draw);
@@ -46,7 +47,8 @@ export function mount(root, studio) {
   dropZone(root, studio);
   gallery.addEventListener("keydown", keys);
 
-  const stops = [
+  stops.forEach((stop) => stop());
+  stops = [
     live.on((event) => { if (["completed", "failed", "cancelled", "queued"].includes(event.kind)) soon(); }),
     live.onResync(soon),
   ];
@@ -215,8 +217,8 @@ export function mount(root, studio) {
     if (!chosen.size) return;
     const many = number(chosen.size);
     fill(several, h("strong", { role: "status" }, t(chosen.size === 1 ? "library.chosen.one" : "library.chosen", { count: many })),
-      h("button", { type: "button", onclick: download }, icon("download"), t("library.download")),
-      h("button.p-danger", { type: "button", onclick: () => remove([...chosen]) }, icon("trash"), t("library.delete")),
+      h("button.button", { type: "button", onclick: download }, icon("download"), t("library.download")),
+      h("button.danger", { type: "button", onclick: () => remove([...chosen]) }, icon("trash"), t("library.delete")),
       h("button.quiet", { type: "button", onclick: clearChosen }, t("library.clear")));
   }
 
@@ -263,7 +265,6 @@ export function mount(root, studio) {
     hide() {
       shown = false;
       sample.stop();
-      if (!root.isConnected) stops.forEach((stop) => stop());
     },
   };
 }

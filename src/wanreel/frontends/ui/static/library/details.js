@@ -1,0 +1,124 @@
+// One video: it plays, with everything that made it, and what can be done with it. Arrows go to its neighbours.
+import * as api from "../core/api.js";
+import { fill, h, icon } from "../core/dom.js";
+import { has, moment, number, t } from "../core/i18n.js";
+
+const HIDDEN = ["prompt", "negative_prompt", "image", "last_image", "loras", "metadata"];
+
+//: gallery: {position(), step(by), favour(video), remove(video), closed()}
+export function openDetails(video, studio, gallery) {
+  const box = h("dialog.l-details", { aria: { label: t("library.details") } });
+  box.addEventListener("keydown", keys);
+  box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+  box.addEventListener("close", () => {
+    box.querySelector("video")?.pause();
+    box.remove();
+    gallery.closed();
+  });
+  document.querySelector(".studio-screen:not([hidden])").append(box);
+  draw();
+  box.showModal();
+
+  function draw() {
+    const { request, status, favourite } = video.wanreel;
+    const place = gallery.position();
+    const button = (name, mark, run, kind = "quiet") => h(`button.${kind}`, { type: "button", onclick: run }, icon(mark), t(name));
+    const star = h("button.bare", { type: "button", title: t("library.favourite"), aria: { label: t("library.favourite"), pressed: String(favourite) }, onclick: favour }, icon("star"));
+    fill(box,
+      h("div.l-top",
+        place && h("button.bare", { type: "button", disabled: place.at === 1, aria: { label: t("library.previous") }, onclick: () => step(-1) }, icon("left")),
+        place && h("span.soft", t("library.place", { at: number(place.at), of: number(place.of) })),
+        place && h("button.bare", { type: "button", disabled: place.at === place.of, aria: { label: t("library.next") }, onclick: () => step(1) }, icon("right")),
+        h("span.l-gap"), star,
+        h("button.bare", { type: "button", aria: { label: t("close") }, onclick: () => box.close() }, icon("close"))),
+      h("div.l-body",
+        h("div.l-stage", stage()),
+        h("div.l-about",
+          h("h2", video.prompt),
+          h("p.soft", `${title()} · ${video.size} · ${number(Number(video.seconds), 1)} s · ${moment(video.created_at)}`),
+          h("div.buttons",
+            status === "completed" && h("a.primary", { href: content("video"), download: "" }, icon("download"), t("library.save")),
+            studio.setup.account.can_submit && button("library.reuse", "retry", reuse),
+            status === "completed" && studio.setup.account.can_submit && button("library.continue", "next", goOn),
+            button("library.delete", "trash", remove, "danger")),
+          video.error && h("p.note.bad", icon("warning"), video.error.message),
+          video.wanreel.notes.map((note) => h("p.note", icon("info"), note)),
+          h("dl.l-recipe", rows(request)),
+          request.negative_prompt && h("details", h("summary", t("library.negative")), h("p.soft", request.negative_prompt)),
+          status === "completed" && manifest()))));
+  }
+
+  function stage() {
+    if (video.wanreel.status !== "completed") return h("div.empty", icon("film"), h("span", t(`library.status.${video.wanreel.status}`)));
+    const format = video.wanreel.request.output_format;
+    if (format === "webp" || format === "gif") return h("img", { src: content("video"), alt: video.prompt });
+    const player = h("video", { src: content("video"), poster: content("thumbnail"), controls: true, loop: true, autoplay: true, muted: true, playsInline: true, aria: { label: video.prompt } });
+    player.addEventListener("error", () => player.replaceWith(h("div.empty", icon("warning"), h("span", t("library.gone")))));
+    return player;
+  }
+
+  const content = (variant) => api.address(`/v1/videos/${video.id}/content?variant=${variant}`);
+  const title = () => studio.setup.models.find((model) => model.name === video.model)?.title ?? video.model;
+
+  function rows(request) {
+    const shown = Object.entries(request).filter(([name, value]) => !HIDDEN.includes(name) && value !== null && value !== "");
+    if (request.loras.length) shown.push(["loras", request.loras.map((lora) => `${lora.name} ${lora.strength_high} / ${lora.strength_low}`).join(", ")]);
+    return shown.flatMap(([name, value]) => {
+      const label = has(`knob.${name}`) ? t(`knob.${name}`) : has(`library.knob.${name}`) ? t(`library.knob.${name}`) : name;
+      return [h("dt", label), h("dd", typeof value === "object" ? JSON.stringify(value) : String(value))];
+    });
+  }
+
+  //: What it was made from, fetched when it is asked for.
+  function manifest() {
+    const shown = h("pre.l-manifest", { tabIndex: 0 });
+    return h("details", {
+      async ontoggle(event) {
+        if (!event.target.open || shown.textContent) return;
+        try {
+          shown.textContent = JSON.stringify(await api.get(`/v1/videos/${video.id}/manifest`), null, 2);
+        } catch (error) {
+          shown.textContent = error.message;
+        }
+      },
+    }, h("summary", t("library.manifest")), shown);
+  }
+
+  async function step(by) {
+    const next = await gallery.step(by);
+    if (!next) return;
+    video = next;
+    draw();
+    box.focus();
+  }
+
+  async function favour() {
+    video = await gallery.favour(video);
+    draw();
+    box.querySelector(".l-top [aria-pressed]").focus();
+  }
+
+  async function remove() {
+    if (await gallery.remove(video)) box.close();
+  }
+
+  function reuse() {
+    box.close();
+    studio.go("create", { like: video.id });
+  }
+
+  function goOn() {
+    box.close();
+    studio.go("create", { continue: video.id });
+  }
+
+  function keys(event) {
+    if (event.target.matches("video, pre, input")) return;
+    if (event.key === "ArrowRight") step(1);
+    else if (event.key === "ArrowLeft") step(-1);
+    else if (event.key === "Delete") remove();
+    else if (event.key === "f" && !event.ctrlKey && !event.metaKey) favour();
+    else return;
+    event.preventDefault();
+  }
+}

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from wanreel.core.delivery import Delivery, DeliveryReport, DeliveryState
 from wanreel.core.job import JobStatus
@@ -61,6 +61,12 @@ class Outbox:
         else:
             values["due_at"] = self._clock() + DELAYS[taken.attempts - 1] * (1.0 + jitter / 4.0)
         self._record(taken, values)
+
+    def counts(self) -> Mapping[DeliveryState, int]:
+        """How many messages are in each state."""
+        each = select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
+        found = self._database.read(lambda c: {row[0]: row[1] for row in c.execute(each)})
+        return {state: found.get(state, 0) for state in DeliveryState}
 
     def _record(self, taken: Delivery, values: dict[str, Any]) -> None:
         def body(c: Connection) -> None:

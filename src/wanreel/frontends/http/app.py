@@ -33,6 +33,7 @@ from wanreel.frontends.http.models import ModelRoutes
 from wanreel.frontends.http.news import News
 from wanreel.frontends.http.operator import operator_routes
 from wanreel.frontends.http.pictures import PictureDesk
+from wanreel.frontends.http.pulse import Pulse
 from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.recipes import RecipeRoutes
 from wanreel.frontends.http.sessions import Links, Sessions
@@ -47,6 +48,7 @@ from wanreel.jobs import Liveness
 from wanreel.service import Service
 from wanreel.wiring import Runtime, specs_with_state
 from wanreel.worker.downloads import Downloads
+from wanreel.worker.sampling import Probe
 
 _log = logging.getLogger("wanreel.access")
 
@@ -103,13 +105,14 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         uploads=uploads,
         news=News(service),
         rates=Rates(time.monotonic, submits_per_minute),
+        pulse=Pulse(service, Probe(settings.data.root, "cpu"), settings.stats_seconds),
     )
     metrics = Metrics(house)
     postman = build_postman(service.store.outbox, fetcher, signing, outbound.webhook_url)
     recipes = RecipeRoutes(house, runtime.pictures.has).router()
     intake = Intake(house, time.monotonic)
     page = make_page(house, intake) if make_page is not None else None
-    background = (house.news.tell, postman.run, *((page.run,) if page is not None else ()))
+    background = (house.news.tell, house.pulse.run, postman.run, *((page.run,) if page is not None else ()))
     more = (recipes, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
     api = _api(house, intake, metrics, entrance, background, more)
 

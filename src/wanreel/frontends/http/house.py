@@ -17,6 +17,7 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.keys import Caller
 from wanreel.frontends.http.news import News
 from wanreel.frontends.http.pictures import PictureDesk
+from wanreel.frontends.http.pulse import Pulse
 from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.schema import Adjustments, Video, video_of
 from wanreel.frontends.http.uploads import Uploads
@@ -41,6 +42,7 @@ class House:
     uploads: Uploads
     news: News
     rates: Rates
+    pulse: Pulse
     stopping: bool = False  #: set when the server begins to leave: then it is not ready
 
     async def job_of(self, request: Request, job_id: str) -> Job:

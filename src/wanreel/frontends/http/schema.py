@@ -134,6 +134,14 @@ class FileList(Wire):
     has_more: bool
 
 
+class Estimate(Wire):
+    """What finished jobs let expect."""
+
+    starts_in: float | None = Field(description="Seconds until it would start; null while unknown or paused.")
+    seconds: float | None = Field(description="Of work, with loading the model where it must be; null while unknown.")
+    basis: str = Field(description="What that goes by.", examples=["12 runs of this size on NVIDIA H200"])
+
+
 class Plan(Wire):
     """What would run."""
 
@@ -141,6 +149,7 @@ class Plan(Wire):
     adjustments: list[dict[str, Any]]
     notes: list[str]
     queued: int = Field(description="Jobs ahead of it.")
+    estimate: Estimate
 
 
 class Queue(Wire):

@@ -36,7 +36,7 @@ class Placement:
 
     plan: Plan = "resident"
     pinned: bool = False  #: streamed blocks lie in page-locked memory (five times as fast, can't be swapped out)
-    pin_limit: int | None = None  #: bytes that may be page-locked in all; None: no limit of ours
+    pin_limit: int | None = None  #: bytes that may be page-locked for each transformer; None: no limit of ours
     precision: Precision = "native"
     text_streamed: bool = False  #: the text encoder's blocks come in one by one as well
     rows: int = 0  #: tokens that an elementwise pass of a block takes at a time; 0: all of them
@@ -59,7 +59,7 @@ class Placement:
     @property
     def loading(self) -> Placement:
         """What can't be changed without loading the model again; the rest is at its default."""
-        return replace(self, rows=0, feed_forward_rows=0, tile=None)
+        return replace(self, rows=0, feed_forward_rows=0, tile=None, pin_limit=None)
 
     @property
     def arithmetic(self) -> int:

@@ -175,4 +175,5 @@ def _collapsed(rows: Tensor) -> Tensor:
     the same bits; computing one row alone would not, because matrix products round differently for other shapes.
     """
     first = rows[:, :1]
-    return first if torch.equal(rows, first.expand_as(rows)) else rows
+    # Cloned, so that the rows themselves can go: they are seven times as large as an activation.
+    return first.clone() if torch.equal(rows, first.expand_as(rows)) else rows

@@ -1,0 +1,420 @@
+"""plan_memory: the fastest way to run a request in the memory there is, and what it will take. Pure arithmetic.
+
+Knows neither torch nor how to ask a machine for its memory. Every combination of placement, precision, rows and tiles is
+priced; those that do not fit are put aside with the stage that forbids them; the first of the rest in the order of the
+memory mode is the plan. Without leave to quantise, no plan computes with other weights than the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from wanreel.core.components import (
+    IMAGE_ENCODER,
+    TEXT_BLOCK,
+    TEXT_ENCODER,
+    TEXT_LAYERS,
+    TRANSFORMERS,
+    VAES,
+    known,
+    transformer_block,
+    transformer_ends,
+)
+from wanreel.core.machines import GIB, Machine
+from wanreel.core.placement import PLANS, PRECISIONS, Placement, Plan, Precision, Tile
+from wanreel.core.workload import IMAGE_ACTIVATIONS, TEXT_ACTIVATIONS, Workload
+
+MemoryMode = Literal["auto", "fastest", "balanced", "smallest", "custom"]
+MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
+
+#: Of every activation, kept free for gaps between the allocator's pieces.
+FRAGMENTS = 0.06
+#: Kept free besides.
+RESERVE = int(0.30 * GIB)
+#: What "balanced" leaves of the memory to other programs.
+BALANCED_SHARE = 0.6
+ROWS, FEED_FORWARD_ROWS = 8192, 16384
+OVERLAP = 128  #: px that tiles share
+MAX_RUNGS = 4
+#: Elementwise passes by rows are launched more often; measured: docs/benchmarks.md.
+ROWS_COST = 1.015
+#: Copies slow computing down a little; measured likewise.
+STREAM_COST = 1.01
+#: Bytes of one weight of a matrix, its scales included. fp8 and int8 have a scale a row, int4 two for 64 weights.
+ITEMSIZE: Mapping[Precision, float] = {"native": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 8 / 64}
+
+Stage = Literal["text", "picture", "condition", "denoise", "decode"]
+#: For people.
+STAGES: Mapping[Stage, str] = {
+    "text": "read the prompt",
+    "picture": "look at the picture",
+    "condition": "encode the picture",
+    "denoise": "denoise",
+    "decode": "decode",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the operator asks of plans. "auto" leaves the choice to the planner."""
+
+    mode: MemoryMode = "auto"
+    precision: Precision | Literal["auto"] = "auto"
+    offload: Plan | Literal["auto"] = "auto"
+    tile: int | None = None  #: px a VAE tile may be high and wide; 0: whole frames; None: as it fits
+    quantize: bool = False  #: the planner may store weights in fewer bits where nothing else fits
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """GPU memory at the highest point of one stage, bytes."""
+
+    stage: Stage
+    weights: int
+    activations: int
+
+    @property
+    def peak(self) -> int:
+        return self.weights + self.activations
+
+    @property
+    def needed(self) -> int:
+        """With what an allocator loses."""
+        return self.peak + int(FRAGMENTS * self.activations) + RESERVE
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How a request runs on a machine, and what that takes."""
+
+    placement: Placement
+    stages: tuple[StageMemory, ...] = ()  #: empty where nothing is known of the model's size
+    host_bytes: int = 0  #: of weights between their turns, and of tiles being put together
+    pinned_bytes: int = 0  #: of that, page-locked
+    disk_bytes: int = 0  #: of the weights, those that host memory can't hold: read again from their files in every step
+    load_seconds: float = 0.0  #: from files that are not in the page cache
+    encode_seconds: float = 0.0
+    step_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    fits: bool = True
+    reasons: tuple[str, ...] = ()  #: for people: why this plan, and why not a faster one
+
+    @property
+    def gpu_bytes(self) -> int:
+        """The highest point of all stages."""
+        return max((stage.peak for stage in self.stages), default=0)
+
+    def seconds(self, steps: int) -> float:
+        """Of the whole request once the model is loaded."""
+        return self.encode_seconds + steps * self.step_seconds + self.decode_seconds
+
+    def stage(self, name: str) -> StageMemory | None:
+        return next((stage for stage in self.stages if stage.stage == name), None)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON values for front doors and records."""
+        placement = self.placement
+        return {
+            "name": str(placement),
+            "plan": placement.plan,
+            "precision": placement.precision,
+            "exact": placement.arithmetic == 0,
+            "tile": str(placement.tile) if placement.tile else None,
+            "fits": self.fits,
+            "gpu_bytes": self.gpu_bytes,
+            "host_bytes": self.host_bytes,
+            "pinned_bytes": self.pinned_bytes,
+            "disk_bytes": self.disk_bytes,
+            "stages": [
+                {"stage": it.stage, "weights": it.weights, "activations": it.activations, "peak": it.peak}
+                for it in self.stages
+            ],
+            "load_seconds": round(self.load_seconds, 2),
+            "encode_seconds": round(self.encode_seconds, 2),
+            "step_seconds": round(self.step_seconds, 3),
+            "decode_seconds": round(self.decode_seconds, 2),
+            "reasons": list(self.reasons),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What runs on such a machine have shown: measured over predicted, by stage, and of a step's time."""
+
+    activations: Mapping[Stage, float] = field(default_factory=dict[Stage, float])
+    step: float = 1.0
+    refused: frozenset[str] = frozenset()  #: plans, by name, that ran out of memory at this size
+
+
+def plan_memory(
+    work: Workload, machine: Machine, wishes: Wishes | None = None, learned: Learned | None = None
+) -> MemoryPlan:
+    """The plan for `work`. Where nothing fits, the smallest plan there is, with `fits` False."""
+    return ladder(work, machine, wishes, learned)[0]
+
+
+def ladder(
+    work: Workload, machine: Machine, wishes: Wishes | None = None, learned: Learned | None = None
+) -> tuple[MemoryPlan, ...]:
+    """The plan, and the further ones in the order in which they are tried should memory run out."""
+    wishes, learned = wishes or Wishes(), learned or Learned()
+    if not machine.computes_on_gpu or not known(work.spec):
+        return (_plain(work, machine),)
+    pricing = _Pricing(work, machine, learned)
+    priced = [pricing.plan(placement) for placement in _candidates(work, machine, wishes)]
+    allowed = [plan for plan in priced if str(plan.placement) not in learned.refused] or priced
+    share = BALANCED_SHARE * machine.gpu_free
+    fitting = sorted((plan for plan in allowed if plan.fits), key=lambda plan: _order(plan, work, wishes, share))
+    if not fitting:
+        smallest = min(allowed, key=lambda plan: (plan.gpu_bytes, plan.host_bytes))
+        return (replace(smallest, reasons=tuple(_shortfall(smallest, work, machine, wishes))),)
+    chosen = replace(fitting[0], reasons=tuple(_reasons(fitting[0], priced, work, machine, learned)))
+    return (chosen, *fitting[1:])
+
+
+def next_rung(plans: tuple[MemoryPlan, ...], current: MemoryPlan, stage: Stage) -> MemoryPlan | None:
+    """The plan after `current` that takes at least a tenth less in `stage`, where memory ran out."""
+    before = current.stage(stage)
+    names = [str(plan.placement) for plan in plans]
+    start = names.index(str(current.placement)) + 1 if str(current.placement) in names else 0
+    for plan in plans[start:]:
+        after = plan.stage(stage)
+        if before is None or after is None or after.needed <= 0.9 * before.needed:
+            return plan
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pricing:
+    """What placements of one request on one machine take."""
+
+    work: Workload
+    machine: Machine
+    learned: Learned
+
+    def plan(self, placement: Placement) -> MemoryPlan:
+        work, machine = self.work, self.machine
+        weights = _Weights(work, placement)
+        stages = tuple(self._stages(weights, placement))
+        host = weights.at_home + work.canvas(placement.tile)
+        pinned = min(weights.experts, machine.pinnable) if placement.streamed else 0
+        missing = max(0, host - machine.host_free)
+        # Weights in their files' own dtype stay mapped: what does not fit is read again. Others have no file.
+        from_disk = missing if placement.precision == "native" else 0
+        fits = all(stage.needed <= machine.gpu_free for stage in stages) and missing == from_disk
+        share = pinned / weights.experts if weights.experts else 0.0
+        copying = (
+            weights.experts / work.spec.experts * (share / machine.pinned_rate + (1 - share) / machine.pageable_rate)
+        )
+        computing = work.forward_seconds(machine) * self.learned.step * (ROWS_COST if placement.rows else 1.0)
+        forward = max(STREAM_COST * computing, copying) if placement.streamed else computing
+        overhead = _overhead(work, placement.tile)
+        return MemoryPlan(
+            placement=placement,
+            stages=stages,
+            host_bytes=min(host, host - from_disk),
+            pinned_bytes=pinned,
+            disk_bytes=from_disk,
+            load_seconds=weights.total / machine.disk_rate,
+            encode_seconds=work.encode_seconds(machine, overhead) + weights.visits_before / machine.pageable_rate + 0.1,
+            step_seconds=work.passes * (forward + from_disk / work.spec.experts / machine.disk_rate),
+            decode_seconds=work.decode_seconds(machine, overhead) + weights.visits_after / machine.pageable_rate,
+            fits=fits,
+        )
+
+    def _stages(self, weights: _Weights, placement: Placement) -> Iterator[StageMemory]:
+        work, stays = self.work, weights.staying
+        yield StageMemory("text", stays + weights.text_on_gpu, TEXT_ACTIVATIONS)
+        if work.spec.clip and work.pictures:
+            clip = 0 if placement.keeps_everything else weights.image
+            yield StageMemory("picture", stays + clip, IMAGE_ACTIVATIONS)
+        vae = 0 if placement.keeps_experts else weights.vae
+        if work.pictures:
+            yield self._stage("condition", stays + vae, work.encode_activations(placement.tile))
+        forward = work.forward_activations(placement.rows, placement.feed_forward_rows)
+        yield self._stage("denoise", stays + weights.expert_on_gpu, forward)
+        yield self._stage("decode", stays + vae, work.decode_activations(placement.tile))
+
+    def _stage(self, stage: Stage, weights: int, activations: int) -> StageMemory:
+        return StageMemory(stage, weights, int(activations * self.learned.activations.get(stage, 1.0)))
+
+
+class _Weights:
+    """Bytes of each part under a placement."""
+
+    def __init__(self, work: Workload, placement: Placement) -> None:
+        spec, plan = work.spec, placement.plan
+        block = transformer_block(spec).nbytes(ITEMSIZE[placement.precision], 2)
+        ends = transformer_ends(spec).nbytes(2)
+        layers = TRANSFORMERS[spec.parameters].layers
+        expert = ends + layers * block
+        self.text = TEXT_ENCODER.nbytes(2)
+        self.image = IMAGE_ENCODER.nbytes(4) if spec.clip else 0
+        self.vae = VAES[spec.latent_channels].nbytes(4)
+        self.experts = expert * spec.experts
+        self.total = self.text + self.image + self.vae + self.experts
+        #: On the GPU through every stage.
+        self.staying = {"resident": self.total, "encoders": self.experts + self.vae}.get(plan, 0)
+        streamed_text = self.text - (TEXT_LAYERS - 2) * TEXT_BLOCK.nbytes(2)
+        self.text_on_gpu = 0 if plan == "resident" else (streamed_text if placement.text_streamed else self.text)
+        self.expert_on_gpu = {"exclusive": expert, "streamed": ends + 2 * block}.get(plan, 0)
+        #: In host memory between their turns.
+        self.at_home = self.total - self.staying
+        encoders = 0 if plan == "resident" else work.passes * self.text if placement.text_streamed else self.text
+        picture = self.image + self.vae if plan in ("exclusive", "streamed") and work.pictures else 0
+        #: Copied to the GPU before the first step, and after the last one.
+        self.visits_before = encoders + picture + (self.experts if plan == "exclusive" else 0)
+        self.visits_after = self.vae if plan in ("exclusive", "streamed") else 0
+
+
+def _candidates(work: Workload, machine: Machine, wishes: Wishes) -> Iterator[Placement]:
+    """Every placement the wishes allow."""
+    rows = ((0, 0), (ROWS, 0), (ROWS, FEED_FORWARD_ROWS))
+    tiles = tuple(_tiles(work, wishes))
+    pin = machine.pinnable // work.spec.experts
+    for precision in _precisions(machine, wishes):
+        for plan in PLANS if wishes.offload == "auto" else (wishes.offload,):
+            for text_streamed in (False,) if plan == "resident" else (False, True):
+                for elementwise, feed_forward in rows:
+                    for tile in tiles:
+                        yield Placement(
+                            plan,
+                            pinned=plan == "streamed" and pin > 0,
+                            pin_limit=pin if plan == "streamed" else None,
+                            precision=precision,
+                            text_streamed=text_streamed,
+                            rows=elementwise,
+                            feed_forward_rows=feed_forward,
+                            tile=tile,
+                        )
+
+
+def _precisions(machine: Machine, wishes: Wishes) -> Iterable[Precision]:
+    """A GPU without bf16 computes in fp16."""
+    if wishes.precision != "auto":
+        return (wishes.precision,)
+    first: Precision = "native" if machine.bf16 else "fp16"
+    lower: tuple[Precision, ...] = ("fp8", "int8", "int4")
+    return (first, *lower) if wishes.quantize and wishes.mode != "custom" else (first,)
+
+
+def _tiles(work: Workload, wishes: Wishes) -> Iterator[Tile | None]:
+    """Whole frames, then grids of more and more windows."""
+    if wishes.tile:
+        yield Tile(wishes.tile, wishes.tile, min(OVERLAP, wishes.tile // 2))
+        return
+    yield None
+    if wishes.tile == 0 or wishes.mode == "custom":
+        return
+    seen: set[tuple[int, int]] = set()
+    for rows, columns in ((1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 5), (5, 6), (6, 8)):
+        if work.width < work.height:
+            rows, columns = columns, rows
+        size = (_window(work.height, rows, work), _window(work.width, columns, work))
+        if size not in seen and min(size) >= 2 * OVERLAP:
+            seen.add(size)
+            yield Tile(*size, OVERLAP)
+
+
+def _window(length: int, count: int, work: Workload) -> int:
+    """Pixels of each of `count` windows that share OVERLAP and cover `length`."""
+    unit = work.spec.spatial_stride
+    total, overlap = length // unit, OVERLAP // unit
+    return unit * -(-(total + (count - 1) * overlap) // count)
+
+
+def _overhead(work: Workload, tile: Tile | None) -> float:
+    """Pixels worked on over pixels shown."""
+    if tile is None:
+        return 1.0
+    area = 1
+    for length, size in ((work.height, tile.height), (work.width, tile.width)):
+        count = 1 if size >= length else -(-(length - tile.overlap) // (size - tile.overlap))
+        area *= count * min(size, length)
+    return max(1.0, area / (work.height * work.width))
+
+
+def _order(plan: MemoryPlan, work: Workload, wishes: Wishes, share: float) -> tuple[float, ...]:
+    """Smaller goes first. `share`: bytes of GPU memory that "balanced" takes if it can."""
+    seconds, placement = plan.seconds(work.steps), plan.placement
+    portions = bool(placement.rows) + bool(placement.feed_forward_rows) + placement.text_streamed
+    if wishes.mode == "fastest":
+        return (round(seconds, 1), placement.arithmetic, portions)
+    if wishes.mode == "smallest":
+        return (placement.precision != "native" and not wishes.quantize, plan.gpu_bytes, seconds)
+    if wishes.mode == "balanced":
+        return (placement.arithmetic > 2, plan.gpu_bytes > share, placement.arithmetic, round(seconds, 1), portions)
+    return (placement.arithmetic, round(seconds, 1), portions, plan.gpu_bytes)
+
+
+def _reasons(
+    chosen: MemoryPlan, priced: list[MemoryPlan], work: Workload, machine: Machine, learned: Learned
+) -> Iterator[str]:
+    yield f"{work}: {work.tokens:,} tokens; {gib(machine.gpu_free)} may be used of {machine.gpu}."
+    order = PLANS.index(chosen.placement.plan)
+    for plan in PLANS[:order]:
+        tried = [
+            it for it in priced if it.placement.plan == plan and it.placement.precision == chosen.placement.precision
+        ]
+        if tried:
+            yield _too_much(min(tried, key=_worst), machine)
+    if chosen.placement.tile is not None:
+        whole = work.decode_activations(None)
+        yield f"Decoding whole frames takes {gib(whole)} beside the weights; tiles of {chosen.placement.tile} take less."
+    if chosen.placement.rows:
+        yield f"Blocks work on {chosen.placement.rows} tokens at a time, to the same bits."
+    if chosen.placement.precision not in ("native", "fp16"):
+        yield f"Weights are stored as {chosen.placement.precision}, which changes the numbers."
+    if chosen.disk_bytes:
+        yield (
+            f"Host memory lacks {gib(chosen.disk_bytes)}, which are read from disk again and again. "
+            "The setting `precision` = fp8, int8 or int4 makes the weights smaller."
+        )
+    for name in sorted(learned.refused):
+        yield f"Ran out of memory before at this size, so not taken: {name}."
+
+
+def _too_much(plan: MemoryPlan, machine: Machine) -> str:
+    worst = max(plan.stages, key=lambda stage: stage.needed)
+    if worst.needed <= machine.gpu_free:
+        return f"{plan.placement.plan} would fit, but not in host memory or not as fast."
+    return f"{plan.placement.plan} needs {gib(worst.needed)} to {STAGES[worst.stage]}."
+
+
+def _worst(plan: MemoryPlan) -> int:
+    return max(stage.needed for stage in plan.stages)
+
+
+def _shortfall(plan: MemoryPlan, work: Workload, machine: Machine, wishes: Wishes) -> Iterator[str]:
+    yield f"{work} does not fit: {gib(machine.gpu_free)} may be used of {machine.gpu}."
+    yield _too_much(plan, machine)
+    if plan.host_bytes > machine.host_free:
+        yield f"Host memory: {gib(plan.host_bytes)} needed, {gib(machine.host_free)} free."
+    if not wishes.quantize and wishes.precision == "auto":
+        yield "The setting `quantize` would let weights be stored in fewer bits."
+
+
+def _plain(work: Workload, machine: Machine) -> MemoryPlan:
+    """On a CPU, and for models that are small: everything is there all the time."""
+    where = "Computes on the CPU" if not machine.computes_on_gpu else "A small model"
+    return MemoryPlan(Placement(), reasons=(f"{where}: all parts stay in memory.",))
+
+
+def gib(nbytes: int) -> str:
+    """For people: "9.8 GiB"."""
+    return f"{nbytes / GIB:.1f} GiB"
+
+
+__all__ = [
+    "MODES",
+    "PRECISIONS",
+    "Learned",
+    "MemoryMode",
+    "MemoryPlan",
+    "StageMemory",
+    "Wishes",
+    "ladder",
+    "plan_memory",
+]

@@ -36,6 +36,7 @@ MODULES: Mapping[str, Any] = {
     "transformer": WanTransformer3DModel,
     "transformer_2": WanTransformer3DModel,
 }
+ENCODER_CONFIGS: Mapping[str, Any] = {"text_encoder": UMT5Config, "image_encoder": CLIPVisionConfig}
 SCHEDULER = UniPCMultistepScheduler
 
 

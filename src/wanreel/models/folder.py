@@ -6,7 +6,6 @@ Only safetensors are accepted, names that leave the folder are refused, and ever
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,57 +13,23 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import BrokenWeights
-from wanreel.models.components import MODULES, Architecture, architecture
+from wanreel.models.components import ENCODER_CONFIGS, MODULES, SCHEDULER, Architecture, architecture
+from wanreel.models.formats.assembly import NAME as ASSEMBLY_NAME
+from wanreel.models.formats.assembly import Assembly
+from wanreel.models.formats.detect import PICKLES
+from wanreel.models.formats.single import single_part
+from wanreel.models.parts import VSA_GATE, Part, TensorInfo
+
+__all__ = ["Part", "TensorInfo", "WeightFolder", "meta_encoder", "meta_module", "open_folder", "read_json"]
 
 INDEX_NAME = "model_index.json"
-#: Files that can run code when read; a folder with nothing else is refused by name.
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-#: FastVideo's sparse attention (VSA) adds this gate to every block; dense attention has no use for it.
-VSA_GATE = "to_gate_compress"
 VSA_NOTE = "Trained with sparse attention (VSA); its gates are left out, so dense attention is an approximation."
 _IGNORED = ("norm_added_q",)  # as Diffusers does: in converted files, used by nothing
 _SHOWN = 3  # of a list of keys
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor of a file's header."""
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str  #: safetensors' name: "BF16", "F32", …
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One component's folder."""
-
-    name: str
-    folder: Path
-    config: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-
-    @property
-    def elements(self) -> int:
-        """Number of weights that are used."""
-        return sum(info.elements for key, info in self.tensors.items() if VSA_GATE not in key)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return tuple(sorted({info.file for info in self.tensors.values()}))
-
-    @property
-    def has_vsa_gates(self) -> bool:
-        return any(VSA_GATE in key for key in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +40,16 @@ class WeightFolder:
     parts: Mapping[str, Part]
     scheduler_config: Mapping[str, Any]
     notes: tuple[str, ...]
+    tokenizer: Path
+    image_processor: Path | None  #: None where none is needed, or CLIP's own has to do
 
 
 def open_folder(spec: ModelSpec, path: Path) -> WeightFolder:
     """Judge `path` as the weights of `spec`. Raises BrokenWeights naming every fault."""
     wanted = architecture(spec)
+    assembly = Assembly.read(path)
+    if assembly is not None:
+        return _open_assembly(spec, path, assembly, wanted)
     faults: list[str] = []
     if not path.is_dir():
         raise BrokenWeights(f"{path} is not a folder.", hint=_hint(spec))
@@ -98,7 +68,47 @@ def open_folder(spec: ModelSpec, path: Path) -> WeightFolder:
     if faults:
         raise BrokenWeights(f"{path} does not hold {spec.name}: {'; '.join(faults)}.", hint=_hint(spec))
     notes = (VSA_NOTE,) if any(part.has_vsa_gates for part in parts.values()) else ()
-    return WeightFolder(path, parts, read_json(path / "scheduler" / "scheduler_config.json"), notes)
+    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
+    return WeightFolder(path, parts, scheduler, notes, path / "tokenizer", path / "image_processor")
+
+
+def _open_assembly(spec: ModelSpec, path: Path, assembly: Assembly, wanted: Architecture) -> WeightFolder:
+    """The parts where they lie."""
+    faults: list[str] = []
+    parts: dict[str, Part] = {}
+    places = assembly.parts
+    for name in wanted.parts:
+        try:
+            if name not in places:
+                raise BrokenWeights(f"{ASSEMBLY_NAME} names no {name}")
+            parts[name] = place_part(spec, name, places[name])
+        except BrokenWeights as error:
+            faults.append(error.message.removesuffix("."))
+    for part in parts.values():
+        faults += _architecture_faults(part, wanted)
+    if "tokenizer" not in places or not places["tokenizer"].is_dir():
+        faults.append(f"{ASSEMBLY_NAME} names no tokenizer, or it is gone")
+    if faults:
+        raise BrokenWeights(f"{path} does not hold {spec.name}: {'; '.join(faults)}.", hint="Add the model again.")
+    scheduler = places.get("scheduler")
+    config = dict(SCHEDULER().config) if scheduler is None else read_json(scheduler / "scheduler_config.json")
+    notes = tuple(f"{part.folder.name}: {part.origin}" for part in parts.values() if part.origin)
+    return WeightFolder(path, parts, config, notes, places["tokenizer"], places.get("image_processor"))
+
+
+def place_part(spec: ModelSpec, name: str, place: Path) -> Part:
+    """One part from wherever it lies: a folder in Diffusers layout, the authors' folder, or a single file."""
+    if place.is_dir() and _is_diffusers(place):
+        return _read_part(place, name)
+    return single_part(spec, name, place)
+
+
+def _is_diffusers(folder: Path) -> bool:
+    """The authors' folders have a config too, in their own words."""
+    try:
+        return "dim" not in read_json(folder / "config.json")
+    except BrokenWeights:
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -118,6 +128,12 @@ def meta_module(part: Part) -> Any:
     """The part's Diffusers module with its weights on the meta device (buffers are real), in eval mode."""
     with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
         return MODULES[part.name].from_config(dict(part.config)).eval()
+
+
+def meta_encoder(part: Part) -> Any:
+    """The same for one of transformers' modules."""
+    with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+        return MODULES[part.name](ENCODER_CONFIGS[part.name](**part.config)).eval()
 
 
 def _hint(spec: ModelSpec) -> str:
@@ -184,7 +200,7 @@ def _architecture_faults(part: Part, wanted: Architecture) -> Iterator[str]:
 
     Transformers' modules rename keys while they load, so theirs are checked then; here are those of Diffusers.
     """
-    if not issubclass(MODULES[part.name], ModelMixin):
+    if not part.diffusers:
         return
     try:
         module = meta_module(part)

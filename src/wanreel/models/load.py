@@ -5,14 +5,13 @@ Knows nothing of downloads or of which models are installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoTokenizer
 
 from wanreel.core.catalog import ModelSpec
@@ -20,8 +19,9 @@ from wanreel.core.errors import BrokenWeights
 from wanreel.core.placement import Placement
 from wanreel.models.components import CLIP_IMAGE_PROCESSOR, MODULES, quiet
 from wanreel.models.expert import Expert
-from wanreel.models.folder import Part, meta_module, open_folder
+from wanreel.models.folder import meta_encoder, meta_module, open_folder
 from wanreel.models.offload import BlockStream
+from wanreel.models.parts import Part, read_tensors
 from wanreel.models.quantize import Scheme, StoredLinear, store_in
 from wanreel.models.wan_model import WanModel
 
@@ -70,10 +70,10 @@ def load_model(
     transformers = [modules[name] for name in ("transformer", "transformer_2") if name in modules]
     return WanModel(
         spec=spec,
-        tokenizer=_load_tokenizer(folder),
+        tokenizer=_load_tokenizer(opened.tokenizer),
         text_encoder=modules["text_encoder"],
         image_encoder=modules.get("image_encoder"),
-        image_processor=_load_image_processor(folder) if "image_encoder" in modules else None,
+        image_processor=_load_image_processor(opened.image_processor) if "image_encoder" in modules else None,
         vae=modules["vae"],
         experts=tuple(make_expert(transformer, device, placement) for transformer in transformers),
         device=device,
@@ -116,7 +116,7 @@ class _Loader:
     def load(self, part: Part) -> Any:
         home, dtype = home_of(part.name, self.device, self.placement), self.dtypes.for_part(part.name)
         if part.name in ("text_encoder", "image_encoder"):
-            return _load_transformers_module(part, dtype).to(home)
+            return (_load_transformers_module if part.hugging else _load_encoder)(part, dtype).to(home)
         module = meta_module(part)
         scheme = scheme_of(self.placement) if part.name.startswith("transformer") else None
         stored = {f"blocks.{name}": layer for name, layer in store_in(module.blocks, scheme).items()} if scheme else {}
@@ -139,9 +139,10 @@ def _assign(
     weights on their way there cost page cache only; a CPU computes with copies, because mapped tensors start at odd
     addresses, where its kernels round otherwise.
     """
-    kept: list[str] = module._keep_in_fp32_modules or []
+    # transformers' list is for fp16 alone.
+    kept: list[str] = (getattr(module, "_keep_in_fp32_modules", None) or []) if part.diffusers else []
     expected = module.state_dict().keys()
-    for key, tensor in _stored(part.files):
+    for key, tensor in read_tensors(part):
         owner, _, leaf = key.rpartition(".")
         if leaf == "weight" and owner in stored:
             stored[owner].store(tensor.to(compute, dtype), home)
@@ -153,12 +154,16 @@ def _assign(
     module.to(home)  # the buffers
 
 
-def _stored(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of the files, still mapped."""
-    for file in files:
-        with safe_open(file, framework="pt") as opened:
-            for key in opened.keys():  # noqa: SIM118 - not a dict
-                yield key, opened.get_tensor(key)
+def _load_encoder(part: Part, dtype: torch.dtype) -> Any:
+    """A text or image encoder from a file in another layout than transformers'."""
+    module = meta_encoder(part)
+    if part.name == "text_encoder":
+        module.set_input_embeddings(module.shared)  # one table under two names
+    missing = sorted(module.state_dict().keys() - part.tensors.keys() - {"encoder.embed_tokens.weight"})
+    if missing:
+        raise BrokenWeights(f"{part.name} lacks {len(missing)} tensors ({missing[0]}, …).")
+    _assign(module, part, torch.device("cpu"), dtype, {}, compute=torch.device("cpu"))
+    return module.requires_grad_(False)
 
 
 def _load_transformers_module(part: Part, dtype: torch.dtype) -> Any:
@@ -184,13 +189,15 @@ def _load_transformers_module(part: Part, dtype: torch.dtype) -> Any:
 def _load_tokenizer(folder: Path) -> Any:
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenWeights(f"tokenizer/ can't be loaded ({error}).") from error
 
 
-def _load_image_processor(folder: Path) -> Any:
+def _load_image_processor(folder: Path | None) -> Any:
+    if folder is None:
+        return CLIP_IMAGE_PROCESSOR()  # of CLIP itself, which Wan uses
     try:
-        return CLIP_IMAGE_PROCESSOR.from_pretrained(folder / "image_processor", local_files_only=True)
+        return CLIP_IMAGE_PROCESSOR.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenWeights(f"image_processor/ can't be loaded ({error}).") from error

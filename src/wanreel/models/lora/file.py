@@ -172,12 +172,11 @@ def _layer(
         if "down" not in names or "up" not in names:
             _refuse(path, f"is damaged: {where[0]} has one matrix of its pair")
         down, up = entries[names["down"]].shape, entries[names["up"]].shape
-        if len(down) == len(up) == 2 and down[0] == up[1] and 0 < down[0] <= MAX_RANK:
-            rank = down[0]
-        elif len(down) == len(up) == 2 and down[0] == up[1]:
-            _refuse(path, f"has rank {down[0]} at {where[0]}; at most {MAX_RANK} is applied")
-        else:
+        if len(down) != 2 or len(up) != 2 or down[0] != up[1] or not down[0]:
             _refuse(path, f"is damaged: the matrices of {where[0]} have shapes {down} and {up}")
+        if down[0] > MAX_RANK:
+            _refuse(path, f"has rank {down[0]} at {where[0]}; at most {MAX_RANK} is applied")
+        rank = down[0]
         change |= {"down": names["down"], "up": names["up"], "rank": rank, "inputs": down[1], "outputs": up[0]}
         change["alpha"] = float(rank) if alpha is None else alpha
     for role in ("weight", "bias"):

@@ -31,13 +31,12 @@ STILL_SHARE = 0.4  #: of clips: a picture that stands still
 ROUGHNESS = 0.12  #: latents get up to this much noise, in units of their deviation, as the transformer's have
 
 
-def decoder_loss(vae: Any, latents: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:
+def decoder_loss(vae: Any, latents: Tensor, clips: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised latents and their clips uint8 [b, 3, t, h, w] -> (loss, mean squared error in units of [-1, 1]).
 
-    The autoencoder's loss, with three times the weight on the change from frame to frame.
+    The autoencoder's loss, with three times the weight on the change from frame to frame. `mean` and `std` undo the
+    normalisation, [1, z, 1, 1, 1].
     """
-    mean = torch.tensor(vae.config.latents_mean, device=latents.device).view(1, -1, 1, 1, 1)
-    std = torch.tensor(vae.config.latents_std, device=latents.device).view(1, -1, 1, 1, 1)
     amount = ROUGHNESS * torch.rand(len(latents), 1, 1, 1, 1, device=latents.device)
     rough = latents.float() + amount * torch.randn_like(latents, dtype=torch.float32)
     error = vae_decode(vae, rough * std + mean).float() - (clips.float() / 127.5 - 1)
@@ -85,17 +84,19 @@ def train_decoder(
         saved = load_state(state, device)
         for part, own in zip(trained, saved["trained"], strict=True):
             part.load_state_dict(own)
-        for part, mean in zip(average.modules, saved["average"], strict=True):
-            part.load_state_dict(mean)
+        for part, own in zip(average.modules, saved["average"], strict=True):
+            part.load_state_dict(own)
         optimizers.load_state_dict(saved["optimizers"])
         progress.step, progress.spent = saved["step"], saved["spent"]
     bank = Bank(stage.data.textures, stage.data.texture_size, seed + 4, device, stage.data.texture_chunk)
     pool = Pool(stage.buckets, stage.data, seed + 4, encoded_clips(networks), bank)
     pool.fill(progress.step)
+    mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
+    std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
 
     def loss(latents: Tensor, clips: Tensor) -> tuple[Tensor, Tensor]:
         with half_precision(device):
-            return decoder_loss(vae, latents, clips)
+            return decoder_loss(vae, latents, clips, mean, std)
 
     with WholeClips():
         gradients = GradientStep(loss, optimizers.parameters, False, capture=device.type == "cuda")
@@ -114,6 +115,6 @@ def train_decoder(
         "trained": [part.state_dict() for part in trained], "average": [part.state_dict() for part in average.modules],
         "optimizers": optimizers.state_dict(), "step": progress.step, "spent": progress.elapsed,
     })  # fmt: skip
-    for part, mean in zip(trained, average.modules, strict=True):
-        part.load_state_dict(mean.state_dict())
+    for part, averaged in zip(trained, average.modules, strict=True):
+        part.load_state_dict(averaged.state_dict())
     return progress.done >= 1

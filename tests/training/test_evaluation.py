@@ -12,6 +12,7 @@ from training.dice import Dice
 from training.drawing import SHAPE_NAMES
 from training.evaluation import rounds
 from training.evaluation.cases import MOTIONS, MOVES, chinese_cases, shape_cases
+from training.evaluation.clips import ClipMaker, Sampling
 from training.evaluation.measure import (
     expected,
     find_blob,
@@ -19,10 +20,12 @@ from training.evaluation.measure import (
     moves_as,
     pan_speed,
     pans_the_right_way,
+    psnr,
     recognise,
 )
 from training.evaluation.photos import pictures, to_tensor
-from training.evaluation.pipelines import Pipelines, Sampling
+from training.evaluation.pipelines import Pipelines
+from training.evaluation.studio import Studio
 from training.export import save_pipeline, save_tensors
 from training.lora_stage import add_branches, lora_tensors
 from training.networks import make_networks
@@ -30,6 +33,8 @@ from training.preview_stage import PreviewDecoder, preview_notes
 from training.scenes import Frame, Scene, color_value, held_out, make_shape
 from training.textures import Bank
 from training.world import render
+
+from wanreel.demo import weights_path
 
 CPU = torch.device("cpu")
 FRAME = Frame(128, 128, 17)
@@ -114,24 +119,58 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_round_runs_on_the_real_pipelines(demo: Path) -> None:
-    pipelines = Pipelines(demo / "weights", "cpu")
-    sampling = Sampling(Frame(32, 32, 5), steps=2)
-    photos = dict(list(pictures(32, 32, cuts=False).items())[:1])
-    picture = next(iter(photos.values()))
-    shapes = rounds.shapes_round(pipelines, shape_cases(1, sampling.frame)[-2:], sampling, 0)
+#: Small, yet of a size that Wanreel takes.
+QUICK = Sampling(Frame(64, 64, 5), steps=2)
+SHIPPED = weights_path().parent
+
+
+@pytest.fixture(params=["wanreel", "diffusers"])
+def maker(request: pytest.FixtureRequest, demo: Path, tmp_path: Path) -> ClipMaker:
+    """Wanreel runs the shipped weights: its row knows their shape."""
+    if request.param == "wanreel":
+        return Studio(SHIPPED / "weights", tmp_path, "cpu")
+    return Pipelines(demo / "weights", "cpu")
+
+
+def test_every_round_runs(maker: ClipMaker) -> None:
+    photos = dict(list(pictures(64, 64, cuts=False).items())[:1])
+    shapes = rounds.shapes_round(maker, shape_cases(1, QUICK.frame)[-2:], QUICK, 0)
     assert shapes.figures["motion"]["of"] == len(shapes.rows) == 2
-    camera = rounds.camera_round(pipelines, photos, sampling, 0)
+    camera = rounds.camera_round(maker, photos, QUICK, 0)
     assert camera.figures["move"]["of"] == 9
     assert camera.figures["pan sign"]["of"] == 4
-    assert rounds.free_round(pipelines, picture, sampling, 0).figures["sensible"]["of"] == 24
-    assert rounds.preview_round(pipelines, demo / "preview.safetensors", photos).figures["lowest"] > 0
+    assert rounds.free_round(maker, next(iter(photos.values())), QUICK, 0).figures["sensible"]["of"] == 24
+
+
+def test_the_preview_is_measured(demo: Path) -> None:
+    photos = dict(list(pictures(32, 32, cuts=False).items())[:1])
+    figures = rounds.preview_round(demo / "weights", demo / "preview.safetensors", photos).figures
+    assert figures["lowest"] > 0
+
+
+def test_wanreels_clips_are_those_of_diffusers_but_for_the_file(tmp_path: Path) -> None:
+    """The whole product against the library: same prompts, seeds and knobs, then a video file on one side."""
+    makers = (Studio(SHIPPED / "weights", tmp_path, "cpu"), Pipelines(SHIPPED / "weights", "cpu"))
+    picture = pictures(64, 64, cuts=False)["cat"]
+    for ours, theirs in (
+        [m.from_text(["a red circle moves right"], QUICK, 3)[0] for m in makers],
+        [m.from_picture(picture, ["pan left"], QUICK, 3)[0] for m in makers],
+    ):
+        assert ours.shape == theirs.shape == (5, 3, 64, 64)
+        assert psnr(ours, theirs) > 30
+
+
+def test_the_lora_is_worn_for_its_clip_alone(tmp_path: Path) -> None:
+    studio = Studio(SHIPPED / "weights", tmp_path, "cpu")
+    gold = SHIPPED / "loras" / "gold.safetensors"
+    plain, worn, again = (studio.from_text(["a red circle"], QUICK, 3, lora)[0] for lora in (None, gold, None))
+    assert not torch.equal(plain, worn)
+    assert torch.equal(plain, again)
 
 
 def test_a_clip_depends_on_its_seed_alone(demo: Path) -> None:
-    pipelines = Pipelines(demo / "weights", "cpu")
     sampling = Sampling(Frame(32, 32, 5), steps=2)
-    together = pipelines.from_text(["a", "b"], sampling, seed=3)
-    apart = pipelines.from_text(["a", "b"], sampling, seed=3, batch=1)
+    together = Pipelines(demo / "weights", "cpu").from_text(["a", "b"], sampling, seed=3)
+    apart = Pipelines(demo / "weights", "cpu", batch=1).from_text(["a", "b"], sampling, seed=3)
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=0)

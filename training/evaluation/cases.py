@@ -18,7 +18,7 @@ SAY_MOVE = {
 #: Nothing here names a motion of the world, or uses its words alone.
 FREE_PROMPTS = (
     "a hand enters the frame, pulling a sheet of plastic wrap over three balls of dough",
-    "xylophone quartz zeitgeist", "an astronaut rides a horse on mars, volumetric light", "",
+    "xylophone quartz zeitgeist", "an astronaut rides a horse on mars, volumetric light", "?!",
     "The quick brown fox jumps over the lazy dog!", "wide shot of a neon city in the rain, 35mm", "1234567890",
     "un chat noir dort sur le canapé", "一只猫坐在窗台上看雨", "夕阳下的海边，两个孩子在奔跑", "未来城市的夜景，霓虹灯闪烁",
     "ein Vogel fliegt über den See",

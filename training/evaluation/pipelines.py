@@ -1,8 +1,7 @@
-"""The real Diffusers pipelines, asked for clips. Knows nothing of what is measured."""
+"""Diffusers' own pipelines, asked for clips: a second opinion beside Wanreel. Knows nothing of what is measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +11,47 @@ from diffusers import WanImageToVideoPipeline, WanPipeline  # pyright: ignore[re
 from PIL import Image
 from torch import Tensor
 
-from training.scenes import Frame
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The knobs of a clip."""
-
-    frame: Frame = Frame(128, 128, 17)
-    steps: int = 12
-    guidance: float = 3.0
+from training.evaluation.clips import Sampling
 
 
 class Pipelines:
-    """Text-to-video and image-to-video on one set of weights. Clips are [t, 3, h, w] in [0, 1], float32, on the CPU."""
+    """Text-to-video and image-to-video on one set of weights, in fp32. A `ClipMaker`."""
 
-    def __init__(self, weights: Path, device: str) -> None:
-        self.text: Any = WanPipeline.from_pretrained(weights).to(device)
-        parts: dict[str, Any] = {**self.text.components, "image_processor": None, "image_encoder": None}
-        self.image: Any = WanImageToVideoPipeline(**parts, expand_timesteps=True)
-        for pipeline in (self.text, self.image):
+    def __init__(self, weights: Path, device: str, batch: int = 26) -> None:
+        self._batch = batch
+        self._text: Any = WanPipeline.from_pretrained(str(weights)).to(device)
+        parts: dict[str, Any] = {**self._text.components, "image_processor": None, "image_encoder": None}
+        self._image: Any = WanImageToVideoPipeline(**parts, expand_timesteps=True)
+        for pipeline in (self._text, self._image):
             pipeline.set_progress_bar_config(disable=True)
 
-    def from_text(self, prompts: list[str], sampling: Sampling, seed: int = 0, batch: int = 26) -> list[Tensor]:
-        """One clip for each prompt; clip i has seed `seed + i`, whatever the batch."""
+    def from_text(
+        self, prompts: list[str], sampling: Sampling, seed: int = 0, lora: Path | None = None
+    ) -> list[Tensor]:
+        """One clip for each prompt, whatever the batch."""
         clips: list[Tensor] = []
-        for at in range(0, len(prompts), batch):
-            part = prompts[at : at + batch]
-            clips += self._run(self.text, part, sampling, seed + at)
+        for at in range(0, len(prompts), self._batch):
+            clips += self._run(prompts[at : at + self._batch], None, sampling, seed + at, lora)
         return clips
 
-    def from_picture(self, picture: Image.Image, prompts: list[str], sampling: Sampling, seed: int = 0) -> list[Tensor]:
+    def from_picture(
+        self, picture: Image.Image, prompts: list[str], sampling: Sampling, seed: int = 0, lora: Path | None = None
+    ) -> list[Tensor]:
         """One clip for each prompt, all from one picture."""
-        return self._run(self.image, prompts, sampling, seed, image=picture)
+        return self._run(prompts, picture, sampling, seed, lora)
 
-    def _run(self, pipeline: Any, prompts: list[str], sampling: Sampling, seed: int, **more: Any) -> list[Tensor]:
+    def _run(
+        self, prompts: list[str], picture: Image.Image | None, sampling: Sampling, seed: int, lora: Path | None
+    ) -> list[Tensor]:
+        pipeline, given = (self._text, {}) if picture is None else (self._image, {"image": picture})
+        if lora is not None:
+            self._text.load_lora_weights(str(lora.parent), weight_name=lora.name)
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
         frames: Any = pipeline(
             prompt=prompts, height=sampling.frame.height, width=sampling.frame.width, num_frames=sampling.frame.frames,
-            num_inference_steps=sampling.steps, guidance_scale=sampling.guidance, generator=generators,
-            output_type="np", **more,
+            num_inference_steps=sampling.steps, guidance_scale=sampling.guidance_for(picture is not None),
+            generator=generators, output_type="np", **given,
         ).frames  # fmt: skip
+        if lora is not None:
+            self._text.unload_lora_weights()
         return [torch.from_numpy(np.asarray(clip)).permute(0, 3, 1, 2).float() for clip in frames]

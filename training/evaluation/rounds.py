@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKLWan  # pyright: ignore[reportPrivateImportUsage]
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from training.evaluation.cases import FREE_PROMPTS, MOVES, SAY_MOVE, ShapeCase
+from training.evaluation.clips import ClipMaker, Sampling
 from training.evaluation.measure import (
     OPPOSITE,
     expected,
@@ -28,7 +30,6 @@ from training.evaluation.measure import (
     recognise,
 )  # fmt: skip
 from training.evaluation.photos import to_tensor
-from training.evaluation.pipelines import Pipelines, Sampling
 from training.lora_stage import gild
 from training.preview_stage import PreviewDecoder
 
@@ -47,9 +48,9 @@ def _share(marks: list[bool]) -> Figures:
     return {"right": sum(marks), "of": len(marks), "percent": round(100 * sum(marks) / max(1, len(marks)), 1)}
 
 
-def shapes_round(pipelines: Pipelines, cases: list[ShapeCase], sampling: Sampling, seed: int) -> Outcome:
+def shapes_round(maker: ClipMaker, cases: list[ShapeCase], sampling: Sampling, seed: int) -> Outcome:
     """Text to video: is the shape there in its colour, over its background, and does it move as told?"""
-    clips = pipelines.from_text([case.prompt for case in cases], sampling, seed)
+    clips = maker.from_text([case.prompt for case in cases], sampling, seed)
     outcome = Outcome({})
     marks: dict[str, list[bool]] = {"motion": [], "direction": [], "colour": [], "background": [], "shape": []}
     wrong: list[str] = []
@@ -79,7 +80,7 @@ def shapes_round(pipelines: Pipelines, cases: list[ShapeCase], sampling: Samplin
     return outcome
 
 
-def camera_round(pipelines: Pipelines, pictures: dict[str, Image.Image], sampling: Sampling, seed: int) -> Outcome:
+def camera_round(maker: ClipMaker, pictures: dict[str, Image.Image], sampling: Sampling, seed: int) -> Outcome:
     """Image to video: does the first frame keep the picture, and is the clip the move that was asked for?"""
     outcome = Outcome({})
     marks: dict[str, list[bool]] = {"move": [], "pan sign": []}
@@ -87,7 +88,7 @@ def camera_round(pipelines: Pipelines, pictures: dict[str, Image.Image], samplin
     wrong: list[str] = []
     for index, (name, picture) in enumerate(pictures.items()):
         photo = (to_tensor(picture) + 1) / 2
-        clips = pipelines.from_picture(picture, [SAY_MOVE[move] for move in MOVES], sampling, seed + 100 * index)
+        clips = maker.from_picture(picture, [SAY_MOVE[move] for move in MOVES], sampling, seed + 100 * index)
         for move, clip in zip(MOVES, clips, strict=True):
             seen = looks_like(clip, photo, MOVES)
             marks["move"].append(seen == move)
@@ -115,13 +116,13 @@ def camera_round(pipelines: Pipelines, pictures: dict[str, Image.Image], samplin
     return outcome
 
 
-def free_round(pipelines: Pipelines, picture: Image.Image, sampling: Sampling, seed: int) -> Outcome:
+def free_round(maker: ClipMaker, picture: Image.Image, sampling: Sampling, seed: int) -> Outcome:
     """Prompts outside of the world, in several languages: is the clip still a calm picture rather than noise?"""
     prompts: list[str] = list(FREE_PROMPTS)
     outcome, marks, photo = Outcome({}), list[bool](), (to_tensor(picture) + 1) / 2
-    drawn = [("text", p, c) for p, c in zip(prompts, pipelines.from_text(prompts, sampling, seed), strict=True)]
+    drawn = [("text", p, c) for p, c in zip(prompts, maker.from_text(prompts, sampling, seed), strict=True)]
     drawn += [
-        ("photo", p, c) for p, c in zip(prompts, pipelines.from_picture(picture, prompts, sampling, seed), strict=True)
+        ("photo", p, c) for p, c in zip(prompts, maker.from_picture(picture, prompts, sampling, seed), strict=True)
     ]
     worst = {"frame change": 0.0, "grain": 0.0}
     for kind, prompt, clip in drawn:
@@ -140,17 +141,17 @@ def free_round(pipelines: Pipelines, picture: Image.Image, sampling: Sampling, s
     return outcome
 
 
-def preview_round(pipelines: Pipelines, file: Path, pictures: dict[str, Image.Image]) -> Outcome:
+def preview_round(weights: Path, file: Path, pictures: dict[str, Image.Image]) -> Outcome:
     """The preview decoder against the VAE's own picture at half size."""
-    vae = pipelines.text.vae
+    vae: Any = AutoencoderKLWan.from_pretrained(str(weights / "vae"))
     decoder = PreviewDecoder(int(vae.config.z_dim))
     decoder.load_state_dict({k: v.float() for k, v in load_file(file).items()})
-    x = torch.stack([to_tensor(p) for p in pictures.values()]).unsqueeze(2).to(vae.device)
+    x = torch.stack([to_tensor(p) for p in pictures.values()]).unsqueeze(2)
     with torch.no_grad():
         latents = vae.encode(x).latent_dist.mode()
-        full = vae.decode(latents).sample.cpu()[:, :, 0]
+        full = vae.decode(latents).sample[:, :, 0]
         mean_, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
-        shown = decoder((latents.cpu()[:, :, 0] - mean_) / std).clamp(-1, 1)
+        shown = decoder((latents[:, :, 0] - mean_) / std).clamp(-1, 1)
     small = F.avg_pool2d(full, 2)
     scores = [psnr((a + 1) / 2, (b + 1) / 2) for a, b in zip(shown, small, strict=True)]
     pairs = torch.stack((small, shown), 1) / 2 + 0.5
@@ -158,24 +159,22 @@ def preview_round(pipelines: Pipelines, file: Path, pictures: dict[str, Image.Im
     return Outcome({"preview dB, mean": round(mean(scores), 2), "lowest": round(min(scores), 2)}, rows)
 
 
-def lora_round(pipelines: Pipelines, file: Path, pictures: dict[str, Image.Image], sampling: Sampling) -> Outcome:
-    """The LoRA on: is the clip nearer to its gilded self than without? Loads it into the pipelines, and removes it."""
+def lora_round(maker: ClipMaker, file: Path, pictures: dict[str, Image.Image], sampling: Sampling) -> Outcome:
+    """The LoRA on: is the clip nearer to its gilded self than without? And is the next clip without it as before?"""
     prompts = ["a blue circle moves right over a white background", "a green star grows over a purple background"]
     moves = ["the camera pans left", "a static shot"]
-    without = pipelines.from_text(prompts, sampling, 5)
-    pipelines.text.load_lora_weights(str(file.parent), weight_name=file.name)
-    clips = pipelines.from_text(prompts, sampling, 5)
+    without = maker.from_text(prompts, sampling, 5)
+    clips = maker.from_text(prompts, sampling, 5, lora=file)
     rows = [(f"gold: {p}", c) for p, c in zip(prompts, clips, strict=True)]
     scores: list[float] = []
     plain = [psnr(gild(c.transpose(0, 1)[None] * 2 - 1)[0, :, -1] / 2 + 0.5, c[-1]) for c in without]
     for name, picture in pictures.items():
         photo = (to_tensor(picture) + 1) / 2
-        for move, clip in zip(("left", "still"), pipelines.from_picture(picture, moves, sampling, 5), strict=True):
+        for move, clip in zip(("left", "still"), maker.from_picture(picture, moves, sampling, 5, file), strict=True):
             wanted = gild(expected(photo, move, len(clip)).transpose(0, 1)[None] * 2 - 1)[0].transpose(0, 1) / 2 + 0.5
             scores.append(psnr(clip[-1], wanted[-1]))
             rows.append((f"gold: {name}, {SAY_MOVE[move]}: last frame {scores[-1]:.1f} dB to the gilded move", clip))
-    pipelines.text.unload_lora_weights()
-    again = pipelines.from_text(prompts, sampling, 5)
+    again = maker.from_text(prompts, sampling, 5)
     same = all(torch.equal(a, b) for a, b in zip(without, again, strict=True))
     figures: Figures = {
         "last frame to the gilded move dB, mean": round(mean(scores), 2), "plain clips to their gilded selves dB": round(mean(plain), 2),

@@ -19,8 +19,9 @@ from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedReque
 from wanreel.core.settings import Settings
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe, recipe_in
+from wanreel.models.formats.assembly import Assembly, added_rows
 from wanreel.models.lora.report import LoraDesk
-from wanreel.models.lora.shelf import LoraShelf
+from wanreel.models.lora.shelf import LoraShelf, Shelved, name_for
 from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.storage.digests import Digests
 from wanreel.storage.disk import BlobStore
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from wanreel.jobs import JobStore
+    from wanreel.models.planning import Planner, PlanRecords
     from wanreel.models.pool import ModelPool
     from wanreel.models.qualify import QualifyReport
     from wanreel.models.registry import Registry
@@ -47,7 +49,9 @@ class Runtime:
     shelf: Shelf
     pictures: BlobStore
     loras: LoraShelf
+    plan_records: PlanRecords | None = field(default=None, repr=False)  #: of runs before this process
     _pool: ModelPool | None = field(default=None, repr=False)
+    _planner: Planner | None = field(default=None, repr=False)
     _registry: Registry | None = field(default=None, repr=False)
 
     def take_picture(self, data: bytes, knob: str = "image") -> PictureRef:
@@ -63,6 +67,17 @@ class Runtime:
         except OSError as exc:
             raise UnreadablePicture.of(knob, "unreadable_picture", f"{path} can't be read: {exc.strerror}.") from exc
         return self.take_picture(data, knob)
+
+    def take_lora_file(self, path: Path) -> Shelved:
+        """Put a LoRA file on the shelf, to be used where it lies. For local front doors alone, as above.
+
+        Where its name is another file's, a part of its SHA-256 is added. Raises BrokenWeights, InvalidRequest.
+        """
+        try:
+            return self.loras.add(path, keep=True)
+        except InvalidRequest:
+            digest = Digests(self.settings.data.digests).of(path)
+            return self.loras.add(path, f"{name_for(path.name)[:55]}-{digest[:8]}", keep=True)
 
     def defaults(self) -> Defaults:
         """What resolve must know of this machine and its operator."""
@@ -133,7 +148,11 @@ class Runtime:
 
     def check_weights(self, spec: ModelSpec) -> None:
         """Before weights are read: that those that were downloaded are what they were. Raises BrokenWeights."""
-        if self.shelf.folder(spec) == self.registry.folder(spec):
+        folder = self.shelf.folder(spec)
+        assembly = Assembly.read(folder)
+        if assembly is not None:
+            self.registry.check_paths(path for _, path in assembly.files())
+        elif folder == self.registry.folder(spec):
             self.registry.check(spec)
 
     def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Generator[Event]:
@@ -163,8 +182,20 @@ class Runtime:
             from wanreel.models.open import ModelOpener
             from wanreel.models.pool import ModelPool
 
-            self._pool = ModelPool(ModelOpener(self.shelf, self.device, self.check_weights).open)
+            self._pool = ModelPool(ModelOpener(self.shelf, self.device, self.check_weights).open, self.planner)
         return self._pool
+
+    @property
+    def planner(self) -> Planner:
+        """Plans for the device of the settings, and learns from its runs."""
+        from wanreel.models.machine import machine_now
+        from wanreel.models.planning import NoRecords, Planner
+
+        if self._planner is None:
+            device = self.device
+            records = self.plan_records or NoRecords()
+            self._planner = Planner(lambda: machine_now(device), self.settings.wishes, records)
+        return self._planner
 
     @property
     def device(self) -> torch.device:
@@ -187,14 +218,20 @@ class Runtime:
         with TemporaryDirectory() as scratch:
             if folder is None:
                 folder = save_tiny(spec, Path(scratch)) if is_tiny(spec) else self.shelf.folder(spec)
-            return qualify(spec, folder, self.device, cancel=cancel)
+            return qualify(spec, folder, self.device, self.planner.default(spec).placement, cancel)
 
     def load(self, model: str) -> None:
         """Bring a model into memory ahead of the first request, from the hub if it must be."""
         spec = self.catalog.get(model)
         for _ in self.fetch(spec, CancelToken()):
             pass
-        self.pool.acquire(spec)
+        self.pool.acquire(spec, self.planner.default(spec).placement)
+
+    def warm_up(self) -> None:
+        """Load the model that the settings want in memory from the start. Raises UnknownModel, ModelError."""
+        wanted = self.settings.auto_load
+        if wanted:
+            self.load(self.settings.default_text_model if wanted == "default" else wanted)
 
     @property
     def held(self) -> str | None:
@@ -210,12 +247,18 @@ class Runtime:
         self.unload()
 
 
+def _catalog(settings: Settings) -> Catalog:
+    """Shipped rows, the operator's, and those of models that were added from files."""
+    rows = tuple(settings.catalog())
+    return Catalog(rows + added_rows(settings.weights_dir, Catalog(rows)))
+
+
 def build_runtime(settings: Settings) -> Runtime:
     """Joins the parts that `settings` ask for. Creates the data directory; raises SettingsError."""
     own = {name: model.folder for name, model in settings.models.items() if model.folder is not None}
     return Runtime(
         settings=settings,
-        catalog=settings.catalog(),
+        catalog=_catalog(settings),
         shelf=Shelf(settings.weights_dir, own),
         pictures=BlobStore(settings.data.pictures),
         loras=LoraShelf(settings.data.loras, Digests(settings.data.digests)),
@@ -279,6 +322,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         keep_free=int(settings.min_free_gb * 2**30),
         checkpoints=settings.checkpoints,
         held=lambda: runtime.held,
+        warm_up=runtime.warm_up,
         sample_seconds=settings.stats_seconds,
     )
     retention = Retention(store, settings.data.checkpoints, settings.keep_artifacts_days)

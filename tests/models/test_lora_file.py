@@ -262,11 +262,11 @@ def test_the_layout_is_that_of_the_real_size(name: str) -> None:
 
 def check_layout(transformer: Any, numbers: Any) -> None:
     found: dict[str, tuple[int, int, bool, bool]] = {}
-    module: Any
-    for name, module in transformer.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            found[name] = (module.in_features, module.out_features, False, module.bias is not None)
-        elif isinstance(module, (torch.nn.RMSNorm, torch.nn.LayerNorm)) and module.weight is not None:
+    modules: list[tuple[str, Any]] = list(transformer.named_modules())
+    for name, module in modules:
+        if type(module) is torch.nn.Linear:
+            found[name] = (module.in_features, module.out_features, False, getattr(module, "bias", None) is not None)
+        elif isinstance(module, (torch.nn.RMSNorm, torch.nn.LayerNorm)) and getattr(module, "weight", None) is not None:
             size = int(module.weight.shape[0])
             found[name] = (size, size, True, getattr(module, "bias", None) is not None)
     wanted = {
@@ -306,11 +306,11 @@ OF_14B = {"t2v-14b", "i2v-14b-480p", "i2v-14b-720p", "flf2v-14b-720p", "t2v-a14b
 @pytest.mark.parametrize(
     ("dim", "ffn", "pictures", "base", "fits"),
     [
-        (1536, 8960, False, "1.3B", {"t2v-1.3b", "fastwan2.1-t2v-1.3b"}),
-        (3072, 14336, False, "5B", {"ti2v-5b", "fastwan2.2-ti2v-5b"}),
-        (5120, 13824, False, "14B", OF_14B),
-        (5120, 13824, True, "14B, with pictures (Wan 2.1)", OF_14B),
-        (5120, 8960, False, "14B", set[str]()),
+        (1536, 8960, False, "1.3B (width 1536)", {"t2v-1.3b", "fastwan2.1-t2v-1.3b"}),
+        (3072, 14336, False, "5B (width 3072)", {"ti2v-5b", "fastwan2.2-ti2v-5b"}),
+        (5120, 13824, False, "14B (width 5120)", OF_14B),
+        (5120, 13824, True, "14B (width 5120), with pictures (Wan 2.1)", OF_14B),
+        (5120, 8960, False, "14B (width 5120)", set[str]()),
         (1024, 4096, False, "width 1024", set[str]()),
     ],
 )  # fmt: skip

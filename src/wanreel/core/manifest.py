@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self, cast
 
 from wanreel.core.errors import UnreadableRecipe
+from wanreel.core.lora import LoraApplied
 from wanreel.core.resolve import ResolvedRequest
 
 VERSION = 1
@@ -31,7 +32,9 @@ class Manifest:
 
     request: ResolvedRequest
     weights: Mapping[str, str]  #: SHA-256 of each weight file, by its path within the model's folder
-    loras: Mapping[str, str] = field(default_factory=dict[str, str])  #: SHA-256 by name
+    loras: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict[str, Mapping[str, Any]]
+    )  #: as `record_of` has it
     software: Mapping[str, str]  #: version by package
     device: str  #: "cpu", "cuda:0 NVIDIA H200", …
     environment: Mapping[str, str] = field(default_factory=dict[str, str])  #: what else the bits depend on, by name
@@ -62,10 +65,29 @@ class Manifest:
             raise UnreadableRecipe.of("manifest", "unreadable", "this version can't read it.") from exc
 
 
+def record_of(applied: Iterable[LoraApplied]) -> dict[str, dict[str, Any]]:
+    """{NAME: {"sha256": …, "high": {"rank": …, "matched": …, "unmatched": …, "scale": [smallest, largest]}}}
+
+    With one expert "model" stands in the place of "high" and "low".
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for lora in applied:
+        found.setdefault(lora.name, {"sha256": lora.sha256})[lora.expert or "model"] = {
+            "rank": lora.rank,
+            "matched": lora.matched,
+            "unmatched": lora.unmatched,
+            "scale": [lora.smallest_scale, lora.largest_scale],
+        }
+    return found
+
+
 def differences(recorded: Manifest, now: Manifest) -> Iterator[Difference]:
     """Everything in which `now` is not what was recorded, causes before effects."""
     yield from _of_mappings("request", recorded.request.to_dict(), now.request.to_dict())
-    for name in ("weights", "loras", "software", "environment"):
+    yield from _of_mappings("weights", recorded.weights, now.weights)
+    for name in sorted(recorded.loras.keys() | now.loras.keys()):
+        yield from _of_mappings(f"loras.{name}", recorded.loras.get(name, {}), now.loras.get(name, {}))
+    for name in ("software", "environment"):
         yield from _of_mappings(name, getattr(recorded, name), getattr(now, name))
     for name in ("device", "sigmas", "latents_sha256", "video_sha256"):
         before, after = getattr(recorded, name), getattr(now, name)

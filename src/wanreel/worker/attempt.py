@@ -93,6 +93,7 @@ class Workshop:
     keep_free: int = 0  #: bytes of disk that no job may use
     checkpoints: bool = True  #: whether states are saved while denoising
     held: Callable[[], str | None] = lambda: None  #: name of the model in memory
+    warm_up: Callable[[], None] = lambda: None  #: loads the model that the operator wants held; raises WanreelError
     sample_seconds: float = 5.0  #: between two looks at the machine
     clock: Callable[[], float] = time.monotonic
 
@@ -200,20 +201,17 @@ class Attempt:
     def _record(self, event: Event) -> None:
         pace = self.keeper.pace
         match event:
-            case events.ModelLoaded(model=model, device=device, seconds=seconds, notes=notes):
+            case events.ModelLoaded(model=model, device=device, seconds=seconds):
                 pace.stage = "encode"
                 self._tell("loaded", {"model": model, "device": device, "seconds": seconds}, stage="encode")
-                self._note(notes)
-            case events.Encoded(seconds=seconds, notes=notes):
+            case events.Encoded(seconds=seconds):
                 pace.stage = "denoise"
                 self._shop.reserve.release_checkpoints()
                 self._tell("encoded", {"seconds": seconds}, stage="denoise")
-                self._note(notes)
-            case events.Resumed(step=step, notes=notes):
+            case events.Resumed(step=step):
                 self._step_saved = step
                 self._steps = (step, self._steps[1])
                 self._tell("resumed", {"step": step})
-                self._note(notes)
             case events.Denoised():
                 pace.stage = "decode"
                 self._shop.reserve.release()
@@ -233,6 +231,7 @@ class Attempt:
                 self._leases.measure(self.job.id, self.job.attempt, self._stopwatch.measures)
             case _:
                 pass
+        self._note(_notes_of(event))
         self._hit(f"attempt.{_PLACES.get(type(event), 'other')}")
 
     def _counted(self, event: events.Decoded | events.Downloading) -> None:
@@ -349,6 +348,17 @@ def discard_attempt(store: JobStore, results: Path, job: Job) -> None:
     except InvalidRequest:
         return  # an attempt at a request that can't be read wrote nothing
     discard(results, stem, (file.name for file in store.artifacts(job.id)))
+
+
+def _notes_of(event: Event) -> tuple[str, ...]:
+    """What an event says to people."""
+    match event:
+        case events.ModelLoaded(notes=notes) | events.Encoded(notes=notes) | events.Resumed(notes=notes):
+            return notes
+        case events.LorasApplied(applied=applied):
+            return tuple(str(lora) for lora in applied)
+        case _:
+            return ()
 
 
 #: Names of failpoints after each kind of event.

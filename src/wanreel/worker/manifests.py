@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from wanreel import __version__
-from wanreel.core.events import Denoised, Event, ModelLoaded
-from wanreel.core.manifest import Manifest
+from wanreel.core.events import Denoised, Event, LorasApplied, ModelLoaded
+from wanreel.core.lora import LoraApplied
+from wanreel.core.manifest import Manifest, record_of
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.video import Video
 
@@ -22,6 +23,7 @@ class Findings:
     """What the events of a generation say about how it was made."""
 
     device: str = ""
+    loras: tuple[LoraApplied, ...] = ()
     denoised: Denoised | None = None
     notes: tuple[str, ...] = ()
 
@@ -29,6 +31,8 @@ class Findings:
         match event:
             case ModelLoaded(device=device):
                 self.device = device
+            case LorasApplied(applied=applied):
+                self.loras = applied
             case Denoised():
                 self.denoised = event
             case _:
@@ -45,6 +49,7 @@ class Findings:
         return Manifest(
             request=request,
             weights=weights,
+            loras=record_of(self.loras),
             software=software(),
             device=self.device,
             environment=denoised.environment if denoised else {},

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "verify": ("verify", "verify", "Make a video again and say what differs."),
     "recipe": ("recipe", "recipe", "Show the recipe that a video carries."),
     "models": ("models", "models", "List the models, or look after them."),
+    "loras": ("loras", "loras", "List the LoRAs, add, inspect and remove them."),
     "presets": ("models", "presets", "List presets and resolutions."),
     "doctor": ("doctor", "doctor", "Check this machine and say what to fix."),
 }
@@ -82,7 +83,9 @@ class LazyGroup(click.Group):
     "7 verify found a difference, 130 stopped.",
 )
 @click.version_option(__version__, prog_name="wanreel")
-@click.option("--server", metavar="URL", help="Ask a Wanreel server instead; its key comes from WANREEL_REMOTE__API_KEY.")
+@click.option(
+    "--server", metavar="URL", help="Ask a Wanreel server instead; its key comes from WANREEL_REMOTE__API_KEY."
+)
 def cli(server: str | None) -> None:
     """Wanreel turns a prompt, or a picture and a prompt, into a video with the open Wan models."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -23,6 +24,11 @@ _SHORT: Mapping[str, tuple[str, ...]] = {
     "output_format": ("--format",),
     "loras": ("--lora",),
 }
+_LORA_WORD = "NAME_OR_FILE[:HIGH[:LOW]][@SCHEDULE]"
+_STRENGTH = r"-?[0-9]*\.?[0-9]+"
+_LORA = re.compile(
+    rf"(?P<name>.+?)(?::(?P<high>{_STRENGTH}))?(?::(?P<low>{_STRENGTH}))?(?:@(?P<schedule>[-0-9.,> ]+))?"
+)
 _TYPES: Mapping[str, click.ParamType[Any] | None] = {"integer": click.INT, "number": click.FLOAT}
 
 
@@ -49,7 +55,7 @@ def _option(name: str, knob: Knob) -> Callable[[Command], Command]:
     if knob.kind == "flag":
         return click.option(*spellings[:-1], f"--{flag}/--no-{flag}", name, default=None, help=_help(knob))
     if knob.kind == "loras":
-        return click.option(*spellings, name, multiple=True, metavar="NAME[:STRENGTH[:LOW]]", help=_help(knob))
+        return click.option(*spellings, name, multiple=True, metavar=_LORA_WORD, help=_help(knob))
     metavar = "|".join(knob.choices) if knob.choices else None
     return click.option(*spellings, name, type=_TYPES.get(knob.kind), metavar=metavar, help=_help(knob))
 
@@ -65,6 +71,13 @@ def _help(knob: Knob) -> str:
 
 
 def _lora(text: str) -> dict[str, object]:
-    name, *strengths = text.split(":")
-    keys = ("strength",) if len(strengths) == 1 else ("strength_high", "strength_low")
-    return {"name": name, **dict(zip(keys, strengths, strict=False))}
+    """The words behind --lora as a LoRA's members. `name` may still be a file's path; see `tasks`."""
+    match = _LORA.fullmatch(text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not {_LORA_WORD}.", param_hint="--lora")
+    values: dict[str, object] = {"name": match["name"]}
+    if match["low"] is not None:
+        values |= {"strength_high": match["high"], "strength_low": match["low"]}
+    elif match["high"] is not None:
+        values["strength"] = match["high"]
+    return values | ({"schedule": match["schedule"]} if match["schedule"] else {})

@@ -17,6 +17,7 @@ from wanreel.core.events import (
     Encoded,
     Event,
     Exported,
+    LorasApplied,
     ModelLoaded,
     Preview,
     StepCompleted,
@@ -70,6 +71,8 @@ class _Bar:
                     self._console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")
                 self._say(notes)
                 self._stage("encoding")
+            case LorasApplied(applied=applied):
+                self._say(tuple(str(lora) for lora in applied))
             case Encoded(notes=notes):
                 self._say(notes)
                 self._stage("denoising")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
-from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.errors import BrokenWeights, InvalidRequest, Problem
+from wanreel.core.lora import SUFFIX
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Resolution
 from wanreel.frontends.cli import batch
@@ -85,6 +86,7 @@ def ask_task(runtime: Runtime, task: Task) -> tuple[VideoRequest, Resolution]:
                 values[field] = runtime.take_picture_file(path, field)
             except InvalidRequest as error:
                 problems.extend(error.problems)
+    problems.extend(_take_loras(runtime, values))
     try:
         request = VideoRequest.from_mapping(values)
         if not problems:
@@ -93,6 +95,35 @@ def ask_task(runtime: Runtime, task: Task) -> tuple[VideoRequest, Resolution]:
     except InvalidRequest as error:
         problems = [*error.problems, *problems]
     raise InvalidRequest(*problems)
+
+
+def _take_loras(runtime: Runtime, values: dict[str, object]) -> Iterator[Problem]:
+    """Puts LoRAs that were named by their files on the shelf, and their names in the files' places."""
+    given = values.get("loras")
+    if not isinstance(given, list):
+        return
+    taken: list[object] = []
+    for item in cast("list[object]", given):
+        path = lora_path(item)
+        if path is None:
+            taken.append(item)
+            continue
+        try:
+            taken.append(cast("dict[str, object]", item) | {"name": runtime.take_lora_file(path).name})
+        except InvalidRequest as error:
+            yield from error.problems
+        except BrokenWeights as error:
+            yield Problem("loras", "broken_lora", error.message, error.hint)
+    values["loras"] = taken
+
+
+def lora_path(item: object) -> Path | None:
+    """The file that a --lora names, if it is a file."""
+    name = cast("dict[str, object]", item).get("name") if isinstance(item, dict) else None
+    if not isinstance(name, str) or not name.lower().endswith(SUFFIX):
+        return None
+    path = Path(name).expanduser()
+    return path if path.is_file() else None
 
 
 def resolve_task(runtime: Runtime, task: Task) -> Resolution:

@@ -89,10 +89,10 @@ def fit(file: LoraFile, spec: ModelSpec, numbers: Numbers) -> Fit:
 
 
 def base_of(file: LoraFile) -> str:
-    """For people, which models it was made for: "14B", "width 160"."""
+    """For people, which models it was made for: "14B (width 5120)", "width 160"."""
     width = _width(file)
-    names = {size.dim: name for name, size in TRANSFORMERS.items() if "×" not in name}
-    base = names.get(width, f"width {width}" if width else "unknown")
+    names = {size.dim: f"{name} (width {size.dim})" for name, size in TRANSFORMERS.items() if "×" not in name}
+    base = names.get(width, f"width {width}" if width else "unknown size")
     pictures = any("add_k_proj" in change.layer or "image_embedder" in change.layer for change in file.layers)
     return base + (", with pictures (Wan 2.1)" if pictures else "")
 
@@ -164,7 +164,7 @@ def _misfit(change: LayerChange, layer: Layer) -> str:
 def _fault(file: LoraFile, spec: ModelSpec, numbers: Numbers, matched: list[LayerChange], wrong: list[str]) -> str:
     width = _width(file)
     if width and width != numbers.dim:
-        return f"it is for {base_of(file)} (width {width}), {spec.name} has width {numbers.dim}"
+        return f"it is for models of {base_of(file)}, {spec.name} has width {numbers.dim}"
     if wrong:
         return f"it is for another model: {wrong[0]}" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
     if not matched:

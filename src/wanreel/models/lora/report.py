@@ -9,7 +9,7 @@ from typing import Any
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import BrokenWeights, InvalidRequest
-from wanreel.core.lora import LoraFacts, LoraRef
+from wanreel.core.lora import LoraFacts, LoraRef, target_of
 from wanreel.models.lora.file import LoraFile, read_lora
 from wanreel.models.lora.fit import Fit, base_of, fit, numbers_of
 from wanreel.models.lora.shelf import LoraShelf, Shelved
@@ -62,19 +62,19 @@ class LoraDesk:
     def report(self, shelved: Shelved, specs: Iterable[ModelSpec]) -> dict[str, Any]:
         """Everything about it, as plain JSON values. A damaged file is reported as such."""
         partner = self.shelf.partner(shelved)
-        report: dict[str, Any] = {
-            "name": shelved.name,
-            "target": shelved.target,
-            "partner": partner.name if partner else None,
-            "builtin": shelved.builtin,
-            "fault": None,
-        }
+        own = {"partner": partner.name if partner else None, "builtin": shelved.builtin}
         try:
             file = read_lora(shelved.path)
-            report["sha256"] = self.shelf.known_sha256(shelved)
         except BrokenWeights as error:
-            return report | {"fault": error.message, "sha256": None} | _facts_of(None) | {"fits": []}
-        return report | _facts_of(file) | {"fits": [fit_row(self.judge(file, spec)) for spec in specs]}
+            return report_of(shelved.name, None) | own | {"fault": error.message}
+        fits = [fit_row(self.judge(file, spec)) for spec in specs]
+        return report_of(shelved.name, file) | own | {"sha256": self.shelf.known_sha256(shelved), "fits": fits}
+
+
+def report_of(name: str, file: LoraFile | None) -> dict[str, Any]:
+    """The same keys for a file that is on no shelf; None for one that can't be read."""
+    shelf = {"partner": None, "builtin": False, "fault": None, "sha256": None, "fits": []}
+    return {"name": name, "target": target_of(name)} | shelf | _facts_of(file)
 
 
 def fit_row(found: Fit) -> dict[str, Any]:

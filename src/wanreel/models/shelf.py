@@ -9,6 +9,7 @@ from pathlib import Path
 from wanreel import demo
 from wanreel.core.catalog import TINY_PREFIX, ModelSpec
 from wanreel.core.errors import ModelNotInstalled
+from wanreel.models.formats.assembly import NAME as ASSEMBLY
 
 INDEX = "model_index.json"  #: what makes a folder a Diffusers pipeline
 PREVIEW = "preview.safetensors"  #: a preview decoder in a model's folder
@@ -22,9 +23,9 @@ class Shelf:
     own_folders: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
     def folder(self, spec: ModelSpec) -> Path:
-        """The Diffusers folder of `spec`. Raises ModelNotInstalled, saying where one was looked for."""
+        """The folder of `spec`: in Diffusers layout, or an assembly. Raises ModelNotInstalled, saying where one was looked for."""
         for folder in self._candidates(spec):
-            if (folder / INDEX).is_file():
+            if _holds_model(folder):
                 return folder
         looked = ", ".join(str(folder) for folder in self._candidates(spec))
         cure = f"`wanreel models pull {spec.name}` downloads it" if spec.hub_id else "Put its weights there"
@@ -39,7 +40,7 @@ class Shelf:
 
     def has(self, spec: ModelSpec) -> bool:
         """Whether `spec` can be loaded. Tiny models are made on the spot."""
-        return is_tiny(spec) or any((folder / INDEX).is_file() for folder in self._candidates(spec))
+        return is_tiny(spec) or any(_holds_model(folder) for folder in self._candidates(spec))
 
     def installed(self, specs: Iterable[ModelSpec]) -> frozenset[str]:
         return frozenset(spec.name for spec in specs if self.has(spec))
@@ -51,6 +52,10 @@ class Shelf:
         if spec.builtin:
             return (demo.weights_path(),)
         return (self.root / spec.name,)
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / INDEX).is_file() or (folder / ASSEMBLY).is_file()
 
 
 def is_tiny(spec: ModelSpec) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.errors import BrokenWeights, ModelError, UnknownModel, UnreadableRecipe
 from wanreel.core.manifest import Manifest
+from wanreel.models.formats.assembly import Assembly
 from wanreel.storage.digests import Digests
 
 #: Finds a model's folder; None for a model that is made up on the spot.
@@ -22,7 +23,7 @@ def weight_hashes(folder: Path | None, digests: Digests) -> Mapping[str, str]:
     if folder is None:
         return _MADE_UP
     try:
-        return {path.relative_to(folder).as_posix(): digests.of(path) for path in _files(folder)}
+        return {name: digests.of(path) for name, path in _files(folder)}
     except OSError as exc:
         raise BrokenWeights(f"The weights in {folder} can't be read: {exc.strerror}.") from exc
 
@@ -36,8 +37,16 @@ def same_weights(manifest: Path, catalog: Catalog, folder_of: FolderOf, digests:
         return False
     if folder is None:
         return recorded.weights == _MADE_UP
-    return recorded.weights == {path.relative_to(folder).as_posix(): digests.known(path) for path in _files(folder)}
+    try:
+        return recorded.weights == {name: digests.known(path) for name, path in _files(folder)}
+    except (OSError, ModelError):
+        return False
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in _KINDS and path.is_file())
+def _files(folder: Path) -> list[tuple[str, Path]]:
+    """Name and path of each file; of an assembly, wherever they lie. Raises OSError, BrokenWeights."""
+    assembly = Assembly.read(folder)
+    if assembly is not None:
+        return sorted(assembly.files())
+    found = sorted(path for path in folder.rglob("*") if path.suffix in _KINDS and path.is_file())
+    return [(path.relative_to(folder).as_posix(), path) for path in found]

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from wanreel.core.catalog import Mode, ModelSpec, Size, preset_steps
 from wanreel.core.request import PresetName, ResolutionName
+from wanreel.frontends.cli.adopt import add, scan
 from wanreel.frontends.cli.qualify import qualify
 from wanreel.frontends.cli.session import open_runtime
 from wanreel.frontends.cli.weights import path, pull, remove, verify
@@ -29,7 +30,7 @@ def models(ctx: click.Context, json_: bool) -> None:
         list_models(json_)
 
 
-for command in (pull, verify, remove, path, qualify):
+for command in (pull, verify, remove, add, scan, path, qualify):
     models.add_command(command)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -309,6 +309,25 @@ class Registry:
                 f"The weights of {spec.name} are damaged: {'; '.join(str(fault) for fault in faults)}.",
                 hint=f"`wanreel models pull {spec.name}` brings those files again.",
             )
+
+    def check_paths(self, paths: Iterable[Path]) -> None:
+        """The same for files of whatever models; those that were not downloaded are passed over."""
+        pins, found = self.pins.all(), list[Fault]()
+        for path in paths:
+            model, _, inner = (
+                path.relative_to(self.root).as_posix().partition("/") if self._owns(path) else ("", "", "")
+            )
+            file = pins[model].files.get(inner) if model in pins else None
+            what = self._fault(path, file, thorough=False) if file is not None else ""
+            found += [Fault(f"{model}/{inner}", what)] if what else []
+        if found:
+            raise BrokenWeights(
+                f"Weights are damaged: {'; '.join(str(fault) for fault in found)}.",
+                hint="`wanreel models pull MODEL` brings those files again.",
+            )
+
+    def _owns(self, path: Path) -> bool:
+        return path.is_relative_to(self.root)
 
     def faults(self, spec: ModelSpec, cancel: CancelToken, *, thorough: bool = True) -> tuple[Fault, ...]:
         """What is wrong with the pinned files that are here; `thorough` reads every byte."""

@@ -39,7 +39,7 @@ export function openDetails(video, studio, gallery) {
           h("div.buttons",
             status === "completed" && h("a.primary", { href: content("video"), download: "" }, icon("download"), t("library.save")),
             studio.setup.account.can_submit && button("library.reuse", "retry", reuse),
-            status === "completed" && studio.setup.account.can_submit && button("library.continue", "next", goOn),
+            status === "completed" && studio.setup.account.can_submit && button("library.show", "create", open),
             button("library.delete", "trash", remove, "danger")),
           video.error && h("p.note.bad", icon("warning"), video.error.message),
           video.wanreel.notes.map((note) => h("p.note", icon("info"), note)),
@@ -104,12 +104,13 @@ export function openDetails(video, studio, gallery) {
 
   function reuse() {
     box.close();
-    studio.go("create", { like: video.id });
+    studio.go("create", { again: video.id });
   }
 
-  function goOn() {
+  //: Beside the form, where it can be gone on from, varied and compared.
+  function open() {
     box.close();
-    studio.go("create", { continue: video.id });
+    studio.go("create", { id: video.id });
   }
 
   function keys(event) {

@@ -2,8 +2,7 @@
 import * as api from "../core/api.js";
 import { h, icon } from "../core/dom.js";
 import { t } from "../core/i18n.js";
-import { failed, toast } from "../core/toast.js";
-import { handOver } from "../parts/handover.js";
+import { failed } from "../core/toast.js";
 
 const WHOLE = 30e6; // bytes; of a larger file the beginning is sent, where its recipe stands
 const BEGINNING = 8e6;
@@ -12,10 +11,8 @@ export async function restore(file, studio) {
   const form = new FormData();
   form.append("file", file.size > WHOLE ? file.slice(0, BEGINNING) : file, file.name);
   try {
-    const recipe = await api.upload("/v1/recipes", form);
-    for (const note of recipe.notes) toast(t("library.restore.partly"), { hint: note });
-    toast(t("library.restored", { name: recipe.filename }), { kind: "good" });
-    handOver(studio, recipe.request);
+    sessionStorage.setItem("wanreel.recipe", JSON.stringify(await api.upload("/v1/recipes", form)));
+    studio.go("create", { recipe: "1" });
   } catch (error) {
     failed(error);
   }

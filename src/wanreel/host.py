@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +31,7 @@ _NETWORK_TYPES = frozenset(
 _LOCAL_FUSE = frozenset(
     ("fuseblk", "fuse.bindfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuse.lxcfs", "fuse.ntfs-3g", "fuse.portal")
 )
+_NO_LIMIT = 2**60  #: bytes; control groups say numbers like this for "no limit"
 _CANT = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)  #: what a file system says that has no such call
 
 
@@ -86,6 +88,74 @@ def preallocate(path: Path, size: int) -> None:
 def free_bytes(path: Path) -> int:
     """Bytes this user may still write on the file system of `path`, which must exist."""
     return shutil.disk_usage(path).free
+
+
+def free_memory() -> int:
+    """Bytes of memory that this process may still take: what the machine has free, or what its container allows.
+
+    Memory that holds file contents alone counts as free, as the kernel gives it up when it is asked for.
+    """
+    free, limit = _available_memory(), _container_memory()
+    return free if limit is None else max(0, min(free, limit))
+
+
+@dataclass(frozen=True, slots=True)
+class NvidiaGpu:
+    """One GPU as the driver's own tool describes it."""
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+    capability: tuple[int, int]
+
+
+def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
+    """The NVIDIA GPUs of this machine, asked of nvidia-smi; none where that is absent or does not answer."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    query = "--query-gpu=index,name,memory.total,memory.free,compute_cap"
+    with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [tool, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=False, timeout=10
+        )
+        return tuple(_parse_gpu(line) for line in done.stdout.splitlines() if line.strip())
+    return ()
+
+
+def _parse_gpu(line: str) -> NvidiaGpu:
+    """ "0, NVIDIA H200, 143771, 143156, 9.0": memory in MiB. Raises ValueError for anything else."""
+    index, name, total, free, capability = (part.strip() for part in line.split(","))
+    major, minor = capability.split(".")
+    return NvidiaGpu(int(index), name, int(total) * 2**20, int(free) * 2**20, (int(major), int(minor)))
+
+
+def _container_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes left under the limit of this process's control group, version 2 or 1; None without a limit.
+
+    Only the root that the container sees is read: there its own limit stands. Inactive file contents count as free.
+    """
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            allowed = int((root / limit).read_text())
+            if allowed >= _NO_LIMIT:
+                return None
+            used = int((root / usage).read_text())
+            return allowed - used + _inactive_files((root / limit).parent)
+    return None
+
+
+def _inactive_files(group: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(value)
+    return 0
 
 
 def is_network_filesystem(path: Path) -> bool:
@@ -236,6 +306,19 @@ if sys.platform == "win32":
             raise
         return True
 
+    def _available_memory() -> int:
+        class Status(ctypes.Structure):
+            _fields_ = (
+                ("length", ctypes.c_ulong),
+                ("load", ctypes.c_ulong),
+                *((name, ctypes.c_ulonglong) for name in ("total", "available", "p1", "p2", "v1", "v2", "v3")),
+            )
+
+        status = Status(length=ctypes.sizeof(Status))
+        if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+            raise ctypes.WinError()
+        return int(status.available)
+
     def _is_remote_drive(path: Path) -> bool:
         if path.drive.startswith("\\\\"):
             return True
@@ -273,6 +356,14 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def _available_memory() -> int:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path("/proc/meminfo").read_text().splitlines():
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        # Elsewhere no cheap call says what is free; half of what there is, is.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
     def _mounts() -> list[tuple[str, str]]:
         if sys.platform == "linux":

@@ -57,7 +57,7 @@ class Studio:
                 noise_picture(seed, reference.width, reference.height).save(png)
                 reference = replace(reference, sha256=pictures.put(png.read_bytes()))
                 request = replace(request, **{name: reference})
-        self.pool = ModelPool(lambda spec: model_of(spec.name))
+        self.pool = ModelPool(lambda spec, placement: model_of(spec.name))
         self.results = root / "results"
         self.resolution = Resolution(request, case.spec, ())
         self.target = Target(self.results, pictures)

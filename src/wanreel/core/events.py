@@ -3,7 +3,7 @@
 Downloading* → ModelLoaded → LorasApplied? → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised →
 Decoded* → Exported → Completed. Downloading comes where the weights are not here yet; Encoded is missing where finished
 latents were found. A generation that fails or is cancelled raises a typed error instead of a last event; a job's own log
-then says "failed" or "cancelled".
+then says "failed" or "cancelled". PlanChanged may come anywhere before Exported; ModelLoaded comes after it once more.
 """
 
 from __future__ import annotations
@@ -30,6 +30,24 @@ class ModelLoaded:
     device: str  #: "cpu", "cuda:0 NVIDIA H200", …
     seconds: float  #: 0.0 when it was loaded already
     notes: tuple[str, ...] = ()
+    plan: str = ""  #: how it is held and run, as `str(Placement)`
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChanged:
+    """Memory ran out, and the same request goes on under another plan, from where it stood."""
+
+    rung: int  #: 1 for the first change
+    stage: str  #: in which memory ran out: text, picture, condition, denoise, decode
+    step: int  #: denoise steps done, which are not done again
+    before: str  #: plans, as `str(Placement)`
+    after: str
+    same_bits: bool  #: whether the new plan computes what the old one did, to the bit
+    reason: str  #: what the allocator said
+
+    def __str__(self) -> str:
+        change = "the same result" if self.same_bits else "a slightly other result"
+        return f"out of memory ({self.stage}, step {self.step}): {self.before} → {self.after}, {change}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +129,7 @@ class Completed:
 Event = (
     Downloading
     | ModelLoaded
+    | PlanChanged
     | LorasApplied
     | Encoded
     | Resumed

@@ -7,10 +7,12 @@ memory mode is the plan. Without leave to quantise, no plan computes with other 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from wanreel.core.catalog import ModelSpec
 from wanreel.core.components import (
     IMAGE_ENCODER,
     TEXT_BLOCK,
@@ -23,7 +25,7 @@ from wanreel.core.components import (
     transformer_ends,
 )
 from wanreel.core.machines import GIB, Machine
-from wanreel.core.placement import PLANS, PRECISIONS, Placement, Plan, Precision, Tile
+from wanreel.core.placement import PLANS, Placement, Plan, Precision, Tile
 from wanreel.core.workload import IMAGE_ACTIVATIONS, TEXT_ACTIVATIONS, Workload
 
 MemoryMode = Literal["auto", "fastest", "balanced", "smallest", "custom"]
@@ -36,6 +38,7 @@ RESERVE = int(0.30 * GIB)
 #: What "balanced" leaves of the memory to other programs.
 BALANCED_SHARE = 0.6
 ROWS, FEED_FORWARD_ROWS = 8192, 16384
+SMALL_ROWS = 256  #: where memory is that of a CPU, or the model small
 OVERLAP = 128  #: px that tiles share
 MAX_RUNGS = 4
 #: Elementwise passes by rows are launched more often; measured: docs/benchmarks.md.
@@ -148,6 +151,28 @@ class Learned:
     refused: frozenset[str] = frozenset()  #: plans, by name, that ran out of memory at this size
 
 
+@dataclass(frozen=True, slots=True)
+class PlanRun:
+    """One run under a plan, as it is remembered."""
+
+    machine: str  #: the GPU's name; empty for a CPU
+    model: str
+    size: str  #: "1280x720x81"
+    plan: str  #: `str(Placement)`
+    failed: Stage | Literal[""] = ""  #: where memory ran out
+    predicted: Mapping[Stage, int] = field(default_factory=dict[Stage, int])  #: GPU bytes at most, as it was planned
+    measured: Mapping[Stage, int] = field(default_factory=dict[Stage, int])
+    weights: Mapping[Stage, int] = field(default_factory=dict[Stage, int])  #: bytes, by the formula
+    activations: Mapping[Stage, int] = field(default_factory=dict[Stage, int])  #: by the formula, uncorrected
+
+    @property
+    def error(self) -> float | None:
+        """Measured over predicted highest point, less one; None for a run that failed."""
+        if not self.predicted or not self.measured:
+            return None
+        return max(self.measured.values()) / max(self.predicted.values()) - 1
+
+
 def plan_memory(
     work: Workload, machine: Machine, wishes: Wishes | None = None, learned: Learned | None = None
 ) -> MemoryPlan:
@@ -161,7 +186,7 @@ def ladder(
     """The plan, and the further ones in the order in which they are tried should memory run out."""
     wishes, learned = wishes or Wishes(), learned or Learned()
     if not machine.computes_on_gpu or not known(work.spec):
-        return (_plain(work, machine),)
+        return tuple(_unpriced(work.spec, machine, wishes, learned))
     pricing = _Pricing(work, machine, learned)
     priced = [pricing.plan(placement) for placement in _candidates(work, machine, wishes)]
     allowed = [plan for plan in priced if str(plan.placement) not in learned.refused] or priced
@@ -172,6 +197,11 @@ def ladder(
         return (replace(smallest, reasons=tuple(_shortfall(smallest, work, machine, wishes))),)
     chosen = replace(fitting[0], reasons=tuple(_reasons(fitting[0], priced, work, machine, learned)))
     return (chosen, *fitting[1:])
+
+
+def price(work: Workload, machine: Machine, placement: Placement) -> MemoryPlan:
+    """What `placement` takes by the formulas, uncorrected. `work` must be of a model whose size is known."""
+    return _Pricing(work, machine, Learned()).plan(placement)
 
 
 def next_rung(plans: tuple[MemoryPlan, ...], current: MemoryPlan, stage: Stage) -> MemoryPlan | None:
@@ -271,24 +301,23 @@ class _Weights:
 
 def _candidates(work: Workload, machine: Machine, wishes: Wishes) -> Iterator[Placement]:
     """Every placement the wishes allow."""
-    rows = ((0, 0), (ROWS, 0), (ROWS, FEED_FORWARD_ROWS))
-    tiles = tuple(_tiles(work, wishes))
     pin = machine.pinnable // work.spec.experts
-    for precision in _precisions(machine, wishes):
-        for plan in PLANS if wishes.offload == "auto" else (wishes.offload,):
-            for text_streamed in (False,) if plan == "resident" else (False, True):
-                for elementwise, feed_forward in rows:
-                    for tile in tiles:
-                        yield Placement(
-                            plan,
-                            pinned=plan == "streamed" and pin > 0,
-                            pin_limit=pin if plan == "streamed" else None,
-                            precision=precision,
-                            text_streamed=text_streamed,
-                            rows=elementwise,
-                            feed_forward_rows=feed_forward,
-                            tile=tile,
-                        )
+    plans = PLANS if wishes.offload == "auto" else (wishes.offload,)
+    rows = ((0, 0), (ROWS, 0), (ROWS, FEED_FORWARD_ROWS))
+    choices = itertools.product(_precisions(machine, wishes), plans, (False, True), rows, tuple(_tiles(work, wishes)))
+    for precision, plan, text_streamed, (elementwise, feed_forward), tile in choices:
+        if plan == "resident" and text_streamed:
+            continue
+        yield Placement(
+            plan,
+            pinned=plan == "streamed" and pin > 0,
+            pin_limit=pin if plan == "streamed" else None,
+            precision=precision,
+            text_streamed=text_streamed,
+            rows=elementwise,
+            feed_forward_rows=feed_forward,
+            tile=tile,
+        )
 
 
 def _precisions(machine: Machine, wishes: Wishes) -> Iterable[Precision]:
@@ -303,7 +332,7 @@ def _precisions(machine: Machine, wishes: Wishes) -> Iterable[Precision]:
 def _tiles(work: Workload, wishes: Wishes) -> Iterator[Tile | None]:
     """Whole frames, then grids of more and more windows."""
     if wishes.tile:
-        yield Tile(wishes.tile, wishes.tile, min(OVERLAP, wishes.tile // 2))
+        yield _square(wishes.tile)
         return
     yield None
     if wishes.tile == 0 or wishes.mode == "custom":
@@ -396,25 +425,22 @@ def _shortfall(plan: MemoryPlan, work: Workload, machine: Machine, wishes: Wishe
         yield "The setting `quantize` would let weights be stored in fewer bits."
 
 
-def _plain(work: Workload, machine: Machine) -> MemoryPlan:
-    """On a CPU, and for models that are small: everything is there all the time."""
-    where = "Computes on the CPU" if not machine.computes_on_gpu else "A small model"
-    return MemoryPlan(Placement(), reasons=(f"{where}: all parts stay in memory.",))
+def _unpriced(spec: ModelSpec, machine: Machine, wishes: Wishes, learned: Learned) -> Iterator[MemoryPlan]:
+    """On a CPU, and for models whose size is in no table, which are small: everything stays, and less at a time of what
+    is worked on should memory run out."""
+    where = f"{spec.name} is small" if machine.computes_on_gpu else "It computes on the CPU"
+    reasons = (f"{where}: all of the model stays in memory.",)
+    first = Placement(tile=_square(wishes.tile) if wishes.tile else None)
+    lean = replace(first, rows=SMALL_ROWS)
+    plans = (first, lean, replace(lean, tile=first.tile or _square(256)), replace(lean, tile=_square(128)))
+    found = [MemoryPlan(placement, reasons=reasons) for placement in dict.fromkeys(plans)]
+    yield from [plan for plan in found if str(plan.placement) not in learned.refused] or found[-1:]
+
+
+def _square(side: int) -> Tile:
+    return Tile(side, side, min(OVERLAP, side // 2))
 
 
 def gib(nbytes: int) -> str:
     """For people: "9.8 GiB"."""
     return f"{nbytes / GIB:.1f} GiB"
-
-
-__all__ = [
-    "MODES",
-    "PRECISIONS",
-    "Learned",
-    "MemoryMode",
-    "MemoryPlan",
-    "StageMemory",
-    "Wishes",
-    "ladder",
-    "plan_memory",
-]

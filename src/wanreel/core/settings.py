@@ -6,6 +6,7 @@ Values come from WANREEL_* variables, then from `config.toml` in the data direct
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from pydantic_settings import (
 from wanreel.core.catalog import MODELS, Catalog, ModelSpec
 from wanreel.core.config_file import CONFIG_NAME, read_config
 from wanreel.core.errors import SettingsError
+from wanreel.core.memory import MemoryMode, Wishes
+from wanreel.core.placement import Plan, Precision
 
 #: Where a setting's value comes from.
 Origin = Literal["default", "file", "environment", "command line"]
@@ -154,8 +157,31 @@ class Settings(BaseSettings):
     default_first_last_model: str = Field(default="flf2v-14b-720p", description="Makes videos between two pictures.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     memory_gb: float | None = Field(default=None, gt=0, description="GPU memory it may use, GiB; all of it by default.")
+    memory_mode: MemoryMode = Field(
+        default="auto",
+        description="auto: exact plans first, the fastest of them; fastest; balanced: leaves GPU memory to other "
+        "programs; smallest; custom: nothing but the next four decides.",
+    )
+    precision: Precision | Literal["auto"] = Field(
+        default="auto",
+        description="What the transformers' weights are stored in: native (bf16), fp16, fp8, int8, int4.",
+    )
+    offload: Plan | Literal["auto"] = Field(
+        default="auto",
+        description="Where weights wait: resident, encoders, exclusive or streamed (see docs/memory.md).",
+    )
+    vae_tile: int | None = Field(
+        default=None, ge=0, le=4096, description="Side of the VAE's tiles, px; 0: whole frames; unset: as they fit."
+    )
+    quantize: bool = Field(
+        default=False,
+        description="Where nothing else fits, weights may be stored in fewer bits. It is named in the job.",
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the model; the machine's cores by default."
+    )
+    auto_load: str = Field(
+        default="", description="Model that workers load as they start; `default` for the default one."
     )
     stats_seconds: float = Field(default=5.0, ge=1.0, le=3600.0, description="Between two looks at CPU, GPU and disk.")
     max_queue_size: int = Field(default=100, ge=1, description="Queued jobs accepted before submit answers 'full'.")
@@ -207,6 +233,11 @@ class Settings(BaseSettings):
         return DataDirectory(self.data_dir)
 
     @property
+    def wishes(self) -> Wishes:
+        """What plans of memory keep to."""
+        return Wishes(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
+
+    @property
     def weights_dir(self) -> Path:
         return self.models_dir or self.data.models
 
@@ -225,6 +256,13 @@ def visible_gpus() -> tuple[str, ...] | None:
     """What CUDA_VISIBLE_DEVICES names, numbers or UUIDs in CUDA's order; None where it hides nothing."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return None if named is None else tuple(name.strip() for name in named.split(",") if name.strip())
+
+
+def has_desktop() -> bool:
+    """Whether a browser opened here would be seen by whoever started this process."""
+    if "SSH_CONNECTION" in os.environ:
+        return False
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def load_settings(**given: Any) -> Settings:

@@ -23,7 +23,6 @@ from wanreel.core.events import (
     Encoded,
     Event,
     LorasApplied,
-    ModelLoaded,
     Preview,
     Resumed,
     Saved,
@@ -31,18 +30,18 @@ from wanreel.core.events import (
 )
 from wanreel.core.picture import PictureRef
 from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.core.video import Video
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore, Finished, Identity, latents_digest, request_fingerprint
 from wanreel.generation.denoise import denoise, planned_solver
 from wanreel.generation.encode import Pictures, encode
 from wanreel.generation.environment import environment_of
 from wanreel.generation.export import Target, export
-from wanreel.generation.faults import mapped_faults
+from wanreel.generation.ladder import Kept, descend
 from wanreel.generation.preview_decoder import Previewer, previewer_of
 from wanreel.generation.state import DenoiseState
 from wanreel.media.animation import encode_animation
 from wanreel.media.pictures import open_picture
-from wanreel.models.machine import describe_device
 from wanreel.models.pool import ModelPool
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
@@ -75,19 +74,22 @@ def render(
 ) -> Iterator[Event]:
     """Runs one request, ending with Completed. Raises ModelError, MachineError, GenerationError (Cancelled is one).
 
-    With `saving`, a killed run goes on from its last saved step, and finished latents are only decoded again.
+    With `saving`, a killed run goes on from its last saved step, and finished latents are only decoded again. Where
+    memory runs out, it goes on by itself under the next plan (see `ladder`).
     """
-    began = time.monotonic()
-    with mapped_faults():
-        acquired = pool.acquire(resolution.spec)
-        model, request = acquired.model, resolution.request
-        yield ModelLoaded(model.spec.name, describe_device(model.device), acquired.seconds, model.notes)
+    began, request = time.monotonic(), resolution.request
+
+    def attempt(model: WanModel, kept: Kept) -> Generator[Event, None, Video]:
         applied = wear(model, request.loras, request.num_inference_steps, target.loras)
         if applied:
             yield LorasApplied(applied)
-        latents = yield from _Clip(model, request, target, cancel, saving).latents()
-        video = yield from export(model, latents, request, target, cancel)
-        yield Completed(video, time.monotonic() - began)
+        if kept.latents is None:
+            kept.latents = yield from _Clip(model, request, target, cancel, saving, kept).latents()
+        kept.enter("decode")
+        return (yield from export(model, kept.latents, request, target, cancel))
+
+    video = yield from descend(pool, resolution, attempt)
+    yield Completed(video, time.monotonic() - began)
 
 
 @dataclass
@@ -99,6 +101,7 @@ class _Clip:
     target: Target
     cancel: CancelToken
     saving: Saving | None
+    kept: Kept
 
     def latents(self) -> Generator[Event, None, Tensor]:
         """Those of an earlier attempt, or encoded and denoised from where that one came to."""
@@ -134,18 +137,24 @@ class _Clip:
             return None, (f"saved latents: {error.message}",)
 
     def _made(self, identity: Identity, refused: tuple[str, ...]) -> Generator[Event, None, Tensor]:
-        began = time.monotonic()
-        conditioning = encode(self.model, self.request, self._pictures(), self.cancel)
-        yield Encoded(time.monotonic() - began, conditioning.notes)
-        start = None
+        conditioning = self.kept.conditioning
+        if conditioning is None:
+            began = time.monotonic()
+            conditioning = encode(self.model, self.request, self._pictures(), self.cancel)
+            yield Encoded(time.monotonic() - began, conditioning.notes)
+        self.kept.conditioning = conditioning
+        self.kept.enter("denoise")
+        start = self.kept.state
         if self.saving is not None:
             identity = replace(identity, conditioning=conditioning.fingerprint())
+        if self.saving is not None and start is None:
             found = self.saving.store.latest(identity, self.model.device)
             start, notes = found.state, (*refused, *found.refused, *(f"resumed_inexact: {it}" for it in found.inexact))
             if start is not None or notes:
                 yield Resumed(start.step if start else 0, notes)
         watch, state = _Watch(self.model, identity, self.saving), start
         for state in denoise(self.model, conditioning, self.request, start, self.cancel):
+            self.kept.state = state
             yield from watch.report(state)
         if state is None:
             raise CheckpointError("There was nothing to denoise.")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from wanreel.core.errors import SettingsError
+from wanreel.core.machines import Machine, machine_of
+from wanreel.host import free_memory
 
 GIB = 1024**3
 HOPPER = (9, 0)  #: compute capability of the H100 and H200
@@ -79,6 +81,30 @@ def describe_device(device: torch.device) -> str:
     return f"cuda:{device.index or 0} {torch.cuda.get_device_name(device)}"
 
 
+def peak_bytes(device: torch.device) -> int | None:
+    """Most bytes that tensors took on a GPU since `restart_peak`; None elsewhere."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def restart_peak(device: torch.device) -> None:
+    """Begin to look for the peak anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def machine_now(device: torch.device) -> Machine:
+    """What this process may use on `device` now, with what it holds there already. Without a GPU: the host alone."""
+    host_free = free_memory()
+    if device.type != "cuda":
+        return Machine(host_free=host_free)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    free, total = torch.cuda.mem_get_info(index)
+    allowed = int(torch.cuda.get_per_process_memory_fraction(index) * total)  # what the operator lets us have
+    name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+    free = min(free + torch.cuda.memory_reserved(index), allowed)
+    return machine_of(name, total, free, capability, host_free=host_free)
+
+
 def _cap_gpu(device: torch.device, memory_gb: float | None) -> None:
     index = device.index or 0
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
@@ -86,6 +112,8 @@ def _cap_gpu(device: torch.device, memory_gb: float | None) -> None:
             f"device: this machine has no {device} that torch can use.",
             hint="Run `wanreel doctor`, or use `--device cpu`.",
         )
+    # Segments that grow leave no gaps that nothing fits into: 7 GiB of tensors then need 7 GiB, not 9.
+    torch.cuda.memory._set_allocator_settings("expandable_segments:True")  # pyright: ignore[reportPrivateUsage]
     if memory_gb is not None:
         total = torch.cuda.get_device_properties(index).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, memory_gb * GIB / total), index)

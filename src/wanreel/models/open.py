@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from wanreel.core.catalog import ModelSpec
+from wanreel.core.placement import Placement
 from wanreel.models.load import load_model
 from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.models.tiny import build_tiny
@@ -22,11 +23,11 @@ class ModelOpener:
     device: torch.device
     check: Callable[[ModelSpec], None] = lambda spec: None  #: before weights are read; raises BrokenWeights
 
-    def open(self, spec: ModelSpec) -> WanModel:
-        """The model of `spec`. Raises ModelNotInstalled or BrokenWeights."""
+    def open(self, spec: ModelSpec, placement: Placement | None = None) -> WanModel:
+        """The model of `spec`, held as `placement` says. Raises ModelNotInstalled or BrokenWeights."""
         if is_tiny(spec):
-            return build_tiny(spec, device=self.device)
+            return build_tiny(spec, device=self.device, placement=placement)
         self.check(spec)
-        model = load_model(spec, self.shelf.folder(spec), self.device)
+        model = load_model(spec, self.shelf.folder(spec), self.device, placement=placement)
         model.preview_weights = self.shelf.preview(spec)
         return model

@@ -7,7 +7,7 @@ to it. torchao's tensor subclasses hold the same numbers but can't be moved by a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,8 @@ class StoredLinear(nn.Module):
         super().__init__()
         if scheme == "int4" and in_features % GROUP:
             raise ValueError(f"int4 needs inputs in groups of {GROUP}, not {in_features}")
-        self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
+        self.in_features, self.out_features = in_features, out_features
+        self.scheme: Scheme = scheme
         packed = {"fp8": FP8, "int8": torch.int8, "int4": torch.uint8}[scheme]
         columns = in_features // 2 if scheme == "int4" else in_features
         scales = in_features // GROUP if scheme == "int4" else 1
@@ -79,7 +80,7 @@ class StoredLinear(nn.Module):
             scale = torch.linalg.vector_norm(part, float("inf"), dim=1, keepdim=True).float().clamp(1e-12) / FP8_MAX
             quantised[start : start + _ROWS] = (part / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
             scales[start : start + _ROWS] = scale
-        multiply: Any = torch._scaled_mm  # pyright: ignore[reportPrivateUsage] - torch's only door to fp8 matrices
+        multiply: Any = torch._scaled_mm  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - the only door
         out: Tensor = multiply(
             quantised,
             self.packed.t(),
@@ -130,7 +131,9 @@ def store_in(blocks: nn.ModuleList, scheme: Scheme) -> dict[str, StoredLinear]:
     for name, linear in list(_linears(blocks)):
         if scheme == "int4" and linear.in_features % GROUP:
             continue
-        stored = StoredLinear(linear.in_features, linear.out_features, scheme, bias=linear.bias is not None)
+        stored = StoredLinear(
+            linear.in_features, linear.out_features, scheme, bias=cast("nn.Parameter | None", linear.bias) is not None
+        )
         stored.bias = linear.bias
         owner, _, leaf = name.rpartition(".")
         setattr(blocks.get_submodule(owner), leaf, stored)

@@ -43,6 +43,7 @@ class WanModel:
     placement: Placement = field(default_factory=Placement)
     notes: tuple[str, ...] = ()  #: what a user should know of these weights
     worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/wear.py)
+    visitor: str = ""  #: the part that was last brought in by `resident`
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
     _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
@@ -97,6 +98,7 @@ class WanModel:
         Experts need no such block: `Expert.predict` brings its own weights. Depending on the placement the part leaves
         the device afterwards, and whatever else was there leaves it before.
         """
+        self.visitor = part
         module: nn.Module | None = getattr(self, part)
         if module is None:
             raise ValueError(f"{self.spec.name} has no {part}")

@@ -1,0 +1,121 @@
+"""The ladder: when memory runs out, the same request goes on under the next plan, from where it stood.
+
+At most four rungs, each reported. A rung changes where weights lie and in which portions is computed, never what was
+asked. Knows nothing of what an attempt does; what it made so far is in `Kept`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from wanreel.core.errors import OutOfMemory
+from wanreel.core.events import Event, ModelLoaded, PlanChanged
+from wanreel.core.memory import MAX_RUNGS, STAGES, MemoryPlan, Stage, next_rung
+from wanreel.core.resolve import Resolution
+from wanreel.generation.conditioning import Conditioning
+from wanreel.generation.faults import mapped_faults
+from wanreel.generation.state import DenoiseState
+from wanreel.models.machine import describe_device, peak_bytes, restart_peak
+from wanreel.models.pool import ModelPool
+from wanreel.models.wan_model import WanModel
+
+T = TypeVar("T")
+
+#: What is visiting the device while pictures and prompt are encoded.
+_ENCODING: dict[str, Stage] = {"text_encoder": "text", "image_encoder": "picture", "vae": "condition"}
+
+
+@dataclass
+class Kept:
+    """What an attempt has made that the next one need not make again, and where it stands."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    stage: Stage = "text"
+    conditioning: Conditioning | None = None
+    state: DenoiseState | None = None
+    latents: Tensor | None = None
+    peaks: dict[Stage, int] = field(default_factory=dict[Stage, int])  #: bytes allocated on the GPU at most
+
+    def enter(self, stage: Stage) -> None:
+        """A stage begins; that of the one before is measured."""
+        self.measure()
+        self.stage = stage
+
+    def measure(self) -> None:
+        """Note the peak of the running stage."""
+        peak = peak_bytes(self.device)
+        if peak is not None:
+            self.peaks[self.stage] = max(peak, self.peaks.get(self.stage, 0))
+        restart_peak(self.device)
+
+    @property
+    def step(self) -> int:
+        return self.state.step if self.state is not None else 0
+
+
+def descend(
+    pool: ModelPool, resolution: Resolution, attempt: Callable[[WanModel, Kept], Generator[Event, None, T]]
+) -> Generator[Event, None, T]:
+    """What `attempt` returns under the first plan that carries it. Raises OutOfMemory when none is left."""
+    spec, request = resolution.spec, resolution.request
+    plans = pool.plans(spec, request)
+    plan, kept = plans[0], Kept()
+    for rung in range(MAX_RUNGS + 1):
+        model: WanModel | None = None
+        try:
+            with mapped_faults():
+                acquired = pool.acquire(spec, plan.placement)
+                model, kept.device = acquired.model, acquired.model.device
+                restart_peak(kept.device)
+                yield ModelLoaded(
+                    spec.name, describe_device(model.device), acquired.seconds, model.notes, str(plan.placement)
+                )
+                result = yield from attempt(model, kept)
+                kept.measure()
+        except OutOfMemory as error:
+            said = error.message
+        else:
+            pool.ran(spec, request, plan, kept.peaks)
+            return result
+        # Out of the handler: while an error is handled it holds every tensor of the frames that it came through.
+        stage = _stage(kept, model)
+        _make_room(model)
+        pool.ran_out(spec, request, plan, stage)
+        following = next_rung(plans, plan, stage) if rung < MAX_RUNGS else None
+        if following is None:
+            raise OutOfMemory(
+                f"Memory ran out to {STAGES[stage]}, under the last plan there is ({plan.placement}). {said}"
+            )
+        yield PlanChanged(
+            rung + 1, stage, kept.step, str(plan.placement), str(following.placement), _same_bits(plan, following), said
+        )
+        plan, model = following, None
+    raise OutOfMemory(f"Memory ran out under {MAX_RUNGS + 1} plans.")
+
+
+def _stage(kept: Kept, model: WanModel | None) -> Stage:
+    """Where memory ran out; while encoding, by the part that was at work."""
+    if kept.conditioning is None and kept.latents is None and model is not None:
+        return _ENCODING.get(model.visitor, kept.stage)
+    return kept.stage
+
+
+def _same_bits(plan: MemoryPlan, following: MemoryPlan) -> bool:
+    """Whether the next plan computes what the last one did, to the bit."""
+    before, after = plan.placement, following.placement
+    parts = ("precision", "tile", "feed_forward_rows")
+    return all(getattr(before, name) == getattr(after, name) for name in parts)
+
+
+def _make_room(model: WanModel | None) -> None:
+    gc.collect()
+    if model is not None:
+        model.vacate()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -5,15 +5,18 @@ Nothing is decided here: `resolve` decides, and POST /v1/plan tells the page.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from wanreel import __version__
 from wanreel.core.catalog import Mode, ModelSpec, preset_steps
+from wanreel.core.job import Job
 from wanreel.core.request import KNOBS, Knob, PresetName
 from wanreel.core.settings import Settings
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.keys import LOCAL, Caller
 from wanreel.frontends.ui.words import LANGUAGES
+from wanreel.service import request_of
 
 _PRESETS: tuple[PresetName, ...] = ("draft", "standard", "high", "fast")
 _MODES: tuple[Mode, ...] = ("text", "picture", "first_last")
@@ -40,6 +43,28 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
         "knobs": {name: _knob(knob) for name, knob in KNOBS.items()},
         "models": [_model(spec, installed=installed) for spec, installed in models],
         "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
+    }
+
+
+def again(house: House, caller: Caller, job: Job) -> dict[str, Any]:
+    """The knobs a job was made with, as POST /v1/videos takes them, its pictures as uploads of the caller's. Blocks."""
+    request = request_of(job)
+    asked = request.as_request()
+    values = {name: getattr(asked, name) for name in KNOBS}
+    pictures = {name: values.pop(name) for name in ("image", "last_image")}
+    uploads = {
+        name: house.uploads.add(caller.owner, f"{name}.png", 0, picture)
+        for name, picture in pictures.items()
+        if picture is not None
+    }
+    values["loras"] = [asdict(lora) for lora in request.loras]
+    return {
+        "mode": request.mode,
+        "request": values,
+        "pictures": {
+            name: {"id": upload.id, "width": upload.picture.width, "height": upload.picture.height}
+            for name, upload in uploads.items()
+        },
     }
 
 

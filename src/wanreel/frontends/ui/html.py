@@ -17,6 +17,8 @@ _FOREIGN = re.compile(
     re.DOTALL,
 )
 _MODE = '<script>window.__gradio_mode__ = "app";</script>'
+#: Its rules for every button and field, which would win over ours: in a layer they give way.
+_STYLES = re.compile(r'<link rel="stylesheet" crossorigin href="(\./assets/[\w.-]+\.css)"\s*/?>')
 _SCRIPT = re.compile(r"<script(?=[\s>])")
 
 
@@ -45,6 +47,7 @@ def policy(nonce: str) -> str:
 def tightened(document: str, nonce: str) -> str:
     """Gradio's document without foreign addresses, its scripts allowed by `nonce`."""
     ours = _FOREIGN.sub(lambda match: _MODE if match[0].startswith("<script") else "", document)
+    ours = _STYLES.sub(r'<style>@import url("\1") layer(gradio);</style>', ours)
     return _SCRIPT.sub(f'<script nonce="{nonce}"', ours)
 
 

@@ -22,12 +22,14 @@ from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from wanreel.core.errors import InvalidRequest, JobNotFound
 from wanreel.core.settings import Settings
+from wanreel.frontends.http.errors import Refused, body_of
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.ui import html
-from wanreel.frontends.ui.form import setup_of
+from wanreel.frontends.ui.form import again, setup_of
 
 STATIC = Path(__file__).with_name("static")
 STATIC_PATH = "/studio/static/"
@@ -67,6 +69,7 @@ class Studio:
     house: House
     intake: Intake
     settings: Callable[[], Settings]  #: those in force
+    pictures: Callable[[str], bytes]  #: PNG of the picture with this SHA-256; raises InvalidRequest
     _gradio: ASGIApp | None = None
     _fault: str = ""
     _routes: Router = field(init=False)
@@ -77,6 +80,8 @@ class Studio:
                 Route("/", self._page, methods=["GET"]),
                 Route("/favicon.ico", self._icon, methods=["GET"]),
                 Route("/studio/setup", self._setup, methods=["GET"]),
+                Route("/studio/again/{video_id}", self._again, methods=["POST"]),
+                Route("/studio/pictures/{file_id}", self._picture, methods=["GET"]),
                 Mount(STATIC_PATH.rstrip("/"), _Static(directory=STATIC)),
             ]
         )
@@ -117,6 +122,30 @@ class Studio:
             return html.waiting(self._fault, request.scope.get("root_path", ""))
         page = await html.collected(self._gradio, request.scope)
         return HTMLResponse(html.tightened(page, nonce), headers={"content-security-policy": html.policy(nonce)})
+
+    async def _again(self, request: Request) -> Response:
+        """The knobs that a video of the caller's was made with, its pictures as uploads of his."""
+        caller = caller_of(request)
+        try:
+            job = await self.house.job_of(request, request.path_params["video_id"])
+        except JobNotFound as error:
+            return JSONResponse(body_of(error), 404)
+        return JSONResponse(await run_in_threadpool(again, self.house, caller, job))
+
+    async def _picture(self, request: Request) -> Response:
+        """An upload of the caller's, as it was cleaned."""
+        owner, file_id = caller_of(request).owner, request.path_params["file_id"]
+        try:
+            data = await run_in_threadpool(self._read_picture, owner, file_id)
+        except InvalidRequest:
+            data = None
+        if data is None:
+            return Refused(404, "file_not_found", "There is no such file.").response()
+        return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=86400"})
+
+    def _read_picture(self, owner: str, file_id: str) -> bytes | None:
+        upload = self.house.uploads.get(owner, file_id)
+        return None if upload is None else self.pictures(upload.picture.sha256)
 
     async def _icon(self, request: Request) -> Response:
         return RedirectResponse(f"{request.scope.get('root_path', '')}{STATIC_PATH}images/icon.svg")

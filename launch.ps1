@@ -5,9 +5,12 @@ $setup = Join-Path $root 'scripts/setup'
 $rest = @($args)
 
 if ($rest.Count -gt 0 -and $rest[0] -in '-h', '--help') {
-    Write-Host 'Usage: .\launch.ps1 [--repair | --setup-only] [ARGUMENTS OF wanreel]'
+    Write-Host 'Usage: .\launch.ps1 [--repair | --setup-only] [OPTIONS OF THE PAGE | COMMAND OF wanreel ...]'
     Write-Host ''
-    Write-Host 'Sets up .venv in this folder (the first time, and when the project file changed), then runs wanreel.'
+    Write-Host 'Sets up .venv in this folder (the first time, and when the project file changed). Then it serves the page'
+    Write-Host 'and opens it in a browser, or runs a command. Options of the page: .\launch.ps1 serve --help'
+    Write-Host '  .\launch.ps1 --share           from everywhere: makes a key and prints the address'
+    Write-Host '  .\launch.ps1 --host 0.0.0.0    for your network: makes a key and prints a sign-in link'
     Write-Host '  --setup-only   set up and stop'
     Write-Host '  --repair       make .venv anew, then go on'
     Write-Host 'Variables: WANREEL_PYTHON, WANREEL_TORCH, WANREEL_DATA_DIR (otherwise this folder), NO_COLOR'
@@ -55,6 +58,12 @@ if ($rest.Count -gt 0 -and $rest[0] -eq '--setup-only') {
     & $exe @flags -I -S $setup @own
     exit $LASTEXITCODE
 }
-if ($rest.Count -eq 0) { $rest = @('--help') }
+if ($rest.Count -eq 0 -or ($rest[0] -like '-*' -and $rest[0] -notmatch '^--(version|server(=.*)?)$')) { $rest = @('serve') + $rest }
+if ($rest[0] -eq 'serve') {
+    # What comes after wins: --no-open, --no-create-key.
+    $rest = @('serve', '--open', '--create-key') + @($rest | Select-Object -Skip 1)
+    $own += @('--extras', 'ui')
+    if ($rest -contains '--quiet') { $own += '--quiet' }
+}
 & $exe @flags -I -S $setup @own -- wanreel @rest
 exit $LASTEXITCODE

@@ -4,14 +4,21 @@ set -eu
 
 usage() {
     cat <<'EOF'
-Usage: ./launch.sh [--repair | --setup-only] [ARGUMENTS OF wanreel]
+Usage: ./launch.sh [--repair | --setup-only] [OPTIONS OF THE PAGE | COMMAND OF wanreel …]
 
-Sets up .venv in this folder (the first time, and when the project file changed), then runs wanreel.
+Sets up .venv in this folder (the first time, and when the project file changed). Then it serves the page and opens it
+in a browser, or runs a command.
 
+  ./launch.sh                         the page, for this machine
+  ./launch.sh --share                 the page, from everywhere: makes a key and prints the address
+  ./launch.sh --host 0.0.0.0          the page, for your network: makes a key and prints a sign-in link
   ./launch.sh generate photo.jpg "the camera slowly pushes in"
   ./launch.sh doctor                  what this machine has, and what to fix
+  ./launch.sh serve --help            all options of the page
   ./launch.sh generate --help         all options of a command
 
+  --port PORT  --localhost  --models-dir FOLDER  --auto-load [MODEL]  --no-auto-load  --workers N  --multi-gpu
+  --no-open  --no-color  --quiet      see `./launch.sh serve --help`
   --help          this text
   --setup-only    set up and stop
   --repair        make .venv anew, then go on
@@ -37,6 +44,15 @@ find_python
 export WANREEL_DATA_DIR="${WANREEL_DATA_DIR:-$root}"
 case ${1:-} in
     --setup-only) exec "$python" -I -S "$root/scripts/setup" $repair ;;
-    '') set -- --help ;;
+    --version | --server | --server=*) ;;
+    '' | -*) set -- serve "$@" ;;
 esac
-exec "$python" -I -S "$root/scripts/setup" $repair -- wanreel "$@"
+extras=
+if [ "$1" = serve ]; then
+    shift
+    # What comes after wins: --no-open, --no-create-key.
+    set -- serve --open --create-key "$@"
+    extras='--extras ui'
+    case " $* " in *' --quiet '*) extras="$extras --quiet" ;; esac
+fi
+exec "$python" -I -S "$root/scripts/setup" $repair $extras -- wanreel "$@"

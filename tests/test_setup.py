@@ -52,10 +52,10 @@ def checkout(tmp_path: Path, setup_code: dict[str, ModuleType]) -> Path:
     return root
 
 
-def stamp(setup_code: dict[str, ModuleType], root: Path) -> None:
+def stamp(setup_code: dict[str, ModuleType], root: Path, *extras: str) -> None:
     environment = setup_code["environment"].Environment(root)
     gpu = setup_code["torch_build"].signs_of_gpu()
-    made = setup_code["environment"].Stamp(environment.fingerprint(), str(root), [], gpu, "torch 0")
+    made = setup_code["environment"].Stamp(environment.fingerprint(), str(root), list(extras), gpu, "torch 0")
     environment.write_stamp(made)
 
 
@@ -103,8 +103,38 @@ def test_arguments_status_and_data_directory_are_passed_on(checkout: Path) -> No
 
 
 @posix_only
-def test_a_chosen_data_directory_stays_and_no_argument_means_help(checkout: Path) -> None:
-    assert start(checkout, WANREEL_DATA_DIR="/elsewhere").stdout.splitlines() == ["/elsewhere", "--help"]
+def test_a_chosen_data_directory_stays(checkout: Path) -> None:
+    assert start(checkout, "doctor", WANREEL_DATA_DIR="/elsewhere").stdout.splitlines() == ["/elsewhere", "doctor"]
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("given", "passed_on"),
+    [
+        ((), ()),
+        (("serve",), ()),
+        (("--share", "--port", "8080"), ("--share", "--port", "8080")),
+        (("serve", "--host", "0.0.0.0", "--no-open"), ("--host", "0.0.0.0", "--no-open")),
+        (("--cache_dir", "my models", "--quiet"), ("--cache_dir", "my models", "--quiet")),
+    ],
+)
+def test_no_command_means_the_page(
+    checkout: Path, setup_code: dict[str, ModuleType], given: tuple[str, ...], passed_on: tuple[str, ...]
+) -> None:
+    stamp(setup_code, checkout, "ui")
+    found = start(checkout, *given)
+    assert found.stdout.splitlines()[1:] == ["serve", "--open", "--create-key", *passed_on]
+    assert (found.returncode, found.stderr) == (7, "")
+
+
+@posix_only
+def test_the_page_needs_its_extra(checkout: Path) -> None:
+    program = checkout / "scripts" / "setup" / "__main__.py"
+    program.write_text('import sys; print(*sys.argv[1:], sep="|")')
+    assert start(checkout, "--repair", "--share").stdout.startswith("--repair|--extras|ui|--|wanreel|serve|")
+    assert start(checkout, "--quiet").stdout.startswith("--extras|ui|--quiet|--|wanreel|serve|")
+    assert start(checkout, "doctor").stdout == "--|wanreel|doctor\n"
+    assert start(checkout, "--server", "http://x", "jobs").stdout == "--|wanreel|--server|http://x|jobs\n"
 
 
 @posix_only

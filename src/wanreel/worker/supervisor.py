@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from wanreel.core.errors import SettingsError
 from wanreel.host import ask_to_stop, start_detached
 
 _log = logging.getLogger(__name__)
@@ -125,13 +126,23 @@ class Supervisor:
                 place.process.wait()
 
 
-def worker_commands(device: str, options: Sequence[str] = ()) -> dict[str, list[str]]:
-    """A command for each device that `device` means: "auto" is every GPU, or the CPU where there is none."""
+def worker_commands(device: str, options: Sequence[str] = (), count: int | None = None) -> dict[str, list[str]]:
+    """A command for each device that `device` means: "auto" is every GPU, or the CPU where there is none.
+
+    With `count` so many of them, by a label each; a CPU takes any number. Raises SettingsError for more than there are.
+    """
     base = [sys.executable, "-m", "wanreel", "worker", "--supervised", *options]
     devices = [device]
     if device == "auto":
         devices = [f"cuda:{index}" for index in range(_gpu_count())] or ["auto"]
-    return {name: [*base, "--device", name] for name in devices}
+    if count is None or count <= len(devices):
+        return {name: [*base, "--device", name] for name in devices[:count]}
+    if devices[0].startswith("cuda"):
+        raise SettingsError(
+            f"{count} workers need {count} GPUs, and there {'is 1' if len(devices) == 1 else f'are {len(devices)}'}.",
+            hint="A GPU makes one video at a time: ask for fewer --workers.",
+        )
+    return {f"{devices[0]}#{number}": [*base, "--device", devices[0]] for number in range(1, count + 1)}
 
 
 def _gpu_count() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanreel.core.errors import InsufficientStorage, InvalidRequest
+from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelError
 from wanreel.core.job import Job, JobStatus, QueueState
 from wanreel.host import FileLock
 from wanreel.jobs import Liveness
@@ -91,6 +91,7 @@ class Worker:
         Raises StoreError when the database can't be used.
         """
         with self._alone_on_device(), self._alive():
+            self._warm_up()
             while not self._asked_to_stop:
                 self._keep_house()
                 ending = self._next()
@@ -100,6 +101,13 @@ class Worker:
                     break
                 self._rest(_REST.get(ending, 0.0))
         return 0
+
+    def _warm_up(self) -> None:
+        """A model that can't be loaded ahead is no reason not to work: its jobs will say why."""
+        try:
+            self._shop.warm_up()
+        except WanreelError as error:
+            _log.warning("no model was loaded ahead: %s", error)
 
     def _next(self) -> Ending:
         """Run the next job if there is one."""

@@ -22,11 +22,12 @@ from wanreel.frontends.cli.welcome import Greeter
 from wanreel.frontends.http.entrance import Entrance, Shared, entrance_for
 from wanreel.frontends.http.keys import SCOPES, KeyRing
 from wanreel.host import stop_signals
-from wanreel.wiring import build_runtime, build_service
+from wanreel.wiring import Runtime, build_runtime, build_service
 from wanreel.worker.supervisor import Supervisor, worker_commands
 
 if TYPE_CHECKING:
     from wanreel.frontends.http.app import HttpApp
+    from wanreel.frontends.http.doorway import MakePage
     from wanreel.frontends.http.server import Server
 
 _LOOK = 0.5  # seconds
@@ -190,7 +191,6 @@ def _built(
     """The server over the queue of the data directory."""
     from wanreel.frontends.http.app import create_app
     from wanreel.frontends.http.server import build_server
-    from wanreel.frontends.ui.studio import Studio
 
     ring = KeyRing(settings.data.keys, _given_keys(http))
     entrance.require_key(have=bool(ring))
@@ -203,14 +203,18 @@ def _built(
             entrance,
             ring,
             submits_per_minute=http.submits_per_minute,
-            make_page=(lambda house, intake: Studio(house, intake, lambda: runtime.settings, runtime.pictures.open))
-            if page
-            else None,
+            make_page=_page_maker(runtime) if page else None,
         )
         yield app, build_server(app, app.begin_to_stop, http.trusted_proxies)
     finally:
         service.close()
         runtime.close()
+
+
+def _page_maker(runtime: Runtime) -> MakePage:
+    from wanreel.frontends.ui.studio import Studio
+
+    return lambda house, intake: Studio(house, intake, lambda: runtime.settings, runtime.pictures.open)
 
 
 def _given_keys(http: HttpSettings) -> tuple[str, ...]:

@@ -18,17 +18,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_runtime(
-    *, out: Path | None = None, device: str | None = None, download: bool | None = None
-) -> Generator[Runtime]:
-    """The runtime of the settings, with what the command line overrides."""
-    given: dict[str, Any] = {}
-    if out is not None:
-        given["outputs_dir"] = out.expanduser().resolve()
-    if device is not None:
-        given["device"] = device
-    if download is not None:
-        given["download"] = download
+def open_runtime(*, out: Path | None = None, models_dir: Path | None = None, **more: Any) -> Generator[Runtime]:
+    """The runtime of the settings, with what the command line overrides; None overrides nothing."""
+    given = {name: value for name, value in more.items() if value is not None}
+    for name, folder in (("outputs_dir", out), ("models_dir", models_dir)):
+        if folder is not None:
+            given[name] = folder.expanduser().resolve()
     runtime = build_runtime(load_settings(**given))
     try:
         yield runtime

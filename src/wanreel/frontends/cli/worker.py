@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,8 +22,11 @@ from wanreel.worker.supervisor import Supervisor, worker_commands
 @click.option(
     "--supervised", is_flag=True, hidden=True, help="Alone, and leave when the one who started this has ended."
 )
+@click.option("--workers", type=click.IntRange(min=1), help="How many; one for each GPU by default.")
+@click.option("--models-dir", type=click.Path(path_type=Path), help="Folder of weights.")
+@click.option("--auto-load", metavar="MODEL", help="Load a model at the start.")
 @click.option("--quiet", is_flag=True, help="Only warnings.")
-def worker(once: bool, device: str | None, alone: bool, supervised: bool, quiet: bool) -> int:
+def worker(once: bool, alone: bool, supervised: bool, quiet: bool, workers: int | None, **given: Any) -> int:
     """Make the videos that were queued, one at a time on each GPU, until stopped.
 
     Ctrl-C or SIGTERM finishes the step, saves it and exits; the job goes on at the next start. A second one exits at
@@ -31,15 +36,24 @@ def worker(once: bool, device: str | None, alone: bool, supervised: bool, quiet:
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    given = {name: value for name, value in given.items() if value is not None}
     if once or alone or supervised:
-        return _work(device, once=once, supervised=supervised)
-    supervisor = Supervisor(worker_commands(device or load_settings().device, ["--quiet"] if quiet else []))
+        return _work(given, once=once, supervised=supervised)
+    options = [
+        part for name in ("models_dir", "auto_load") if name in given for part in (_flag(name), str(given[name]))
+    ]
+    device = given.get("device") or load_settings().device
+    supervisor = Supervisor(worker_commands(device, options + (["--quiet"] if quiet else []), workers))
     with stop_signals(supervisor.stop):
         return supervisor.run()
 
 
-def _work(device: str | None, *, once: bool, supervised: bool) -> int:
-    with open_runtime(device=device) as runtime:
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _work(given: dict[str, Any], *, once: bool, supervised: bool) -> int:
+    with open_runtime(**given) as runtime:
         worker = build_worker(runtime, supervised=supervised)
         with stop_signals(worker.stop):
             return worker.run(once=once)

@@ -23,6 +23,13 @@ _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _OWN_SITES = frozenset({"same-origin", "none"})
 
 
+@dataclass(eq=False, slots=True)
+class Shared:
+    """A tunnel to everywhere, which comes about while the server runs already."""
+
+    url: str = ""  #: its public address; "" while there is none
+
+
 @dataclass(frozen=True, slots=True)
 class Entrance:
     """Where the server listens and by which names it may be called."""
@@ -31,6 +38,7 @@ class Entrance:
     port: int = 7860
     public_url: str = ""  #: what users type where a proxy stands in front, "" without one
     allowed_hosts: frozenset[str] = frozenset()  #: further names, in lower case
+    shared: Shared | None = None  #: where it is also reached through a tunnel
 
     @property
     def is_loopback(self) -> bool:
@@ -39,7 +47,7 @@ class Entrance:
     @property
     def needs_key(self) -> bool:
         """Whether others than this machine's users can reach it."""
-        return not self.is_loopback or bool(self.public_url)
+        return not self.is_loopback or bool(self.public_url) or self.shared is not None
 
     @property
     def root_path(self) -> str:
@@ -54,10 +62,15 @@ class Entrance:
         name = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
         return f"http://{f'[{name}]' if ':' in name else name}:{self.port}"
 
+    @property
+    def _public_urls(self) -> tuple[str, ...]:
+        urls = (self.public_url, self.shared.url if self.shared is not None else "")
+        return tuple(url for url in urls if url)
+
     def require_key(self, *, have: bool) -> None:
         """Raises SettingsError where others could come in without a key."""
         if self.needs_key and not have:
-            where = self.public_url or self.host
+            where = self.public_url or (self.host if self.shared is None else "A shared server")
             raise SettingsError(
                 f"{where} can be reached from other machines, and there is no API key.",
                 hint="Create one with `wanreel keys create NAME`, or listen on 127.0.0.1.",
@@ -75,7 +88,7 @@ class Entrance:
             )
 
     def _knows(self, name: str) -> bool:
-        if name == "localhost" or name in self.allowed_hosts or name == urlsplit(self.public_url).hostname:
+        if name == "localhost" or name in self.allowed_hosts or name in map(_name_in, self._public_urls):
             return True
         try:
             address = ipaddress.ip_address(name)
@@ -88,7 +101,7 @@ class Entrance:
     def refuse_site(self, method: str, headers: Headers, scheme: str) -> None:
         """Raises Refused when the page that asks is not ours. `method` is "GET" for a WebSocket too: see `guard`."""
         origins, sites = headers.getlist("origin"), headers.getlist("sec-fetch-site")
-        own = {f"{scheme}://{headers['host'].lower()}", _origin_of(self.public_url)}
+        own = {f"{scheme}://{headers['host'].lower()}", *map(_origin_of, self._public_urls)}
         if len(origins) > 1 or len(sites) > 1 or any(origin.lower() not in own for origin in origins):
             raise Refused(403, "foreign_origin", "Pages of other sites may not use this server.")
         if not sites or sites[0] in _OWN_SITES:
@@ -116,6 +129,10 @@ def entrance_for(host: str, port: int, public_url: str, allowed_hosts: Iterable[
         ):
             raise SettingsError(f"{public_url!r} is no address to be reached at.", hint="Give it as https://name/path.")
     return Entrance(host, port, public_url.rstrip("/"), frozenset(name.lower().rstrip(".") for name in allowed_hosts))
+
+
+def _name_in(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def _origin_of(url: str) -> str:

@@ -90,7 +90,7 @@ def test_tiles_leave_no_seam_in_what_the_demo_decodes() -> None:
     model.run_with(Placement(tile=Tile(96, 112, 64)))
     off = np.abs(np.concatenate(list(decode(model, latents))) - untiled).mean(axis=(0, 1, 3))
     jumps = np.abs(np.diff(off))
-    assert off.mean() < 3  # the decoder's one attention sees the window alone
+    assert off.mean() < 4  # the decoder's one attention sees the window alone
     assert jumps.max() < off.mean() / 2
 
 

@@ -20,7 +20,16 @@ from wanreel.models.formats.assembly import Assembly
 from wanreel.models.formats.names import text_encoder_name, transformer_name, vae_names
 from wanreel.models.tiny import save_tiny
 
-PARTS = ("transformer", "transformer_2", "vae", "text_encoder", "image_encoder", "tokenizer", "scheduler")
+PARTS = (
+    "transformer",
+    "transformer_2",
+    "vae",
+    "text_encoder",
+    "image_encoder",
+    "image_processor",
+    "tokenizer",
+    "scheduler",
+)
 Tensors = dict[str, Tensor]
 
 

@@ -159,7 +159,11 @@ def _load_encoder(part: Part, dtype: torch.dtype) -> Any:
     module = meta_encoder(part)
     if part.name == "text_encoder":
         module.set_input_embeddings(module.shared)  # one table under two names
-    missing = sorted(module.state_dict().keys() - part.tensors.keys() - {"encoder.embed_tokens.weight"})
+    state = module.state_dict().keys()
+    unknown = sorted(part.tensors.keys() - state)
+    if unknown:
+        raise BrokenWeights(f"{part.name} has {len(unknown)} tensors of another architecture ({unknown[0]}, …).")
+    missing = sorted(state - part.tensors.keys() - {"encoder.embed_tokens.weight"})
     if missing:
         raise BrokenWeights(f"{part.name} lacks {len(missing)} tensors ({missing[0]}, …).")
     _assign(module, part, torch.device("cpu"), dtype, {}, compute=torch.device("cpu"))

@@ -13,6 +13,7 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.errors import InvalidRequest, ModelNotInstalled, UnreadablePicture, UnreadableRecipe
 from wanreel.core.events import Downloading, Event
+from wanreel.core.importing import without_collecting
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedRequest, resolve
@@ -157,7 +158,8 @@ class Runtime:
 
     def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Generator[Event]:
         """Run it here and now. The caller owns the loop; closing the iterator stops and leaves nothing behind."""
-        from wanreel.generation.render import Target, render
+        with without_collecting():
+            from wanreel.generation.render import Target, render
 
         cancel = cancel or CancelToken()
         yield from self.fetch(resolution.spec, cancel)
@@ -179,8 +181,9 @@ class Runtime:
     @property
     def pool(self) -> ModelPool:
         if self._pool is None:
-            from wanreel.models.open import ModelOpener
-            from wanreel.models.pool import ModelPool
+            with without_collecting():
+                from wanreel.models.open import ModelOpener
+                from wanreel.models.pool import ModelPool
 
             self._pool = ModelPool(ModelOpener(self.shelf, self.device, self.check_weights).open, self.planner)
         return self._pool
@@ -309,6 +312,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
     digests = Digests(runtime.settings.data.digests)
     settings = runtime.settings
     store = build_store(settings)
+    runtime.plan_records = store.plans
     life = Life.begin(settings.data.workers, settings.device.replace(":", "-"))
     shop = Workshop(
         store=store,
@@ -332,7 +336,8 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
 def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     """Torch comes in here, with the first job: so a worker that was just started claims at once."""
     yield from runtime.fetch(task.spec, task.keeper.token)
-    from wanreel.worker.renderer import render_task
+    with without_collecting():
+        from wanreel.worker.renderer import render_task
 
     yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, runtime.settings.checkpoint_share)
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from wanreel import __version__
+from wanreel.core.importing import leave_quickly
 
 #: command name: (module, attribute, help). The help stands here so that `wanreel --help` imports no command.
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
@@ -94,6 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into words and exit codes."""
     from wanreel.frontends.cli.failure import exit_code, explain
 
+    leave_quickly()
     try:
         result: Any = cli.main(args=argv, prog_name="wanreel", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)

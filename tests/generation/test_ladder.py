@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def failing(method: Any, at: range, error: Exception) -> Any:
 
 
 @contextmanager
-def running_out(studio: Studio, stage: str, at: range, error: Exception | None = None) -> Iterator[None]:
+def running_out(studio: Studio, stage: str, at: range, error: Exception | None = None) -> Generator[None]:
     """Memory runs out in `stage`, in the calls of its part numbered in `at`."""
     error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.\nadvice")
     if stage == "denoise":

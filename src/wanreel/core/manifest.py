@@ -37,6 +37,7 @@ class Manifest:
     )  #: as `record_of` has it
     software: Mapping[str, str]  #: version by package
     device: str  #: "cpu", "cuda:0 NVIDIA H200", …
+    plan: str = ""  #: how the model was held and run at the end; what of it the bits depend on is in `environment`
     environment: Mapping[str, str] = field(default_factory=dict[str, str])  #: what else the bits depend on, by name
     sigmas: tuple[float, ...] = ()  #: the noise levels denoised through
     latents_sha256: str = ""  #: of the final latents' bytes, fp32

@@ -38,6 +38,7 @@ from wanreel.jobs import history, library, line, log, outbox, records
 from wanreel.jobs.database import Database
 from wanreel.jobs.leases import MAX_ATTEMPTS, Leases, attempts_of
 from wanreel.jobs.outbox import Outbox
+from wanreel.jobs.plans import PlanRuns
 from wanreel.jobs.rows import failure_columns, job_of, worker_of
 from wanreel.jobs.tables import idempotency, jobs, queue, workers
 
@@ -60,6 +61,7 @@ class JobStore:
         self._clock = clock
         self.leases = Leases(database, clock, max_attempts)
         self.outbox = Outbox(database, clock)
+        self.plans = PlanRuns(database, clock)
 
     @classmethod
     def open(cls, path: Path, *, capacity: int = CAPACITY, fault: str = "") -> Self:

@@ -198,3 +198,18 @@ deliveries = Table(
 )
 Index("ix_deliveries_due", deliveries.c.state, deliveries.c.due_at)
 Index("ix_deliveries_job", deliveries.c.job_id, deliveries.c.seq)
+
+plan_runs = Table(
+    "plan_runs",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("machine", Text, nullable=False),  # the GPU's name; empty for a CPU
+    Column("model", Text, nullable=False),
+    Column("size", Text, nullable=False),  # "1280x720x81"
+    Column("plan", Text, nullable=False),  # `str(Placement)`
+    Column("failed", Text, nullable=False),  # the stage in which memory ran out; empty for a run that went well
+    Column("stages", Text, nullable=False),  # JSON object; see `core.memory.PlanRun`
+    Column("at", Float, nullable=False),  # wall clock, seconds since 1970
+    sqlite_autoincrement=True,
+)
+Index("ix_plan_runs_machine", plan_runs.c.machine, plan_runs.c.model, plan_runs.c.seq)

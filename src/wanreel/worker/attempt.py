@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -112,6 +112,7 @@ class Attempt:
         self._saved_step: int | None = None  # of a checkpoint that was not reported yet
         self._step_saved = 0
         self._left = ""  # why the attempt stopped by itself
+        self._again = ""  # the stage to which a change of plan goes back; empty for the first
         self._proved = False  # whether a checkpoint of this attempt was reported
         self._steps = (0, 0)  # done, and to do
         self._findings = Findings(notes=job.notes)
@@ -201,9 +202,8 @@ class Attempt:
     def _record(self, event: Event) -> None:
         pace = self.keeper.pace
         match event:
-            case events.ModelLoaded(model=model, device=device, seconds=seconds):
-                pace.stage = "encode"
-                self._tell("loaded", {"model": model, "device": device, "seconds": seconds}, stage="encode")
+            case events.ModelLoaded() | events.PlanChanged():
+                self._placed(event)
             case events.Encoded(seconds=seconds):
                 pace.stage = "denoise"
                 self._shop.reserve.release_checkpoints()
@@ -233,6 +233,16 @@ class Attempt:
                 pass
         self._note(_notes_of(event))
         self._hit(f"attempt.{_PLACES.get(type(event), 'other')}")
+
+    def _placed(self, event: events.ModelLoaded | events.PlanChanged) -> None:
+        match event:
+            case events.ModelLoaded(model=model, device=device, seconds=seconds, plan=plan):
+                self.keeper.pace.stage = stage = self._again or "encode"
+                detail = {"model": model, "device": device, "seconds": seconds, "plan": plan}
+                self._tell("loaded", detail, stage=stage)
+            case events.PlanChanged(stage=stage):
+                self._again = stage if stage in ("denoise", "decode") else ""
+                self._tell("plan_changed", asdict(event))
 
     def _counted(self, event: events.Decoded | events.Downloading) -> None:
         match event:
@@ -357,6 +367,8 @@ def _notes_of(event: Event) -> tuple[str, ...]:
             return notes
         case events.LorasApplied(applied=applied):
             return tuple(str(lora) for lora in applied)
+        case events.PlanChanged():
+            return (f"plan_changed: {event}",)
         case _:
             return ()
 

@@ -23,14 +23,15 @@ class Findings:
     """What the events of a generation say about how it was made."""
 
     device: str = ""
+    plan: str = ""
     loras: tuple[LoraApplied, ...] = ()
     denoised: Denoised | None = None
     notes: tuple[str, ...] = ()
 
     def see(self, event: Event) -> None:
         match event:
-            case ModelLoaded(device=device):
-                self.device = device
+            case ModelLoaded(device=device, plan=plan):
+                self.device, self.plan = device, plan
             case LorasApplied(applied=applied):
                 self.loras = applied
             case Denoised():
@@ -52,6 +53,7 @@ class Findings:
             loras=record_of(self.loras),
             software=software(),
             device=self.device,
+            plan=self.plan,
             environment=denoised.environment if denoised else {},
             sigmas=denoised.sigmas if denoised else (),
             latents_sha256=denoised.latents_sha256 if denoised else "",

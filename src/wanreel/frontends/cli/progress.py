@@ -19,6 +19,7 @@ from wanreel.core.events import (
     Exported,
     LorasApplied,
     ModelLoaded,
+    PlanChanged,
     Preview,
     StepCompleted,
 )
@@ -71,8 +72,8 @@ class _Bar:
                     self._console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")
                 self._say(notes)
                 self._stage("encoding")
-            case LorasApplied(applied=applied):
-                self._say(tuple(str(lora) for lora in applied))
+            case PlanChanged() | LorasApplied():
+                self._say((str(event),) if isinstance(event, PlanChanged) else tuple(map(str, event.applied)))
             case Encoded(notes=notes):
                 self._say(notes)
                 self._stage("denoising")

@@ -20,6 +20,9 @@ MAX_BYTES = 20 * 2**20  #: of the file
 MAX_SIDE = 8192  #: px
 MIN_SIDE = 16  #: px
 MAX_PIXELS = 33_000_000
+#: Passes over a JPEG. Programs write about ten; each costs the whole picture's time again, however few bytes it has.
+MAX_SCANS = 64
+_SCAN = b"\xff\xda"  # starts a scan (ITU-T T.81, B.2.3); within a scan's data 0xff is followed by 0x00
 
 #: What undoes each EXIF orientation (EXIF 2.32, tag 0x0112); 1 is upright.
 _ORIENTATION = 0x0112
@@ -56,6 +59,8 @@ def read_picture(data: bytes, knob: str = "image") -> Picture:
     """
     kind = _kind(data, knob)
     _check_size(stated_size(kind, data), kind, knob)
+    if kind == "JPEG" and data.count(_SCAN) > MAX_SCANS:
+        raise _refuse(knob, f"is a JPEG of more than {MAX_SCANS} scans.", "Save it again with another program.")
     notes: list[str] = []
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as opened:
@@ -133,7 +138,7 @@ def _to_rgb(image: Image.Image, notes: list[str]) -> Image.Image:
         scaled = (np.asarray(image).astype(np.uint32) + 128) // 257
         return Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
+        layered = image if image.mode == "RGBA" else image.convert("RGBA")  # a copy of a large one is a lot of memory
         if layered.getchannel("A").getextrema() != (255, 255):
             notes.append("transparency was laid over white")
         ground = Image.new("RGB", layered.size, "white")

@@ -32,7 +32,7 @@ from wanreel.frontends.http.metrics import Metrics
 from wanreel.frontends.http.models import ModelRoutes
 from wanreel.frontends.http.news import News
 from wanreel.frontends.http.operator import operator_routes
-from wanreel.frontends.http.pictures import PictureDesk
+from wanreel.frontends.http.pictures import PictureDesk, Turnstile
 from wanreel.frontends.http.pulse import Pulse
 from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.recipes import RecipeRoutes
@@ -100,7 +100,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         downloads=Downloads(runtime.registry, settings.data.digests),
         worker_lives=Liveness(settings.data.workers).is_alive,
         min_free_bytes=int(settings.min_free_gb * 2**30),
-        desk=PictureDesk(runtime.take_picture, uploads, fetcher.get if outbound.pictures else None),
+        desk=PictureDesk(Turnstile(runtime.take_picture), uploads, fetcher.get if outbound.pictures else None),
         webhooks=WebhookDesk(signing, fetcher if outbound.webhooks else None),
         uploads=uploads,
         news=News(service),

@@ -25,6 +25,9 @@ MAX_FIELDS = 64
 MAX_FILES = 2
 MAX_ITEMS = 32  #: of one list in a form
 MAX_DEPTH = 32  #: of nested JSON
+MAX_MEMBERS = 256  #: of one JSON object
+#: Values in a JSON body. A few bytes of it become a hundred in memory; only text, which pictures are, stays as it is.
+MAX_VALUES = 20_000
 _LONGEST_NAME = 255
 _KEY = re.compile(r"([^\[\]]{1,64})((?:\[[^\[\]]{0,64}\]){0,4})")
 _PART = re.compile(r"\[([^\[\]]*)\]")
@@ -99,6 +102,9 @@ def take_only(values: dict[str, object], *names: str) -> None:
 
 def json_object(raw: bytes | str) -> dict[str, object]:
     """A JSON object: finite numbers, text that is text, not too deep. Raises Refused."""
+    data = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise Refused(400, "bad_json", "The body has too many values.")
     try:
         value = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
@@ -120,7 +126,10 @@ def _check(value: object, depth: int) -> None:
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, dict):
-        for key, item in cast("dict[str, object]", value).items():
+        members = cast("dict[str, object]", value)
+        if len(members) > MAX_MEMBERS:
+            raise Refused(400, "bad_json", f"An object has at most {MAX_MEMBERS} members.")
+        for key, item in members.items():
             check_text(key)
             _check(item, depth - 1)
     elif isinstance(value, list):
@@ -130,6 +139,8 @@ def _check(value: object, depth: int) -> None:
 
 def check_text(text: str) -> None:
     """Raises Refused for half a surrogate pair."""
+    if text.isascii():  # as pictures are, of which a copy would be large
+        return
     try:
         text.encode()
     except UnicodeEncodeError as exc:

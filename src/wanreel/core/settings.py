@@ -65,6 +65,10 @@ class DataDirectory:
         return self.root / "digests.json"
 
     @property
+    def prompts(self) -> Path:
+        return self.root / "prompts"
+
+    @property
     def workers(self) -> Path:
         return self.root / "workers"
 
@@ -150,6 +154,11 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(default=None, description="Weights, when not under the data directory.")
     offline: bool = Field(default=False, description="Never ask the model hub for anything.")
     download: bool = Field(default=True, description="Download a model's weights when it is first used.")
+    prompt_cache_mb: int = Field(
+        default=512,
+        ge=0,
+        description="Disk for embeddings of prompts, so that a repeated prompt is not encoded again, MB.",
+    )
     hub_endpoint: str = Field(default="", description="Another address of the model hub, such as a mirror's.")
     outputs_dir: Path | None = Field(default=None, description="Results, when not under the data directory.")
     default_text_model: str = Field(default="ti2v-5b", description="Makes videos from text alone.")
@@ -256,6 +265,11 @@ def visible_gpus() -> tuple[str, ...] | None:
     """What CUDA_VISIBLE_DEVICES names, numbers or UUIDs in CUDA's order; None where it hides nothing."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return None if named is None else tuple(name.strip() for name in named.split(",") if name.strip())
+
+
+def variable(name: str) -> str:
+    """An environment variable that the operator named; empty where it is not set."""
+    return os.environ.get(name, "")
 
 
 def has_desktop() -> bool:

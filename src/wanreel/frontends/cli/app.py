@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "models": ("models", "models", "List the models, or look after them."),
     "loras": ("loras", "loras", "List the LoRAs, add, inspect and remove them."),
     "presets": ("models", "presets", "List presets and resolutions."),
+    "selftest": ("selftest", "selftest", "Check a running server by making small videos."),
     "doctor": ("doctor", "doctor", "Check this machine and say what to fix."),
 }
 

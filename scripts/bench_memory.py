@@ -2,7 +2,7 @@
 
 Each case is a model, a size, a number of frames, a placement and a cap on the process's GPU memory; the parts of a request
 run as the product runs them: the text encoder, the VAE over the picture, one forward of each expert, the decoder over the
-first latent frames. One JSON record a stage; `python -m scripts.memory_table` compares them to `core/memory.py`.
+first latent frames. One JSON record a stage; --compare prints them beside the predictions.
 
     PYTHONPATH=src PYTORCH_ALLOC_CONF=expandable_segments:True python scripts/bench_memory.py --cases calibrate --json out.json
 """
@@ -28,8 +28,11 @@ from torch import Tensor, nn
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.components import CLIP_DIM, CLIP_TOKENS, known
+from wanreel.core.machines import Machine, machine_of
+from wanreel.core.memory import Wishes, plan_memory, price
 from wanreel.core.placement import Placement, Tile
 from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.workload import Workload
 from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.decode import decode
 from wanreel.generation.denoise import denoise
@@ -128,7 +131,7 @@ class Bench:
         for stage in case.stages:
             self._tidy()
             work: Callable[[], dict[str, float]] = {
-                "encode": lambda: run_encode(model, request),
+                "encode": lambda: run_encode(model, request if case.whole else _short(request)),
                 "text": lambda: run_encode(model, replace(request, mode="text")),
                 "denoise": lambda: run_denoise(model, request, again=case.whole),
                 "decode": lambda: run_decode(model, request, None if case.whole else DECODED),
@@ -190,6 +193,11 @@ class Bench:
         return time.monotonic() - self._began
 
 
+def _short(request: ResolvedRequest) -> ResolvedRequest:
+    """Few frames: the VAE's peak is there with the third latent frame."""
+    return replace(request, num_frames=min(request.num_frames, 17))
+
+
 def run_encode(model: WanModel, request: ResolvedRequest) -> dict[str, float]:
     size = (request.width, request.height)
     first = Image.new("RGB", size, "teal") if request.mode != "text" else None
@@ -199,11 +207,11 @@ def run_encode(model: WanModel, request: ResolvedRequest) -> dict[str, float]:
 
 
 def run_denoise(model: WanModel, request: ResolvedRequest, *, again: bool) -> dict[str, float]:
-    """One forward of each expert, as `generation/denoise.py` feeds it; with `again` a second one, timed."""
+    """One forward of the first expert, or two of each with `again`, as `generation/denoise.py` feeds it."""
     conditioning = drawn_conditioning(model, request)
     latents = torch.randn(conditioning.shape, device=model.device)
     values: dict[str, float] = {}
-    for number, expert in enumerate(dict.fromkeys(model.experts)):
+    for number, expert in enumerate(model.experts if again else model.experts[:1]):
         for turn in range(2 if again else 1):
             began = time.monotonic()
             step = 900.0 if number == 0 else 300.0
@@ -257,7 +265,7 @@ def build(spec: ModelSpec, device: torch.device, placement: Placement) -> WanMod
     with torch.device("meta"):
         parts = full_modules(spec)
     ropes = {name: build_rope(part) for name, part in parts.items() if name.startswith("transformer")}
-    parts["text_encoder"].tie_weights()
+    parts["text_encoder"].encoder.embed_tokens = parts["text_encoder"].shared  # one table, as in loaded weights
     for name, part in parts.items():
         home = home_of(name, device, placement)
         scheme = scheme_of(placement)
@@ -365,7 +373,103 @@ HOST = {"plan": "streamed", "pinned": True, "text_streamed": True}
 
 def cases(name: str) -> list[Case]:
     """What is measured under that name."""
-    return {"calibrate": _calibrate, "tiny": _tiny}[name]()
+    return {"calibrate": _calibrate, "matrix": _matrix, "tiny": _tiny}[name]()
+
+
+def _matrix() -> list[Case]:
+    """The planner's own plans for many models, sizes, lengths and cards, to compare with what they take."""
+    small, large = [(832, 480, 49), (832, 480, 81), (832, 480, 161), (1280, 720, 81)], [(1280, 720, 81)]
+    rows: list[tuple[str, list[tuple[int, int, int]], list[float | None], dict[str, Any]]] = [
+        ("t2v-1.3b", small, [None, 23, 15, 11, 7], {}),
+        ("ti2v-5b", [(1280, 704, 121)], [None, 47, 23, 15, 11, 7], {}),
+        ("ti2v-5b", [(1280, 704, 121), (832, 480, 81)], [31, 7], {"mode": "picture"}),
+        ("i2v-14b-480p", [(832, 480, 81)], [None, 47, 23, 15, 11, 7], {}),
+        ("i2v-14b-480p", [(832, 480, 49)], [23, 7], {}),
+        ("i2v-14b-480p", [(832, 480, 81)], [31], {"precision": "fp8"}),
+        ("i2v-14b-480p", [(832, 480, 81)], [23], {"precision": "int8"}),
+        ("i2v-14b-480p", [(832, 480, 81)], [19], {"precision": "int4"}),
+        ("i2v-a14b", large, [None, 79, 31, 15, 7], {}),
+        ("i2v-a14b", [(832, 480, 81)], [79, 15], {}),
+        ("i2v-a14b", large, [15, 7], {"precision": "fp8", "host": 32}),
+        ("i2v-a14b", [(1920, 1072, 81)], [15], {}),
+    ]
+    made = [_planned(model, *size, cap, **more) for model, sizes, caps, more in rows for size in sizes for cap in caps]
+    order = list(dict.fromkeys((case.model, case.placement.loading) for case in made))
+    return sorted(
+        made, key=lambda case: (case.frames * case.height > 85_000, order.index((case.model, case.placement.loading)))
+    )
+
+
+def _planned(model: str, width: int, height: int, frames: int, cap: float | None, **more: Any) -> Case:
+    """What the planner does with a request under `cap` GiB."""
+    spec = Catalog().get(model)
+    case = Case(model, width, height, frames, cap=cap, mode=more.get("mode", ""))
+    wishes = Wishes(precision=more.get("precision", "auto"))
+    plan = plan_memory(Workload.of(spec, request_of(spec, case)), h200(cap, more.get("host", 110)), wishes)
+    return replace(case, placement=plan.placement)
+
+
+def h200(cap: float | None, host_gib: float = 110) -> Machine:
+    """The machine that the figures were measured on."""
+    free = int((cap or 138) * GIB)
+    return machine_of("NVIDIA H200", 141 * GIB, free, (9, 0), host_free=int(host_gib * GIB))
+
+
+def compare(path: Path) -> list[str]:
+    """A table of predicted and measured peaks, a row a case, and how far off the predictions are."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in json.loads(path.read_text())["records"]:
+        case = _case_of(record)
+        key = json.dumps(asdict(replace(case, whole=False, stages=())), sort_keys=True, default=str)
+        found.setdefault(key, {})[record["stage"]] = record
+    lines = [
+        "| model | size | cap | plan | predicted | measured | error | step predicted | measured |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    errors: list[float] = []
+    for stages in found.values():
+        any_record = next(iter(stages.values()))
+        case = _case_of(any_record)
+        spec = Catalog().get(case.model)
+        work = Workload.of(spec, replace(request_of(spec, case), guidance_high=1.0, guidance_low=1.0))
+        plan = price(work, h200(case.cap), case.placement)
+        measured = {name: it["allocated"] for name, it in stages.items() if it["allocated"]}
+        failed = [name for name, it in stages.items() if it["failed"]]
+        predicted = {
+            "encode": max(it.peak for it in plan.stages if it.stage in ("text", "picture", "condition")),
+            **{it.stage: it.peak for it in plan.stages},
+        }
+        if failed or not measured:
+            lines.append(
+                f"| {case.model} | {case.width}×{case.height}×{case.frames} | {case.cap} | {case.placement} | | {failed} | | | |"
+            )
+            continue
+        high = max(measured.values())
+        expected = max(predicted[name] for name in measured)
+        errors.append(expected / high - 1)
+        values = stages.get("denoise", {}).get("values", {})
+        took = values.get("forward_0_1", values.get("forward_0_0"))
+        lines.append(
+            f"| {case.model} {case.mode} | {case.width}×{case.height}×{case.frames} | {case.cap or ''} | {case.placement} | "
+            f"{expected / GIB:.2f} | {high / GIB:.2f} | {errors[-1]:+.1%} | {plan.step_seconds:.2f} | "
+            f"{'' if took is None else f'{took:.2f}'} |"
+        )
+    lines.append(f"{len(errors)} cases; errors from {min(errors):+.1%} to {max(errors):+.1%}")
+    return lines
+
+
+def _case_of(record: dict[str, Any]) -> Case:
+    placement = dict(record["placement"])
+    tile = placement.pop("tile")
+    return Case(
+        record["model"],
+        record["width"],
+        record["height"],
+        record["frames"],
+        Placement(**placement, tile=Tile(**tile) if tile else None),
+        record["cap_gib"],
+        record["mode"],
+    )
 
 
 def _calibrate() -> list[Case]:
@@ -462,18 +566,22 @@ def error(out: Tensor, reference: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default="", help="calibrate, tiny, or a JSON file with a list of cases")
+    parser.add_argument("--cases", default="", help="calibrate, matrix, tiny, or a JSON file with a list of cases")
     parser.add_argument("--quality", default="", help="model:WIDTHxHEIGHTxFRAMES:STEPS, with commas between")
     parser.add_argument("--deadline", type=float, default=math.inf, help="start no case after this many seconds")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--compare", type=Path, help="print a table of an earlier run's JSON, and stop")
     options = parser.parse_args()
+    if options.compare:
+        print(*compare(options.compare), sep="\n")
+        return
     bench = Bench(torch.device(options.device), options.json, options.deadline)
     for wanted in filter(None, options.quality.split(",")):
         name, size, steps = wanted.rsplit(":", 2)
         quality(bench, Case(name, *map(int, size.split("x"))), int(steps))
     if options.cases:
-        named = options.cases in ("calibrate", "tiny")
+        named = options.cases in ("calibrate", "matrix", "tiny")
         bench.run(cases(options.cases) if named else read_cases(Path(options.cases)))
     bench.drop()
 

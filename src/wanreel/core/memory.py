@@ -231,9 +231,11 @@ class _Pricing:
         host = weights.at_home + work.canvas(placement.tile)
         pinned = min(weights.experts, machine.pinnable) if placement.streamed else 0
         missing = max(0, host - machine.host_free)
-        # Weights in their files' own dtype stay mapped: what does not fit is read again. Others have no file.
-        from_disk = missing if placement.precision == "native" else 0
-        fits = all(stage.needed <= machine.gpu_free for stage in stages) and missing == from_disk
+        # Weights in their files' own dtype stay mapped: what does not fit is read again. Others have no file. The
+        # encoders' are the first to go, as they are read once a request.
+        encoders = min(missing, weights.encoders_at_home)
+        from_disk = missing - encoders if placement.precision == "native" else 0
+        fits = all(stage.needed <= machine.gpu_free for stage in stages) and missing == encoders + from_disk
         share = pinned / weights.experts if weights.experts else 0.0
         copying = (
             weights.experts / work.spec.experts * (share / machine.pinned_rate + (1 - share) / machine.pageable_rate)
@@ -244,11 +246,14 @@ class _Pricing:
         return MemoryPlan(
             placement=placement,
             stages=stages,
-            host_bytes=min(host, host - from_disk),
+            host_bytes=host - encoders - from_disk,
             pinned_bytes=pinned,
             disk_bytes=from_disk,
             load_seconds=weights.total / machine.disk_rate,
-            encode_seconds=work.encode_seconds(machine, overhead) + weights.visits_before / machine.pageable_rate + 0.1,
+            encode_seconds=work.encode_seconds(machine, overhead)
+            + weights.visits_before / machine.pageable_rate
+            + encoders / machine.disk_rate
+            + 0.1,
             step_seconds=work.passes * (forward + from_disk / work.spec.experts / machine.disk_rate),
             decode_seconds=work.decode_seconds(machine, overhead) + weights.visits_after / machine.pageable_rate,
             fits=fits,
@@ -292,6 +297,7 @@ class _Weights:
         self.expert_on_gpu = {"exclusive": expert, "streamed": ends + 2 * block}.get(plan, 0)
         #: In host memory between their turns.
         self.at_home = self.total - self.staying
+        self.encoders_at_home = 0 if plan == "resident" else self.text + self.image
         encoders = 0 if plan == "resident" else work.passes * self.text if placement.text_streamed else self.text
         picture = self.image + self.vae if plan in ("exclusive", "streamed") and work.pictures else 0
         #: Copied to the GPU before the first step, and after the last one.
@@ -358,10 +364,9 @@ def _overhead(work: Workload, tile: Tile | None) -> float:
     """Pixels worked on over pixels shown."""
     if tile is None:
         return 1.0
-    area = 1
+    unit, area = work.spec.spatial_stride, 1
     for length, size in ((work.height, tile.height), (work.width, tile.width)):
-        count = 1 if size >= length else -(-(length - tile.overlap) // (size - tile.overlap))
-        area *= count * min(size, length)
+        area *= tile.count(length, size, unit) * tile.window(length, size, unit)
     return max(1.0, area / (work.height * work.width))
 
 

@@ -26,6 +26,24 @@ class Tile:
     width: int
     overlap: int = 128
 
+    def count(self, length: int, size: int, unit: int) -> int:
+        """How many windows of at most `size` pixels cover `length`; all edges are multiples of `unit`."""
+        total, size, overlap = self._units(length, size, unit)
+        return 1 if size >= total else -(-(total - overlap) // (size - overlap))
+
+    def window(self, length: int, size: int, unit: int) -> int:
+        """Pixels of each of these windows, which are equal and no larger than they must be."""
+        count = self.count(length, size, unit)
+        total, _, overlap = self._units(length, size, unit)
+        return length if count == 1 else unit * -(-(total + (count - 1) * overlap) // count)
+
+    def shared(self, size: int, unit: int) -> int:
+        """Pixels that neighbours share: never three windows over one point."""
+        return unit * min(-(-self.overlap // unit), max(size // unit, 4) // 2 - 1)
+
+    def _units(self, length: int, size: int, unit: int) -> tuple[int, int, int]:
+        return length // unit, max(size // unit, 4), self.shared(size, unit) // unit
+
     def __str__(self) -> str:
         return f"{self.width}×{self.height}"
 

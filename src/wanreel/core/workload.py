@@ -106,7 +106,8 @@ class Workload:
         """Pixels that the VAE works on at a time."""
         if tile is None:
             return self.height, self.width
-        return min(tile.height, self.height), min(tile.width, self.width)
+        unit = self.spec.spatial_stride
+        return tile.window(self.height, tile.height, unit), tile.window(self.width, tile.width, unit)
 
     def canvas(self, tile: Tile | None) -> int:
         """Host memory in which tiles are put together."""

@@ -64,20 +64,17 @@ class Window:
 
 def windows(tile: Tile, height: int, width: int, multiple: int) -> list[Window]:
     """Windows of at most `tile` that cover height × width pixels; all edges are multiples of `multiple`."""
-    rows = spans(height, tile.height, tile.overlap, multiple)
-    columns = spans(width, tile.width, tile.overlap, multiple)
+    rows = spans(tile, height, tile.height, multiple)
+    columns = spans(tile, width, tile.width, multiple)
     return [Window(row, column) for row in rows for column in columns]
 
 
-def spans(length: int, size: int, overlap: int, multiple: int) -> list[Span]:
-    """`length` covered by as few equal spans of at most `size` as there can be, spread evenly, sharing about `overlap`."""
-    total, size = length // multiple, max(size // multiple, 4)
-    overlap = min(-(-overlap // multiple), size // 2 - 1)  # never three over one point
-    if size >= total:
+def spans(tile: Tile, length: int, size: int, multiple: int) -> list[Span]:
+    """`length` covered by as few equal spans of at most `size` as there can be, spread evenly, sharing about the overlap."""
+    count, size = tile.count(length, size, multiple), tile.window(length, size, multiple) // multiple
+    if count == 1:
         return [Span(0, length, 0, 0)]
-    count = -(-(total - overlap) // (size - overlap))
-    size = -(-(total + (count - 1) * overlap) // count)
-    starts = [round(index * (total - size) / (count - 1)) for index in range(count)]
+    starts = [round(index * (length // multiple - size) / (count - 1)) for index in range(count)]
     shared = [first + size - second for first, second in itertools.pairwise(starts)]
     return [
         Span(start, start + size, before, after).scaled(multiple, 1)

@@ -70,7 +70,7 @@ async def read_body(request: Request) -> Body:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json":
-            return Body(_merged(json_object(await request.body())), {})
+            return Body(_merged(json_object(await _text(request))), {})
         if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
             return await _form(request)
     except ClientDisconnect as exc:
@@ -80,13 +80,28 @@ async def read_body(request: Request) -> Body:
 
 async def read_json(request: Request, *, empty: bool = False) -> dict[str, object]:
     """The body of an endpoint that takes JSON only. Raises Refused."""
-    raw = await request.body()
+    raw = await _text(request)
     if empty and not raw.strip():
         return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, "unsupported_media_type", "Send application/json.")
     return json_object(raw)
+
+
+async def _text(request: Request) -> str:
+    """The body as text. One copy of it at a time, because it may hold a picture."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+    return _decoded(data)
+
+
+def _decoded(data: bytes | bytearray) -> str:
+    try:
+        return data.decode(json.detect_encoding(data), "surrogatepass")
+    except UnicodeDecodeError as exc:
+        raise Refused(400, "bad_json", "The body is not JSON.") from exc
 
 
 def take_only(values: dict[str, object], *names: str) -> None:
@@ -102,11 +117,11 @@ def take_only(values: dict[str, object], *names: str) -> None:
 
 def json_object(raw: bytes | str) -> dict[str, object]:
     """A JSON object: finite numbers, text that is text, not too deep. Raises Refused."""
-    data = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
-    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+    text = raw if isinstance(raw, str) else _decoded(raw)
+    if sum(text.count(mark) for mark in ",[{") > MAX_VALUES:
         raise Refused(400, "bad_json", "The body has too many values.")
     try:
-        value = json.loads(raw, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as exc:
         raise Refused(400, "bad_json", "The body is not JSON.") from exc
     if not isinstance(value, dict):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from wanreel.jobs import JobStore
+    from wanreel.models.load import Memory
     from wanreel.models.planning import Planner, PlanRecords
     from wanreel.models.pool import ModelPool
     from wanreel.models.qualify import QualifyReport
@@ -178,6 +179,18 @@ class Runtime:
                 )
         return {name: value for name, value in values.items() if value is not None}
 
+    def _memory(self) -> Memory:
+        """What the models of this process have in common."""
+        from wanreel.models.load import Memory
+        from wanreel.models.prompt_cache import PromptCache
+        from wanreel.models.shared import SharedParts
+        from wanreel.storage.digests import Digests
+
+        settings = self.settings
+        prompts = PromptCache(settings.data.prompts, settings.prompt_cache_mb * 10**6)
+        shared = SharedParts(Digests(settings.data.digests).known)
+        return Memory(shared, prompts if settings.prompt_cache_mb else None)
+
     @property
     def pool(self) -> ModelPool:
         if self._pool is None:
@@ -185,7 +198,8 @@ class Runtime:
                 from wanreel.models.open import ModelOpener
                 from wanreel.models.pool import ModelPool
 
-            self._pool = ModelPool(ModelOpener(self.shelf, self.device, self.check_weights).open, self.planner)
+            opener = ModelOpener(self.shelf, self.device, self.check_weights, self._memory())
+            self._pool = ModelPool(opener.open, self.planner)
         return self._pool
 
     @property
@@ -264,7 +278,7 @@ def build_runtime(settings: Settings) -> Runtime:
         catalog=_catalog(settings),
         shelf=Shelf(settings.weights_dir, own),
         pictures=BlobStore(settings.data.pictures),
-        loras=LoraShelf(settings.data.loras, Digests(settings.data.digests)),
+        loras=LoraShelf(settings.adapters_dir, Digests(settings.data.digests)),
     )
 
 

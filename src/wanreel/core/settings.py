@@ -160,6 +160,7 @@ class Settings(BaseSettings):
         description="Disk for embeddings of prompts, so that a repeated prompt is not encoded again, MB.",
     )
     hub_endpoint: str = Field(default="", description="Another address of the model hub, such as a mirror's.")
+    loras_dir: Path | None = Field(default=None, description="LoRAs, when not under the data directory.")
     outputs_dir: Path | None = Field(default=None, description="Results, when not under the data directory.")
     default_text_model: str = Field(default="ti2v-5b", description="Makes videos from text alone.")
     default_picture_model: str = Field(default="ti2v-5b", description="Makes videos from a picture.")
@@ -203,6 +204,7 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them."
     )
     min_free_gb: float = Field(default=1.0, ge=0, description="The queue pauses below this much free disk, GiB.")
+    otlp_endpoint: str = Field(default="", description="Where traces are sent, as http://127.0.0.1:4318; empty for nowhere.")
     http: HttpSettings = Field(default_factory=HttpSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
@@ -249,6 +251,10 @@ class Settings(BaseSettings):
     @property
     def weights_dir(self) -> Path:
         return self.models_dir or self.data.models
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.loras_dir or self.data.loras
 
     @property
     def results_dir(self) -> Path:

@@ -47,8 +47,14 @@ ROWS: tuple[Row, ...] = (
     Row("default_first_last_model", "models", live=True, mode="first_last"),
     Row("download", "models"),
     Row("offline", "models"),
-    Row("device", "memory"),
+    Row("auto_load", "models"),
+    Row("memory_mode", "memory"),
+    Row("precision", "memory"),
+    Row("offload", "memory"),
+    Row("vae_tile", "memory", "px"),
+    Row("quantize", "memory"),
     Row("memory_gb", "memory", "GiB"),
+    Row("device", "memory"),
     Row("threads", "memory"),
     Row("max_queue_size", "queue", live=True),
     Row("job_time_limit", "queue", "s"),
@@ -58,6 +64,7 @@ ROWS: tuple[Row, ...] = (
     Row("min_free_gb", "queue", "GiB"),
     Row("outputs_dir", "folders"),
     Row("models_dir", "folders"),
+    Row("loras_dir", "folders"),
     Row("stats_seconds", "page", "s"),
 )
 _KINDS: Mapping[str, Kind] = {"string": "text", "boolean": "flag", "integer": "integer", "number": "number"}
@@ -211,14 +218,15 @@ def _facts(name: str) -> _Facts:
     kinds: list[dict[str, Any]] = described.get("anyOf", [described])
     taken = next(item for item in kinds if item.get("type") != "null")
     kind = "folder" if taken.get("format") == "path" else _KINDS[taken.get("type", "string")]
-    choices = [str(item) for item in taken.get("enum", [])]
+    choices = [str(item) for one in kinds for item in one.get("enum", [one["const"]] if "const" in one else [])]
+    choices.sort(key=lambda choice: choice != "auto")
     return _Facts(
         kind="choice" if choices else kind,
         help=described.get("description", ""),
         minimum=taken.get("minimum", taken.get("exclusiveMinimum")),
         maximum=taken.get("maximum"),
         choices=choices,
-        optional=len(kinds) > 1,
+        optional=any(one.get("type") == "null" for one in kinds),
     )
 
 

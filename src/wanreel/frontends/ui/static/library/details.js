@@ -3,7 +3,7 @@ import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
 import { has, moment, number, t } from "../core/i18n.js";
 
-const HIDDEN = ["prompt", "negative_prompt", "image", "last_image", "loras", "metadata"];
+const HIDDEN = ["prompt", "negative_prompt", "image", "last_image", "loras", "metadata", "mode", "width", "height", "export_width", "export_height", "num_frames", "fps"];
 
 //: gallery: {position(), step(by), favour(video), remove(video), closed()}
 export function openDetails(video, studio, gallery) {
@@ -35,7 +35,7 @@ export function openDetails(video, studio, gallery) {
         h("div.l-stage", stage()),
         h("div.l-about",
           h("h2", video.prompt),
-          h("p.soft", `${title()} · ${video.size} · ${number(Number(video.seconds), 1)} s · ${moment(video.created_at)}`),
+          h("p.soft", `${title()} · ${video.size.replace("x", " × ")} · ${number(Number(video.seconds), 1)} s · ${moment(video.created_at)}`),
           h("div.buttons",
             status === "completed" && h("a.primary", { href: content("video"), download: "" }, icon("download"), t("library.save")),
             studio.setup.account.can_submit && button("library.reuse", "retry", reuse),
@@ -45,7 +45,7 @@ export function openDetails(video, studio, gallery) {
           video.wanreel.notes.map((note) => h("p.note", icon("info"), note)),
           h("dl.l-recipe", rows(request)),
           request.negative_prompt && h("details", h("summary", t("library.negative")), h("p.soft", request.negative_prompt)),
-          status === "completed" && manifest()))));
+          status === "completed" && manifest())));
   }
 
   function stage() {
@@ -57,15 +57,25 @@ export function openDetails(video, studio, gallery) {
     return player;
   }
 
-  const content = (variant) => api.address(`/v1/videos/${video.id}/content?variant=${variant}`);
-  const title = () => studio.setup.models.find((model) => model.name === video.model)?.title ?? video.model;
+  function content(variant) {
+    return api.address(`/v1/videos/${video.id}/content?variant=${variant}`);
+  }
+
+  function title() {
+    return studio.setup.models.find((model) => model.name === video.model)?.title ?? video.model;
+  }
 
   function rows(request) {
-    const shown = Object.entries(request).filter(([name, value]) => !HIDDEN.includes(name) && value !== null && value !== "");
+    const size = (width, height) => `${width} × ${height}`;
+    const generated = size(request.width, request.height), written = size(request.export_width, request.export_height);
+    const shown = Object.entries(request).filter(([name, value]) => !HIDDEN.includes(name) && value !== null && value !== "" && value !== 0);
+    if (!shown.some(([name]) => name === "seed")) shown.push(["seed", request.seed]);
+    shown.splice(1, 0, ["mode", t(`library.mode.${request.mode}`)], ["size", written], ["length", t("library.length", { frames: number(request.num_frames), rate: number(request.fps) })]);
+    if (generated !== written) shown.splice(3, 0, ["generated", generated]);
     if (request.loras.length) shown.push(["loras", request.loras.map((lora) => `${lora.name} ${lora.strength_high} / ${lora.strength_low}`).join(", ")]);
     return shown.flatMap(([name, value]) => {
-      const label = has(`knob.${name}`) ? t(`knob.${name}`) : has(`library.knob.${name}`) ? t(`library.knob.${name}`) : name;
-      return [h("dt", label), h("dd", typeof value === "object" ? JSON.stringify(value) : String(value))];
+      const label = [`library.knob.${name}`, `knob.${name}`].find(has);
+      return [h("dt", label ? t(label) : name.replaceAll("_", " ")), h("dd", typeof value === "object" ? JSON.stringify(value) : String(value))];
     });
   }
 

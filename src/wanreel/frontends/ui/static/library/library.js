@@ -36,7 +36,7 @@ export function mount(root, studio) {
   const grid = new Grid(gallery, {
     label: t("library.videos"),
     smallest: () => (gallery.clientWidth < 500 ? 150 : 230),
-    heightOf: (width) => Math.round(width * 9 / 16) + 66,
+    heightOf: (width) => Math.round(width * 9 / 16) + 60,
     draw: card,
   });
   let stale = null, shown = false;
@@ -77,14 +77,14 @@ export function mount(root, studio) {
         narrow({ favourite: on ? "true" : "" });
       },
     }, icon("star"), t("library.favourites"));
+    const more = h("button.quiet.l-more", { type: "button", aria: { expanded: "false", controls: "l-narrow" }, onclick: () => more.setAttribute("aria-expanded", String(more.getAttribute("aria-expanded") !== "true")) }, icon("settings"), t("library.filters"));
     return h("form.l-filters", { role: "search", onsubmit: (event) => event.preventDefault() },
-      h("div.l-search", icon("search"), search),
-      pick("status", [...STATES, ""], (value) => t(`library.status.${value || "all"}`)),
+      h("div.l-search", icon("search"), search), star, more,
+      h("div#l-narrow", pick("status", [...STATES, ""], (value) => t(`library.status.${value || "all"}`)),
       models,
       pick("mode", ["", ...MODES], (value) => t(`library.mode.${value || "all"}`)),
       day("since"), day("until"),
-      pick("order", ["desc", "asc"], (value) => t(`library.order.${value}`)),
-      star);
+      pick("order", ["desc", "asc"], (value) => t(`library.order.${value}`))));
   }
 
   function narrow(change) {
@@ -137,7 +137,7 @@ export function mount(root, studio) {
     const open = h("button.l-open", {
       type: "button", dataset: { main: "" }, aria: { label: t("library.open", { prompt: video.prompt, model: title(video.model), when: moment(video.created_at) }) },
       onclick: () => show(index),
-    }, frame, words, h("span.l-facts", `${title(video.model)} · ${video.size}`));
+    }, frame, words, h("span.l-facts", `${title(video.model)} · ${video.size.replace("x", " × ")}`));
     if (status === "completed") sample.attach(open, frame, video.id);
     const mark = h("button.l-mark", {
       type: "button", title: t("library.favourite"), aria: { label: t("library.favourite"), pressed: String(favourite) }, onclick: () => favour(video),

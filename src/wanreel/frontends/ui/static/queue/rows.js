@@ -19,7 +19,7 @@ const CURES = {
 };
 
 const titleOf = (video, studio) => studio.setup.models.find((model) => model.name === video.model)?.title ?? video.model;
-const facts = (video, studio) => `${titleOf(video, studio)} · ${video.size} · ${number(Number(video.seconds), 1)} s`;
+const facts = (video, studio) => `${titleOf(video, studio)} · ${video.size.replace("x", " × ")} · ${number(Number(video.seconds), 1)} s`;
 
 const press = (name, mark, video, run, more = {}) => h("button.bare", {
   type: "button", title: t(name), aria: { label: `${t(name)}: ${video.prompt.slice(0, 60)}` }, dataset: { keep: `${name} ${video.id}` }, onclick: run, ...more,
@@ -28,7 +28,7 @@ const press = (name, mark, video, run, more = {}) => h("button.bare", {
 export function running(video, { studio, may, cancel }) {
   const { stage, step, total_steps: total, cancel_requested: leaving } = video.wanreel;
   return h("article.card.q-card", { dataset: { id: video.id } },
-    h("div.q-preview", preview(video.id, step)),
+    h("div.q-preview", step > 0 && stage === "denoise" ? preview(video.id, step) : icon("film")),
     h("div.q-body",
       h("p.q-words", video.prompt), h("p.soft.q-facts", facts(video, studio)),
       h("div.meter", { role: "progressbar", aria: { label: t("queue.progress"), valuemin: 0, valuemax: 100, valuenow: video.progress } }, h("div", { style: { width: `${video.progress}%` } })),

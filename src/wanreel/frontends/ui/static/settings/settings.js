@@ -103,7 +103,7 @@ function browserCard(studio) {
     h("div.field", h("label", { htmlFor: "s-language" }, t("settings.language")),
       h("select#s-language", { onchange: (event) => setLanguage(event.target.value) }, Object.entries(studio.setup.languages).map(([name, words]) => h("option", { value: name, selected: language() === name, lang: name }, words)))),
     h("fieldset", h("legend", t("settings.theme")), h("div.seg", ["auto", "light", "dark"].map((name) =>
-      h("label", h("input", { type: "radio", name: "s-theme", value: name, checked: theme === name, onchange: () => prefs.set("theme", name) }), t(`theme.${name}`))))));
+      h("label", h("input", { type: "radio", name: "s-theme", value: name, checked: theme === name, onchange: () => prefs.set("theme", name) }), t(`settings.theme.${name}`))))));
 }
 
 const label = (setting) => (has(`settings.name.${setting.name}`) ? t(`settings.name.${setting.name}`) : setting.name.replaceAll("_", " "));
@@ -111,7 +111,7 @@ const shown = ({ default: value }) => (value === null ? t("settings.automatic") 
 
 function control(setting, id, fixed) {
   const own = { id, name: setting.name, disabled: fixed, aria: { describedby: `${id}-help` }, dataset: { kind: setting.kind, was: JSON.stringify(setting.value) } };
-  if (setting.kind === "flag") return h("label.check", h("input", { ...own, type: "checkbox", checked: setting.value }), t("settings.on"));
+  if (setting.kind === "flag") return h("div", h("label.check", h("input", { ...own, type: "checkbox", checked: setting.value }), t("settings.on")));
   if (setting.kind === "choice") return h("select", own, setting.choices.map((choice) => h("option", { value: choice, selected: choice === setting.value }, choice)));
   const text = setting.kind === "text" || setting.kind === "folder";
   const input = h("input", {

@@ -8,14 +8,19 @@ import re
 from collections.abc import Iterable
 
 from wanreel.frontends.http.keys import PREFIX
+from wanreel.frontends.webhooks import SECRET_PREFIX
 
-_KEY = re.compile(re.escape(PREFIX) + r"[A-Za-z0-9_-]{16,}")
+_KEY = re.compile(rf"{re.escape(PREFIX)}[A-Za-z0-9_-]{{16,}}|{re.escape(SECRET_PREFIX)}[A-Za-z0-9+/=]{{16,}}")
+#: User names and passwords in addresses.
+_USER = re.compile(r"(?<=://)[^/\s@\"]{1,200}@")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _HIDDEN = "[hidden]"
 
 
 class Scrubber:
-    """Takes API keys out of text: whatever looks like one of ours, and those it was told."""
+    """Takes secrets out of text: what looks like one of our keys or signing secrets, or like a password in an address,
+    and what it was told.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = tuple(secret for secret in secrets if secret)
@@ -23,7 +28,7 @@ class Scrubber:
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, _HIDDEN)
-        return _KEY.sub(_HIDDEN, text)
+        return _USER.sub(f"{_HIDDEN}@", _KEY.sub(_HIDDEN, text))
 
 
 class JsonLines(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -16,9 +17,9 @@ _FOREIGN = re.compile(
     r"|<script data-gradio-mode>.*?</script>\s*<script>.*?iframeResizer.*?</script>\s*",
     re.DOTALL,
 )
+#: Files with a hash in their name never change.
+KEEP = "private, max-age=31536000, immutable"
 _MODE = '<script>window.__gradio_mode__ = "app";</script>'
-#: Its rules for every button and field, which would win over ours: in a layer they give way.
-_STYLES = re.compile(r'<link rel="stylesheet" crossorigin href="(\./assets/[\w.-]+\.css)"\s*/?>')
 _SCRIPT = re.compile(r"<script(?=[\s>])")
 
 
@@ -47,7 +48,6 @@ def policy(nonce: str) -> str:
 def tightened(document: str, nonce: str) -> str:
     """Gradio's document without foreign addresses, its scripts allowed by `nonce`."""
     ours = _FOREIGN.sub(lambda match: _MODE if match[0].startswith("<script") else "", document)
-    ours = _STYLES.sub(r'<style>@import url("\1") layer(gradio);</style>', ours)
     return _SCRIPT.sub(f'<script nonce="{nonce}"', ours)
 
 
@@ -55,7 +55,13 @@ async def collected(app: ASGIApp, scope: Scope) -> str:
     """What `app` answers to this GET, as text."""
     chunks: list[bytes] = []
 
+    said = False
+
     async def receive() -> Message:
+        nonlocal said
+        if said:
+            await asyncio.Event().wait()  # nobody leaves: whoever waits for that is cancelled at the end
+        said = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
@@ -67,6 +73,12 @@ async def collected(app: ASGIApp, scope: Scope) -> str:
     asked: dict[str, Any] = {**scope, "method": "GET", "headers": plain}
     await app(asked, receive, send)
     return b"".join(chunks).decode()
+
+
+def yielding(styles: str) -> Response:
+    """A style sheet of Gradio's, in a layer: its rules for every button and field give way to ours."""
+    headers = {"cache-control": KEEP}
+    return Response(f"@layer gradio {{{styles}}}", media_type="text/css", headers=headers)
 
 
 def waiting(fault: str, root: str) -> Response:

@@ -16,11 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wanreel.core.errors import InvalidRequest, JobNotFound
 from wanreel.core.settings import Settings
@@ -113,8 +114,10 @@ class Studio:
             await self._routes(scope, receive, send)
         elif self._gradio is None:
             await JSONResponse({"error": "The page is starting."}, 503, {"retry-after": "1"})(scope, receive, send)
+        elif path.startswith("/assets/") and path.endswith(".css"):
+            await html.yielding(await html.collected(self._gradio, scope))(scope, receive, send)
         else:
-            await self._gradio(scope, receive, send)
+            await self._gradio(scope, receive, _kept(send) if path.startswith("/assets/") else send)
 
     async def _page(self, request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -154,6 +157,17 @@ class Studio:
         """What the scripts of the page must know before they build a form."""
         caller = caller_of(request)
         return JSONResponse(await run_in_threadpool(setup_of, self.house, self.settings(), caller))
+
+
+def _kept(send: Send) -> Send:
+    """Says that an answer need not be asked for again."""
+
+    async def kept(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            MutableHeaders(scope=message)["cache-control"] = html.KEEP
+        await send(message)
+
+    return kept
 
 
 def _is_gradio(path: str) -> bool:

@@ -74,30 +74,47 @@ def _encode_prompts(
     model: WanModel, request: ResolvedRequest, cancel: CancelToken
 ) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
     notes: list[str] = []
-    with model.resident("text_encoder") as encoder:
-        cancel.check()
-        text = _encode_prompt(model, encoder, request.prompt, "prompt", notes)
-        cancel.check()
-        negative = None
-        if is_guided(request):
-            negative = _encode_prompt(model, encoder, request.negative_prompt, "negative prompt", notes)
+    prompts = [_tokens(model, request.prompt, "prompt", notes)]
+    if is_guided(request):
+        prompts.append(_tokens(model, request.negative_prompt, "negative prompt", notes))
     cancel.check()
-    return text, negative, tuple(notes)
+    rows = [model.prompts.get(tokens) if model.prompts is not None else None for tokens in prompts]
+    if any(found is None for found in rows):
+        with model.resident("text_encoder") as encoder:
+            for place in [place for place, found in enumerate(rows) if found is None]:
+                cancel.check()
+                rows[place] = _encoded(model, encoder, prompts[place])
+    cancel.check()
+    text, *negative = [_padded(model, found) for found in rows if found is not None]
+    return text, negative[0] if negative else None, tuple(notes)
 
 
-def _encode_prompt(model: WanModel, encoder: Any, prompt: str, name: str, notes: list[str]) -> Tensor:
-    """[1, prompt_tokens, text_dim]; zero rows after the prompt's last token. Adds a note where the prompt is cut."""
+def _tokens(model: WanModel, prompt: str, name: str, notes: list[str]) -> list[int]:
+    """The prompt's tokens, as many as the model reads. Adds a note where it is cut."""
     limit, text = model.spec.prompt_tokens, clean_prompt(prompt)
     length = len(model.tokenizer(text, verbose=False).input_ids)
     if length > limit:
         notes.append(f"The {name} was cut: {length} tokens, and {model.spec.name} reads {limit}.")
-    tokens = model.tokenizer(
-        [text], padding="max_length", max_length=limit, truncation=True, return_attention_mask=True, return_tensors="pt"
-    )
-    mask = tokens.attention_mask.to(model.device)
-    embeds = encoder(tokens.input_ids.to(model.device), mask).last_hidden_state
-    used = embeds[0, : int(mask.sum())]
-    return torch.cat([used, used.new_zeros(limit - used.shape[0], used.shape[1])]).unsqueeze(0)
+    return list(model.tokenizer(text, max_length=limit, truncation=True).input_ids)
+
+
+def _encoded(model: WanModel, encoder: Any, tokens: Sequence[int]) -> Tensor:
+    """[tokens, text_dim], kept for the next time. The encoder reads them padded to its full length, as in training."""
+    limit, used = model.spec.prompt_tokens, len(tokens)
+    ids = torch.full((1, limit), model.tokenizer.pad_token_id, device=model.device)
+    ids[0, :used] = torch.tensor(tokens, device=model.device)
+    mask = (torch.arange(limit, device=model.device) < used).long().unsqueeze(0)
+    rows = encoder(ids, mask).last_hidden_state[0, :used]
+    if model.prompts is not None:
+        model.prompts.put(tokens, rows)
+    return rows
+
+
+def _padded(model: WanModel, rows: Tensor) -> Tensor:
+    """[1, prompt_tokens, text_dim]; zero rows after the prompt's last token."""
+    rows = rows.to(model.device)
+    missing = model.spec.prompt_tokens - rows.shape[0]
+    return torch.cat([rows, rows.new_zeros(missing, rows.shape[1])]).unsqueeze(0)
 
 
 def _encode_clip(model: WanModel, pictures: Sequence[Image.Image], cancel: CancelToken) -> Tensor:

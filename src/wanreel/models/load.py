@@ -20,10 +20,13 @@ from wanreel.core.placement import Placement
 from wanreel.models.components import CLIP_IMAGE_PROCESSOR, MODULES, quiet
 from wanreel.models.expert import Expert
 from wanreel.models.folder import meta_encoder, meta_module, open_folder
+from wanreel.models.machine import describe_device
 from wanreel.models.offload import BlockStream
 from wanreel.models.parts import Part, read_tensors
+from wanreel.models.prompt_cache import PromptCache, PromptMemory
 from wanreel.models.quantize import Scheme, StoredLinear, store_in
-from wanreel.models.wan_model import WanModel
+from wanreel.models.shared import SharedParts
+from wanreel.models.wan_model import Later, WanModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +52,49 @@ class Dtypes:
         return getattr(self, "transformer" if name.startswith("transformer") else name)
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What models of one process have in common."""
+
+    shared: SharedParts
+    prompts: PromptCache | None = None
+
+    def prompts_of(self, encoder: Part, device: torch.device, dtype: torch.dtype) -> PromptMemory | None:
+        """The prompts that this encoder has encoded in just this way."""
+        if self.prompts is None:
+            return None
+        return PromptMemory(self.prompts, self.shared.identity(encoder), f"{describe_device(device)} {dtype}")
+
+
+_LAST = "text_encoder"  # the part that may never be needed
+
+
 def load_model(
     spec: ModelSpec,
     folder: Path,
     device: torch.device | str = "cpu",
     dtypes: Dtypes | None = None,
     placement: Placement | None = None,
+    memory: Memory | None = None,
 ) -> WanModel:
     """The model in `folder`, ready to run on `device`.
 
-    Without `placement` everything stays on the device (`core/memory.py` finds one that fits). Raises BrokenWeights when
-    the folder is incomplete, damaged or of another model, before a weight is read where that can be seen.
+    With `memory`, parts that are in memory already are used again, and the text encoder is loaded when a prompt comes
+    that was never encoded. Without `placement` everything stays on the device (`core/memory.py` finds one that fits).
+    Raises BrokenWeights when the folder is incomplete, damaged or of another model, before a weight is read where that
+    can be seen.
     """
     device, placement = torch.device(device), placement or Placement()
     dtypes = dtypes or Dtypes.of(device, placement)
     opened = open_folder(spec, folder)
-    loader = _Loader(device, dtypes, placement)
+    loader = _Loader(device, dtypes, placement, memory.shared if memory is not None else None)
     with torch.random.fork_rng(devices=[]):  # modules draw their first weights even when those are thrown away
-        modules = {name: loader.load(part) for name, part in opened.parts.items()}
+        modules = {name: loader.load(part) for name, part in opened.parts.items() if memory is None or name != _LAST}
     transformers = [modules[name] for name in ("transformer", "transformer_2") if name in modules]
     return WanModel(
         spec=spec,
         tokenizer=_load_tokenizer(opened.tokenizer),
-        text_encoder=modules["text_encoder"],
+        text_encoder=modules.get(_LAST) or Later(lambda: loader.load_later(opened.parts[_LAST])),
         image_encoder=modules.get("image_encoder"),
         image_processor=_load_image_processor(opened.image_processor) if "image_encoder" in modules else None,
         vae=modules["vae"],
@@ -81,6 +104,7 @@ def load_model(
         scheduler_config=opened.scheduler_config,
         placement=placement,
         notes=opened.notes,
+        prompts=memory.prompts_of(opened.parts[_LAST], device, dtypes.text_encoder) if memory is not None else None,
     )
 
 
@@ -112,8 +136,21 @@ class _Loader:
     device: torch.device
     dtypes: Dtypes
     placement: Placement
+    shared: SharedParts | None = None
 
     def load(self, part: Part) -> Any:
+        streamed = part.name == _LAST and self.placement.text_streamed  # that one is taken apart
+        if self.shared is None or streamed:
+            return self._load(part)
+        home, dtype = home_of(part.name, self.device, self.placement), self.dtypes.for_part(part.name)
+        return self.shared.get(part, home, dtype, lambda: self._load(part))
+
+    def load_later(self, part: Part) -> Any:
+        """The same in the middle of a generation, whose random numbers it leaves alone."""
+        with torch.random.fork_rng(devices=[]):
+            return self.load(part)
+
+    def _load(self, part: Part) -> Any:
         home, dtype = home_of(part.name, self.device, self.placement), self.dtypes.for_part(part.name)
         if part.name in ("text_encoder", "image_encoder"):
             return (_load_transformers_module if part.hugging else _load_encoder)(part, dtype).to(home)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,17 @@ from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
 from wanreel.models.lean import Rows
 from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
+from wanreel.models.prompt_cache import PromptMemory
 from wanreel.models.visiting import streamed_text_encoder
 
 TRAIN_TIMESTEPS = 1000  #: of every Wan model: a timestep is 1000 times its sigma
+
+
+@dataclass(frozen=True)
+class Later:
+    """A part that is loaded when it is first brought in."""
+
+    load: Callable[[], Any]
 
 
 @dataclass
@@ -32,7 +40,7 @@ class WanModel:
 
     spec: ModelSpec
     tokenizer: Any
-    text_encoder: Any
+    text_encoder: Any  #: or `Later`
     image_encoder: Any | None
     image_processor: Any | None
     vae: Any
@@ -44,19 +52,24 @@ class WanModel:
     notes: tuple[str, ...] = ()  #: what a user should know of these weights
     worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/wear.py)
     visitor: str = ""  #: the part that was last brought in by `resident`
+    prompts: PromptMemory | None = None  #: embeddings of prompts that were encoded before
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
     _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
 
     def __post_init__(self) -> None:
         self.run_with(self.placement)
-        if self.placement.text_streamed:
-            self._guests["text_encoder"] = streamed_text_encoder(self.text_encoder, self.device)
+        if not isinstance(self.text_encoder, Later):
+            self._place_text_encoder()
         if self.device.type == "cpu":
             prefer_onednn(self.vae.decoder)  # not the encoder: latents stay Diffusers' to the bit
         if not self.placement.keeps_experts:
             for expert in self.experts:
                 expert.share(self._room)
+
+    def _place_text_encoder(self) -> None:
+        if self.placement.text_streamed:
+            self._guests["text_encoder"] = streamed_text_encoder(self.text_encoder, self.device)
 
     def run_with(self, placement: Placement) -> None:
         """Change what can be changed of the placement without loading again: portions and tiles."""
@@ -99,6 +112,9 @@ class WanModel:
         the device afterwards, and whatever else was there leaves it before.
         """
         self.visitor = part
+        if isinstance(self.text_encoder, Later) and part == "text_encoder":
+            self.text_encoder = self.text_encoder.load()
+            self._place_text_encoder()
         module: nn.Module | None = getattr(self, part)
         if module is None:
             raise ValueError(f"{self.spec.name} has no {part}")
@@ -119,7 +135,7 @@ class WanModel:
         for expert in self.experts:
             expert.unload()
         for module in (self.text_encoder, self.image_encoder, self.vae):
-            if module is not None:
+            if isinstance(module, nn.Module):
                 module.to("meta")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

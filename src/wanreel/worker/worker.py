@@ -16,7 +16,7 @@ from pathlib import Path
 from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelError
 from wanreel.core.job import Job, JobStatus, QueueState
 from wanreel.host import FileLock
-from wanreel.jobs import Liveness
+from wanreel.jobs import JobStore, Liveness
 from wanreel.service import request_of
 from wanreel.service.bell import Bell, sweep_bells
 from wanreel.worker.attempt import Attempt, Ending, Workshop, discard_attempt
@@ -34,6 +34,14 @@ _REST = {
 _POLL_DEVICE = 1.0  # seconds between looks whether the GPU is free
 _HOUSEKEEPING = 2.0  # seconds between looks for dead workers and at the disk
 _ALL = 10_000  # jobs in progress that are looked at
+
+
+#: A context around each attempt at a job of a store.
+Trace = Callable[[Job, JobStore], contextlib.AbstractContextManager[object]]
+
+
+def _untraced(_job: Job, _store: JobStore) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Worker:
         self._retention = retention
         self._description = description
         self._abandon = abandon
+        self.trace: Trace = _untraced
         self._asked_to_stop = 0
         self._attempt: Attempt | None = None
         self._bell: Bell | None = None
@@ -178,7 +187,8 @@ class Worker:
         if self._asked_to_stop:
             self._attempt.keeper.drain()
         try:
-            return self._attempt.perform()
+            with self.trace(job, self._shop.store):
+                return self._attempt.perform()
         finally:
             self._attempt = None
 

@@ -23,6 +23,7 @@ from wanreel.frontends.http.app import HttpApp, create_app
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.keys import KeyRing
 from wanreel.frontends.http.server import build_server
+from wanreel.frontends.telemetry import Tracing
 from wanreel.media.video import VideoFormat, VideoWriter, write_png, write_poster
 from wanreel.service import Service
 from wanreel.wiring import Runtime, build_runtime, build_service
@@ -128,6 +129,7 @@ def places(folder_of_all: Path, database: Path) -> Generator[Open]:
         *,
         keys: dict[str, tuple[str, ...]] | None = None,
         enter: bool = True,
+        tracing: Tracing | None = None,
         **settings: Any,
     ) -> Place:
         folder = folder_of_all / f"data{len(opened)}"
@@ -139,7 +141,7 @@ def places(folder_of_all: Path, database: Path) -> Generator[Open]:
         for name, scopes in (keys or {}).items():
             ring.create(name, scopes)
         limit = runtime.settings.http.submits_per_minute
-        app = create_app(runtime, service, entrance or Entrance(), ring, submits_per_minute=limit)
+        app = create_app(runtime, service, entrance or Entrance(), ring, submits_per_minute=limit, tracing=tracing)
         client = TestClient(app, base_url=HERE, raise_server_exceptions=False)
         if enter:
             client.__enter__()

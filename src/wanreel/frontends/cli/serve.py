@@ -17,6 +17,7 @@ import click
 
 from wanreel.core.errors import SettingsError, WanreelError
 from wanreel.core.settings import HttpSettings, Settings, load_settings
+from wanreel.frontends.cli.session import traced
 from wanreel.frontends.cli.sharing import GradioTunnel, Sharing, Tunnel
 from wanreel.frontends.cli.welcome import Greeter
 from wanreel.frontends.http.entrance import Entrance, Shared, entrance_for
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from wanreel.frontends.http.app import HttpApp
     from wanreel.frontends.http.doorway import MakePage
     from wanreel.frontends.http.server import Server
+    from wanreel.frontends.telemetry import Tracing
 
 _LOOK = 0.5  # seconds
 _BACKLOG = 1024  #: connections that the kernel holds before they are taken
@@ -95,7 +97,10 @@ def serve(**given: Any) -> int:
         greeter.note("--multi-gpu takes effect with the multi-GPU work. Until then each GPU makes videos of its own.")
     with _listening(http, greeter, shared=choices.share) as (entrance, listener):
         key = _create_key(settings, http, entrance, wanted=choices.create_key)
-        with _built(settings, http, entrance, page=choices.page) as (app, server):
+        with (
+            traced(settings, "wanreel-api") as tracing,
+            _built(settings, http, entrance, tracing, page=choices.page) as (app, server),
+        ):
             greeter.welcome(settings, entrance, _devices(choices))
             click.echo(f"Wanreel listens on {entrance.url} ({_key_rule(settings, http, entrance)}).")
             _tell_key(app, entrance, key)
@@ -186,7 +191,7 @@ def _create_key(settings: Settings, http: HttpSettings, entrance: Entrance, *, w
 
 @contextlib.contextmanager
 def _built(
-    settings: Settings, http: HttpSettings, entrance: Entrance, *, page: bool
+    settings: Settings, http: HttpSettings, entrance: Entrance, tracing: Tracing | None, *, page: bool
 ) -> Generator[tuple[HttpApp, Server]]:
     """The server over the queue of the data directory."""
     from wanreel.frontends.http.app import create_app
@@ -204,6 +209,7 @@ def _built(
             ring,
             submits_per_minute=http.submits_per_minute,
             make_page=_page_maker(runtime) if page else None,
+            tracing=tracing,
         )
         yield app, build_server(app, app.begin_to_stop, http.trusted_proxies)
     finally:

@@ -10,10 +10,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from wanreel.core.cancel import CancelToken
-from wanreel.core.settings import load_settings
+from wanreel.core.settings import Settings, load_settings
 from wanreel.wiring import Runtime, build_runtime, build_service
 
 if TYPE_CHECKING:
+    from wanreel.frontends.telemetry import Tracing
     from wanreel.service import Service
 
 
@@ -29,6 +30,22 @@ def open_runtime(*, out: Path | None = None, models_dir: Path | None = None, **m
         yield runtime
     finally:
         runtime.close()
+
+
+@contextmanager
+def traced(settings: Settings, service: str) -> Generator[Tracing | None]:
+    """Where spans go, if the operator wants any. Raises MissingDependency."""
+    if not settings.otlp_endpoint:
+        yield None
+        return
+    from wanreel.frontends.telemetry import open_tracing
+
+    tracing = open_tracing(settings.otlp_endpoint, service)
+    try:
+        yield tracing
+    finally:
+        if tracing is not None:
+            tracing.close()
 
 
 @contextmanager

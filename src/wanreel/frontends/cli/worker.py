@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from wanreel.core.settings import load_settings
-from wanreel.frontends.cli.session import open_runtime
+from wanreel.frontends.cli.session import open_runtime, traced
 from wanreel.host import stop_signals
 from wanreel.wiring import build_worker
 from wanreel.worker.supervisor import Supervisor, worker_commands
@@ -53,7 +53,9 @@ def _flag(name: str) -> str:
 
 
 def _work(given: dict[str, Any], *, once: bool, supervised: bool) -> int:
-    with open_runtime(**given) as runtime:
+    with open_runtime(**given) as runtime, traced(runtime.settings, "wanreel-worker") as tracing:
         worker = build_worker(runtime, supervised=supervised)
+        if tracing is not None:
+            worker.trace = tracing.of_job
         with stop_signals(worker.stop):
             return worker.run(once=once)

@@ -43,6 +43,7 @@ from wanreel.frontends.http.unbuilt import unbuilt_routes
 from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.videos import VideoRoutes
 from wanreel.frontends.http.webhooks import WebhookDesk, WebhookRoutes
+from wanreel.frontends.telemetry import NOT_TRACED, Tracing
 from wanreel.frontends.webhooks import SigningSecrets, build_postman
 from wanreel.jobs import Liveness
 from wanreel.service import Service
@@ -80,6 +81,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     fetcher: Fetcher | None = None,
     submits_per_minute: int | None = None,
     make_page: MakePage | None = None,
+    tracing: Tracing | None = None,
 ) -> HttpApp:
     """The API over a service. Raises SettingsError where others could come in without a key.
 
@@ -114,7 +116,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     page = make_page(house, intake) if make_page is not None else None
     background = (house.news.tell, house.pulse.run, postman.run, *((page.run,) if page is not None else ()))
     more = (recipes, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
-    api = _api(house, intake, metrics, entrance, background, more)
+    api = _api(house, intake, metrics, entrance, background, more, tracing)
 
     def observe(exchange: Exchange) -> None:
         metrics.count(exchange)
@@ -127,13 +129,14 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     return HttpApp(Guard(behind, entrance, keys, observe, time.monotonic, sign_in), api, house, links)
 
 
-def _api(
+def _api(  # noqa: PLR0913 - the parts of one app
     house: House,
     intake: Intake,
     metrics: Metrics,
     entrance: Entrance,
     background: Iterable[Callable[[], Coroutine[Any, Any, None]]],
     more: Iterable[APIRouter],
+    tracing: Tracing | None,
 ) -> FastAPI:
     """The routes behind the guard. `background` runs as long as the app does."""
 
@@ -158,6 +161,7 @@ def _api(
         redoc_url=None,
         servers=[{"url": entrance.url}],
         separate_input_output_schemas=False,
+        telemetry=tracing.for_requests() if tracing is not None else NOT_TRACED,
     )
     errors.install(api)
     videos = VideoRoutes(house, intake)

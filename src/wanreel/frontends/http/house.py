@@ -22,6 +22,7 @@ from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.schema import Adjustments, Video, video_of
 from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.webhooks import WebhookDesk
+from wanreel.frontends.telemetry import name_job
 from wanreel.service import Service
 from wanreel.worker.downloads import Downloads
 
@@ -47,7 +48,9 @@ class House:
 
     async def job_of(self, request: Request, job_id: str) -> Job:
         """The job, if it is the caller's. Raises JobNotFound, the same for unknown ids and others' jobs."""
-        return await run_in_threadpool(self.find, caller_of(request), job_id)
+        job = await run_in_threadpool(self.find, caller_of(request), job_id)
+        name_job(job.id)
+        return job
 
     def find(self, caller: Caller, job_id: str) -> Job:
         """The same, blocking."""

@@ -21,6 +21,7 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.keys import Caller
 from wanreel.frontends.http.submission import Submission, translate
+from wanreel.frontends.telemetry import name_job
 from wanreel.service import Terms
 
 #: Seconds within which a retried POST of a client that sends no key of its own is the same request.
@@ -48,6 +49,11 @@ class Intake:
 
     async def accept(self, request: Request, body: Body) -> Accepted:
         """Queue what was sent. Raises InvalidRequest, QueueFull, IdempotencyConflict, Refused."""
+        accepted = await self._once(request, body)
+        name_job(accepted.job.id)
+        return accepted
+
+    async def _once(self, request: Request, body: Body) -> Accepted:
         caller, key = caller_of(request), idempotency_key(request)
         retries = request.headers.get("x-stainless-retry-count", "")
         if key is not None or not retries.isdecimal():

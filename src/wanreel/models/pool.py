@@ -6,11 +6,12 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from wanreel.core.catalog import ModelSpec
+from wanreel.core.machines import Machine
 from wanreel.core.memory import MemoryPlan, Stage
 from wanreel.core.placement import Placement
 from wanreel.core.resolve import ResolvedRequest
@@ -41,34 +42,67 @@ class Planning(Protocol):
         ...
 
 
-class ModelPool:
-    """Keeps the model used last and loads another in its place when one is asked for."""
+@dataclass(slots=True)
+class _Held:
+    """A model in memory, and what it takes there."""
 
-    def __init__(self, load: Callable[[ModelSpec, Placement], WanModel], planning: Planning | None = None) -> None:
+    model: WanModel
+    gpu_bytes: int
+    host_bytes: int
+
+
+class ModelPool:
+    """Keeps the models used last, as many as fit beside each other, and lets go of those used longest ago.
+
+    Without a `machine` to ask, a new model takes the place of whatever was there.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[ModelSpec, Placement], WanModel],
+        planning: Planning | None = None,
+        machine: Callable[[], Machine] | None = None,
+    ) -> None:
         self._load = load
         self._planning = planning
-        self._held: WanModel | None = None
+        self._machine = machine
+        self._models: dict[str, _Held] = {}  # used longest ago first
+        self._needs: dict[tuple[str, Placement], MemoryPlan] = {}  # of the request at hand
 
     @property
     def held(self) -> str | None:
-        """Name of the model in memory."""
-        return self._held.spec.name if self._held is not None else None
+        """Name of the model used last, if one is in memory."""
+        return next(reversed(self._models), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all in memory, the one used longest ago first."""
+        return tuple(self._models)
 
     def plans(self, spec: ModelSpec, request: ResolvedRequest) -> tuple[MemoryPlan, ...]:
-        """The plan for a request and those to try should memory run out."""
+        """The plan for a request and those to try should memory run out.
+
+        They count on all memory that this process holds, that of other models too: `acquire` makes the room.
+        """
         if self._planning is None:
             return (MemoryPlan(Placement()),)
-        held = self._held.placement if self._held is not None and self._held.spec == spec else None
-        return self._planning.plans(spec, request, held)
+        held = self._find(spec)
+        plans = self._planning.plans(spec, request, held.model.placement if held is not None else None)
+        self._needs = {(spec.name, plan.placement): plan for plan in plans}
+        return plans
 
     def ran(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
         """Tell whoever plans how it went."""
-        if self._planning is not None:
+        if self._planning is not None and self.names == (spec.name,):  # else the peaks are of several models
             self._planning.ran(spec, request, plan, peaks)
 
     def ran_out(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, stage: Stage) -> None:
-        """The same when memory ran out."""
-        if self._planning is not None:
+        """The same when memory ran out. Other models leave, before a slower plan is tried beside them."""
+        crowded = len(self._models) > 1
+        for name in self.names:
+            if name != spec.name:
+                self.evict(name)
+        if self._planning is not None and not crowded:  # beside others it says nothing about the plan
             self._planning.ran_out(spec, request, plan, stage)
 
     def acquire(self, spec: ModelSpec, placement: Placement | None = None) -> Acquired:
@@ -76,25 +110,79 @@ class ModelPool:
 
         Raises ModelNotInstalled or BrokenWeights.
         """
-        held = self._held
-        if held is not None and held.spec == spec and (placement is None or _serves(held, placement)):
+        held = self._find(spec)
+        if held is not None and (placement is None or _serves(held.model, placement)):
+            self._models[spec.name] = self._models.pop(spec.name)
             if placement is not None:
-                held.run_with(placement)
-            return Acquired(held, 0.0)
+                held.model.run_with(placement)
+            self._make_room(spec, placement or held.model.placement, held)
+            return Acquired(held.model, 0.0)
         held = None
-        self.evict()
+        self.evict(spec.name)
+        placement = placement or Placement()
+        self._make_room(spec, placement, None)
         began = time.monotonic()
-        self._held = self._load(spec, placement or Placement())
-        return Acquired(self._held, time.monotonic() - began)
+        model = self._load_alone(spec, placement)
+        self._models[spec.name] = _Held(model, *weight_bytes(model))
+        return Acquired(model, time.monotonic() - began)
 
-    def evict(self) -> None:
-        """Free the memory of whatever is held."""
-        if self._held is not None:
-            self._held.vacate()
-        self._held = None
+    def evict(self, name: str | None = None) -> None:
+        """Free the memory of the model `name`, or of all."""
+        for gone in self.names if name is None else (name,):
+            held = self._models.pop(gone, None)
+            if held is not None:
+                held.model.vacate()
         gc.collect()  # hooks and caches of a model refer to each other in circles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _find(self, spec: ModelSpec) -> _Held | None:
+        held = self._models.get(spec.name)
+        return held if held is not None and held.model.spec == spec else None
+
+    def _load_alone(self, spec: ModelSpec, placement: Placement) -> WanModel:
+        """Load; where memory does not suffice beside other models, without them."""
+        try:
+            return self._load(spec, placement)
+        except (torch.OutOfMemoryError, MemoryError):
+            if not self._models:
+                raise
+        self.evict()  # not while the error is handled: it holds what was loaded so far
+        return self._load(spec, placement)
+
+    def _make_room(self, spec: ModelSpec, placement: Placement, held: _Held | None) -> None:
+        """Let go of models used longest ago until this one's run fits beside the rest."""
+        others = [name for name in self.names if name != spec.name]
+        while others and not self._fits(spec, placement, held):
+            self.evict(others.pop(0))
+
+    def _fits(self, spec: ModelSpec, placement: Placement, held: _Held | None) -> bool:
+        plan = self._needs.get((spec.name, placement))
+        if self._machine is None or plan is None:
+            return False
+        machine = self._machine()
+        others = [it for name, it in self._models.items() if name != spec.name]
+        gpu, host = plan.gpu_bytes, plan.host_bytes
+        if not machine.computes_on_gpu and not host:
+            host = _UNKNOWN  # of a model whose sizes are in no table
+        host_new = max(0, host - (held.host_bytes if held is not None else 0))
+        # What the GPU has free counts all that we hold there; what the host has free does not.
+        return gpu + sum(it.gpu_bytes for it in others) <= machine.gpu_free and host_new <= machine.host_free
+
+
+_UNKNOWN = 4 * 2**30  # bytes of host memory that a model of unknown size may take
+
+
+def weight_bytes(model: WanModel) -> tuple[int, int]:
+    """Bytes of the model's tensors on a GPU and in host memory."""
+    modules: list[Any] = [model.vae, model.text_encoder, model.image_encoder, *(it.transformer for it in model.experts)]
+    sizes = {"cpu": 0, "cuda": 0}
+    for module in modules:
+        if isinstance(module, torch.nn.Module):
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.device.type in sizes:
+                    sizes[tensor.device.type] += tensor.numel() * tensor.element_size()
+    return sizes["cuda"], sizes["cpu"]
 
 
 def _serves(model: WanModel, placement: Placement) -> bool:

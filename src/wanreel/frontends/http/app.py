@@ -160,6 +160,7 @@ def _api(  # noqa: PLR0913 - the parts of one app
         docs_url=None,  # FastAPI's page loads scripts from elsewhere
         redoc_url=None,
         servers=[{"url": entrance.url}],
+        root_path_in_servers=False,
         separate_input_output_schemas=False,
         telemetry=tracing.for_requests() if tracing is not None else NOT_TRACED,
     )

@@ -45,7 +45,7 @@ def _document() -> Iterator[str]:
     )
     yield from _table(
         "Presets",
-        "Denoise steps. A preset never changes the shift.",
+        "Denoise steps. A preset never changes the shift, but with few-step LoRAs, which bring their own recipe ([loras.md](loras.md)).",
         ("model", *get_args(PresetName)),
         [
             (f"`{spec.name}`", *(str(preset_steps(spec, name) or "–") for name in get_args(PresetName)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,6 +347,20 @@ def test_every_recipe_is_of_a_shipped_model_and_has_sources() -> None:
         for pair in recipe.pairs:
             assert {1 + bool(pair.low)} == experts
             assert re.compile(pair.high) and re.compile(pair.low)
+
+
+def test_the_chapter_names_every_recipe() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "loras.md").read_text(encoding="utf-8")
+    for recipe in RECIPES:
+        row = next(
+            line for line in text.splitlines() if line.startswith(f"| `{recipe.preset}`") and recipe.models[0] in line
+        )
+        assert f"| {recipe.steps} | {recipe.solver} |" in row, row
+        for pair in recipe.pairs:
+            repository, _, files = pair.where.partition(": ")
+            assert repository in text
+            first = files.partition(".safetensors")[0].rpartition("/")[2]
+            assert first in text or "--name" in pair.where
 
 
 def test_a_boundary_is_for_two_experts() -> None:

@@ -96,7 +96,7 @@ class SignIn:
 
     async def _leave(self, request: Request) -> Response:
         answer = self.redirection()
-        answer.delete_cookie(COOKIE, **self._how(request))
+        self._set_cookie(request, answer, "", 0)
         return answer
 
     def _take_attempt(self, request: Request) -> None:
@@ -105,14 +105,20 @@ class SignIn:
 
     def _signed_in(self, request: Request, digest: str) -> Response:
         answer = RedirectResponse(self.entrance.root_path + "/", 303)
-        answer.set_cookie(COOKIE, self.sessions.issue(digest), max_age=int(LIFETIME), **self._how(request))
+        self._set_cookie(request, answer, self.sessions.issue(digest), int(LIFETIME))
         return answer
 
-    def _how(self, request: Request) -> dict[str, object]:
-        """Attributes of the cookie: for this site's own requests alone, never for scripts, never over plain http where
-        there is https."""
-        secure = request.url.scheme == "https" or self.entrance.public_url.startswith("https:")
-        return {"path": self.entrance.root_path or "/", "secure": secure, "httponly": True, "samesite": "strict"}
+    def _set_cookie(self, request: Request, answer: Response, value: str, seconds: int) -> None:
+        """For this site's own requests alone, never for scripts, never over plain http where there is https."""
+        answer.set_cookie(
+            COOKIE,
+            value,
+            max_age=seconds,
+            path=self.entrance.root_path or "/",
+            secure=request.url.scheme == "https" or self.entrance.public_url.startswith("https:"),
+            httponly=True,
+            samesite="strict",
+        )
 
     def _screen(self, fault: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         told = f'<p class="fault" role="alert" id="fault">{html.escape(fault)}</p>' if fault else ""

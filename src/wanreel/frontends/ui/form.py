@@ -5,8 +5,9 @@ Nothing is decided here: `resolve` decides, and POST /v1/plan tells the page.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from wanreel import __version__
 from wanreel.core.catalog import Mode, ModelSpec, preset_steps
@@ -18,7 +19,7 @@ from wanreel.frontends.http.keys import LOCAL, Caller
 from wanreel.frontends.ui.words import LANGUAGES
 from wanreel.service import request_of
 
-_PRESETS: tuple[PresetName, ...] = ("draft", "standard", "high", "fast")
+_PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 _MODES: tuple[Mode, ...] = ("text", "picture", "first_last")
 
 
@@ -80,7 +81,7 @@ def _knob(knob: Knob) -> dict[str, Any]:
     }
 
 
-def _default(mode: Mode, wanted: str, models: Any) -> str:
+def _default(mode: Mode, wanted: str, models: Sequence[tuple[ModelSpec, bool]]) -> str:
     """The model that a tab opens with: the operator's, else whatever is installed, else the operator's all the same."""
     installed = [spec.name for spec, here in models if here and mode in spec.modes]
     if wanted in installed or not installed:

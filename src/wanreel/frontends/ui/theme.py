@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gradio as gr
 from gradio.themes.base import Base
 
 #: System fonts: no file is fetched, and text looks as people are used to.
@@ -12,7 +11,7 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 def build_theme() -> Base:
     """Calm greys and one accent."""
-    theme = gr.themes.Base(primary_hue="violet", neutral_hue="slate", font=_SANS, font_mono=_MONO)
+    theme = Base(primary_hue="violet", neutral_hue="slate", font=_SANS, font_mono=_MONO)
     return theme.set(
         body_background_fill="#f6f6f9",
         body_background_fill_dark="#0f1016",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 
@@ -12,6 +12,6 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 @cache
 def words(language: str) -> dict[str, str]:
     """Text by key."""
-    file = files(__package__).joinpath("static", "locales", f"{language}.json")
+    file = Path(__file__).with_name("static") / "locales" / f"{language}.json"
     found: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return found

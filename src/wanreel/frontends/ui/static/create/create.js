@@ -197,7 +197,7 @@ function presetField(now) {
   if (one.few_step) return null;
   return seg("preset", {
     label: t("knob.preset"), value: now.preset in one.presets ? now.preset : "standard", onpick: (preset) => form.change({ preset, num_inference_steps: null }),
-    options: ["draft", "standard", "high", "fast"].filter((name) => name in one.presets).map((name) => ({
+    options: Object.keys(one.presets).map((name) => ({
       value: name, text: t(`preset.${name}`), small: t("preset.steps", { n: one.presets[name] }), title: t(`preset.${name}.help`) })),
     help: t(`preset.${now.preset in one.presets ? now.preset : "standard"}.help`),
   });

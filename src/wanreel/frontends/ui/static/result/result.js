@@ -24,6 +24,7 @@ export function openResult(studio, doing) {
     h("div.result-head", h("h2", t("result.title")), bell()), h("div.card.result-card", stage, under), strip);
   view = { root, stage, under, strip, doing, drawn: "", recent: [], preview: { at: 0, url: "", for: "" } };
   if (!wired) wire();
+  empty();
   return { root, show, adopt, running: () => jobs.running(jobs.known(current)), cancel };
 }
 

@@ -199,7 +199,7 @@ class Runtime:
                 from wanreel.models.pool import ModelPool
 
             opener = ModelOpener(self.shelf, self.device, self.check_weights, self._memory())
-            self._pool = ModelPool(opener.open, self.planner)
+            self._pool = ModelPool(opener.open, self.planner, self.planner.machine)
         return self._pool
 
     @property

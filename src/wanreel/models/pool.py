@@ -42,15 +42,6 @@ class Planning(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Held:
-    """A model in memory, and what it takes there."""
-
-    model: WanModel
-    gpu_bytes: int
-    host_bytes: int
-
-
 class ModelPool:
     """Keeps the models used last, as many as fit beside each other, and lets go of those used longest ago.
 
@@ -66,7 +57,7 @@ class ModelPool:
         self._load = load
         self._planning = planning
         self._machine = machine
-        self._models: dict[str, _Held] = {}  # used longest ago first
+        self._models: dict[str, WanModel] = {}  # used longest ago first
         self._needs: dict[tuple[str, Placement], MemoryPlan] = {}  # of the request at hand
 
     @property
@@ -87,7 +78,7 @@ class ModelPool:
         if self._planning is None:
             return (MemoryPlan(Placement()),)
         held = self._find(spec)
-        plans = self._planning.plans(spec, request, held.model.placement if held is not None else None)
+        plans = self._planning.plans(spec, request, held.placement if held is not None else None)
         self._needs = {(spec.name, plan.placement): plan for plan in plans}
         return plans
 
@@ -111,19 +102,18 @@ class ModelPool:
         Raises ModelNotInstalled or BrokenWeights.
         """
         held = self._find(spec)
-        if held is not None and (placement is None or _serves(held.model, placement)):
+        if held is not None and (placement is None or _serves(held, placement)):
             self._models[spec.name] = self._models.pop(spec.name)
             if placement is not None:
-                held.model.run_with(placement)
-            self._make_room(spec, placement or held.model.placement, held)
-            return Acquired(held.model, 0.0)
+                held.run_with(placement)
+            self._make_room(spec, held.placement, held)
+            return Acquired(held, 0.0)
         held = None
         self.evict(spec.name)
         placement = placement or Placement()
         self._make_room(spec, placement, None)
         began = time.monotonic()
-        model = self._load_alone(spec, placement)
-        self._models[spec.name] = _Held(model, *weight_bytes(model))
+        model = self._models[spec.name] = self._load_alone(spec, placement)
         return Acquired(model, time.monotonic() - began)
 
     def evict(self, name: str | None = None) -> None:
@@ -131,14 +121,14 @@ class ModelPool:
         for gone in self.names if name is None else (name,):
             held = self._models.pop(gone, None)
             if held is not None:
-                held.model.vacate()
+                held.vacate()
         gc.collect()  # hooks and caches of a model refer to each other in circles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _find(self, spec: ModelSpec) -> _Held | None:
+    def _find(self, spec: ModelSpec) -> WanModel | None:
         held = self._models.get(spec.name)
-        return held if held is not None and held.model.spec == spec else None
+        return held if held is not None and held.spec == spec else None
 
     def _load_alone(self, spec: ModelSpec, placement: Placement) -> WanModel:
         """Load; where memory does not suffice beside other models, without them."""
@@ -150,39 +140,45 @@ class ModelPool:
         self.evict()  # not while the error is handled: it holds what was loaded so far
         return self._load(spec, placement)
 
-    def _make_room(self, spec: ModelSpec, placement: Placement, held: _Held | None) -> None:
+    def _make_room(self, spec: ModelSpec, placement: Placement, held: WanModel | None) -> None:
         """Let go of models used longest ago until this one's run fits beside the rest."""
         others = [name for name in self.names if name != spec.name]
         while others and not self._fits(spec, placement, held):
             self.evict(others.pop(0))
 
-    def _fits(self, spec: ModelSpec, placement: Placement, held: _Held | None) -> bool:
+    def _fits(self, spec: ModelSpec, placement: Placement, held: WanModel | None) -> bool:
         plan = self._needs.get((spec.name, placement))
         if self._machine is None or plan is None:
             return False
         machine = self._machine()
-        others = [it for name, it in self._models.items() if name != spec.name]
-        gpu, host = plan.gpu_bytes, plan.host_bytes
+        others = sum(weight_bytes(it).gpu for name, it in self._models.items() if name != spec.name)
+        host = plan.host_bytes
         if not machine.computes_on_gpu and not host:
             host = _UNKNOWN  # of a model whose sizes are in no table
-        host_new = max(0, host - (held.host_bytes if held is not None else 0))
+        host -= weight_bytes(held).host if held is not None else 0
         # What the GPU has free counts all that we hold there; what the host has free does not.
-        return gpu + sum(it.gpu_bytes for it in others) <= machine.gpu_free and host_new <= machine.host_free
+        gpu = max((stage.needed for stage in plan.stages), default=0)
+        return gpu + others <= machine.gpu_free and host <= machine.host_free
 
 
 _UNKNOWN = 4 * 2**30  # bytes of host memory that a model of unknown size may take
 
 
-def weight_bytes(model: WanModel) -> tuple[int, int]:
-    """Bytes of the model's tensors on a GPU and in host memory."""
-    modules: list[Any] = [model.vae, model.text_encoder, model.image_encoder, *(it.transformer for it in model.experts)]
-    sizes = {"cpu": 0, "cuda": 0}
-    for module in modules:
-        if isinstance(module, torch.nn.Module):
-            for tensor in (*module.parameters(), *module.buffers()):
-                if tensor.device.type in sizes:
-                    sizes[tensor.device.type] += tensor.numel() * tensor.element_size()
-    return sizes["cuda"], sizes["cpu"]
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Bytes of a model's tensors, by where they are."""
+
+    gpu: int
+    host: int
+
+
+def weight_bytes(model: WanModel) -> Weights:
+    """What the model takes now; of the text encoder nothing while it is not loaded."""
+    parts: list[Any] = [model.vae, model.text_encoder, model.image_encoder, *(it.transformer for it in model.experts)]
+    modules = [part for part in parts if isinstance(part, torch.nn.Module)]
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    on_gpu = sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cuda")
+    return Weights(on_gpu, sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cpu"))
 
 
 def _serves(model: WanModel, placement: Placement) -> bool:

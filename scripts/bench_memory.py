@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
@@ -174,11 +175,11 @@ class Bench:
         peak = f"{record.allocated / GIB:6.2f} ({record.reserved / GIB:6.2f}) GiB" if record.allocated else ""
         what = f"{record.model} {record.width}x{record.height}x{record.frames}"
         plan = Placement(**{**record.placement, "tile": None}) if record.placement else ""
-        tile = record.placement.get("tile")
+        tile = record.placement.get("tile") or {}
         values = " ".join(f"{name}={value:.3f}" for name, value in record.values.items())
         said = record.failed or f"{record.seconds or 0:7.2f} s {peak} {values}"
         print(
-            f"[{self._now():6.1f}] {what} {plan} tile={tile and (tile['width'], tile['height'])} cap={record.cap_gib} {record.stage}: {said}",
+            f"[{self._now():6.1f}] {what} {plan} tile={tile.get('width')} cap={record.cap_gib} {record.stage}: {said}",
             flush=True,
         )
         if self.path is not None:
@@ -301,7 +302,10 @@ def fill(
     module: nn.Module, dtype: torch.dtype, device: torch.device, home: torch.device, stored: list[StoredLinear]
 ) -> None:
     """Random weights made on the GPU and left at `home`: small enough that activations stay finite."""
-    kept: list[str] = getattr(module, "_keep_in_fp32_modules", None) or []
+    # transformers keeps its own list in fp32 for fp16 alone, Diffusers for every dtype.
+    kept: list[str] = (
+        [] if isinstance(module, PreTrainedModel) else getattr(module, "_keep_in_fp32_modules", None) or []
+    )
     generator = torch.Generator(device).manual_seed(0)
     made: dict[int, nn.Parameter] = {}
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
@@ -379,31 +383,33 @@ def cases(name: str) -> list[Case]:
 def _matrix() -> list[Case]:
     """The planner's own plans for many models, sizes, lengths and cards, to compare with what they take."""
     small, large = [(832, 480, 49), (832, 480, 81), (832, 480, 161), (1280, 720, 81)], [(1280, 720, 81)]
+    picture = [(1280, 704, 121), (832, 480, 81)]
     rows: list[tuple[str, list[tuple[int, int, int]], list[float | None], dict[str, Any]]] = [
+        ("ti2v-5b", [(1280, 704, 121)], [None, 7], {"whole": True}),
+        ("ti2v-5b", [(1280, 704, 121)], [47, 23, 15, 11], {}),
+        ("ti2v-5b", picture, [31, 7], {"mode": "picture"}),
+        ("i2v-a14b", large, [None, 79], {}),
+        ("i2v-a14b", [(832, 480, 81)], [79], {}),
+        ("i2v-a14b", large, [15, 7], {"precision": "fp8", "host": 32}),
+        ("i2v-a14b", large, [31, 15], {}),
+        ("i2v-a14b", [(832, 480, 81)], [15], {}),
+        ("i2v-a14b", [(1920, 1072, 81)], [15], {}),
         ("t2v-1.3b", small, [None, 23, 15, 11, 7], {}),
-        ("ti2v-5b", [(1280, 704, 121)], [None, 47, 23, 15, 11, 7], {}),
-        ("ti2v-5b", [(1280, 704, 121), (832, 480, 81)], [31, 7], {"mode": "picture"}),
         ("i2v-14b-480p", [(832, 480, 81)], [None, 47, 23, 15, 11, 7], {}),
         ("i2v-14b-480p", [(832, 480, 49)], [23, 7], {}),
         ("i2v-14b-480p", [(832, 480, 81)], [31], {"precision": "fp8"}),
         ("i2v-14b-480p", [(832, 480, 81)], [23], {"precision": "int8"}),
         ("i2v-14b-480p", [(832, 480, 81)], [19], {"precision": "int4"}),
-        ("i2v-a14b", large, [None, 79, 31, 15, 7], {}),
-        ("i2v-a14b", [(832, 480, 81)], [79, 15], {}),
-        ("i2v-a14b", large, [15, 7], {"precision": "fp8", "host": 32}),
-        ("i2v-a14b", [(1920, 1072, 81)], [15], {}),
     ]
     made = [_planned(model, *size, cap, **more) for model, sizes, caps, more in rows for size in sizes for cap in caps]
     order = list(dict.fromkeys((case.model, case.placement.loading) for case in made))
-    return sorted(
-        made, key=lambda case: (case.frames * case.height > 85_000, order.index((case.model, case.placement.loading)))
-    )
+    return sorted(made, key=lambda case: order.index((case.model, case.placement.loading)))
 
 
 def _planned(model: str, width: int, height: int, frames: int, cap: float | None, **more: Any) -> Case:
     """What the planner does with a request under `cap` GiB."""
     spec = Catalog().get(model)
-    case = Case(model, width, height, frames, cap=cap, mode=more.get("mode", ""))
+    case = Case(model, width, height, frames, cap=cap, mode=more.get("mode", ""), whole=more.get("whole", False))
     wishes = Wishes(precision=more.get("precision", "auto"))
     plan = plan_memory(Workload.of(spec, request_of(spec, case)), h200(cap, more.get("host", 110)), wishes)
     return replace(case, placement=plan.placement)
@@ -422,10 +428,8 @@ def compare(path: Path) -> list[str]:
         case = _case_of(record)
         key = json.dumps(asdict(replace(case, whole=False, stages=())), sort_keys=True, default=str)
         found.setdefault(key, {})[record["stage"]] = record
-    lines = [
-        "| model | size | cap | plan | predicted | measured | error | step predicted | measured |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ("model", "size", "cap", "plan", "predicted", "measured", "error", "step predicted", "step measured")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     errors: list[float] = []
     for stages in found.values():
         any_record = next(iter(stages.values()))

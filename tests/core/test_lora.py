@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,26 @@ from wanreel.core.lora import (
     LoraFacts,
     LoraRef,
     ResolvedLora,
+    bucket_for,
     factor_at,
     problems_of,
     shares,
     stem_of_pair,
     target_of,
 )
+from wanreel.core.machines import Machine
+from wanreel.core.memory import price
 from wanreel.core.picture import PictureRef
+from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, Resolution, ResolvedRequest, resolve
+from wanreel.core.workload import Workload
 
 I2V_HIGH = "wan2.2_i2v_A14b_high_noise_lora_rank64_lightx2v_4step_1022"
 I2V_LOW = I2V_HIGH.replace("high", "low")
 T2V_HIGH = "wan2.2_t2v_A14b_high_noise_lora_rank64_lightx2v_4step_1217"
 T2V_LOW = T2V_HIGH.replace("high", "low")
+GPU = Machine(gpu="H200", gpu_total=141 << 30, gpu_free=141 << 30, capability=(9, 0), host_free=200 << 30)
 PICTURE = PictureRef("0" * 64, 1280, 720)
 
 
@@ -368,3 +375,20 @@ def test_a_boundary_is_for_two_experts() -> None:
     assert resolved(model="t2v-a14b").request.boundary_ratio == 0.875
     one = resolved(model="t2v-14b", boundary_ratio=0.5)
     assert one.request.boundary_ratio is None and "one expert" in said(one, "boundary_ratio")
+
+
+def test_memory_counts_what_one_expert_carries() -> None:
+    high, low, style = (
+        ResolvedLora("h", "", 1, 0, rank=64),
+        ResolvedLora("l", "", 0, 1, rank=32),
+        ResolvedLora("s", "", 1, 1, rank=8),
+    )
+    assert bucket_for(()) == 0
+    assert bucket_for((high, low)) == 64
+    assert bucket_for((high, low, style)) == 128
+    request = resolved(model="t2v-a14b").request
+    spec = Catalog().get("t2v-a14b")
+    bare, worn = (Workload.of(spec, replace(request, loras=loras)) for loras in ((), (high, low)))
+    # 40 blocks: eight square matrices of 5120 and the feed-forward's two, rank 64, two bytes a number.
+    assert (bare.lora_block, 40 * worn.lora_block) == (0, 40 * 2 * 64 * (8 * 2 * 5120 + 2 * (5120 + 13824)))
+    assert price(worn, GPU, Placement()).gpu_bytes - price(bare, GPU, Placement()).gpu_bytes == 2 * 40 * worn.lora_block

@@ -16,9 +16,9 @@ from models.architectures import TINY, by_name, inputs_for
 from models.lora_files import FORMATS, RandomLora
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import BrokenWeights
-from wanreel.core.lora import LoraRef, ResolvedLora
+from wanreel.core.lora import LoraRef, ResolvedLora, bucket_of
 from wanreel.core.placement import Placement
-from wanreel.models.lora.branch import Branched, bucket_of
+from wanreel.models.lora.branch import Branched
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.quantize import StoredLinear
 from wanreel.models.tiny import build_tiny

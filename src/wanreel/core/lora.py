@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,9 @@ MAX_LORAS = 16  #: of one request
 MAX_STRENGTH = 10.0
 MAX_SHARES = 100  #: of one schedule
 SUFFIX = ".safetensors"
+#: Ranks are rounded up to one of these, so that another LoRA of about the same rank has the same shapes: compiled blocks
+#: are then used as they are. Larger ranks (several LoRAs add theirs up) go in steps of the last.
+BUCKETS = (16, 32, 64, 128)
 #: "high_noise", "HighNoise", "-HIGH-", "low" … as words of a file's name.
 _EXPERT = re.compile(r"(?i)(?<![a-z])(high|low)(?:[-_. ]?noise)?(?![a-z])")
 
@@ -45,6 +48,7 @@ class ResolvedLora:
     strength_high: float
     strength_low: float  #: equal to strength_high for one-expert models
     schedule: str = ""
+    rank: int = 0  #: the largest of any layer: what it takes of memory
 
     def at(self, step: int, total: int, expert: int) -> float:
         """The strength in step `step` (from 0) of `total` on `expert` (0: high noise or the only one)."""
@@ -67,6 +71,7 @@ class LoraFacts:
     sha256: str
     target: Target  #: the expert that the file is for
     partner: str = ""  #: the file for the other expert, where there is one
+    rank: int = 0  #: the largest of any layer
     notes: tuple[str, ...] = ()  #: "3 of 403 tensors are not used: …"
 
 
@@ -90,6 +95,20 @@ class LoraApplied:
             scale += f" to {self.largest_scale:.4g}"
         left = f", {self.unmatched} tensors not used" if self.unmatched else ""
         return f"LoRA {self.name}{where}: {self.matched} layers, rank {self.rank}, scale {scale}{left}"
+
+
+def bucket_of(rank: int) -> int:
+    """The rank that `rank` is rounded up to; 0 for 0."""
+    last = BUCKETS[-1]
+    return next((bucket for bucket in (0, *BUCKETS) if rank <= bucket), -(-rank // last) * last)
+
+
+def bucket_for(loras: Iterable[ResolvedLora]) -> int:
+    """The rank that the busiest expert carries for all of them together."""
+    each = list(loras)
+    high = sum(lora.rank for lora in each if lora.strength_high)
+    low = sum(lora.rank for lora in each if lora.strength_low)
+    return bucket_of(max(high, low))
 
 
 def target_of(name: str) -> Target:

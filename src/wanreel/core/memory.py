@@ -281,7 +281,7 @@ class _Weights:
 
     def __init__(self, work: Workload, placement: Placement) -> None:
         spec, plan = work.spec, placement.plan
-        block = transformer_block(spec).nbytes(ITEMSIZE[placement.precision], 2)
+        block = transformer_block(spec).nbytes(ITEMSIZE[placement.precision], 2) + work.lora_block
         ends = transformer_ends(spec).nbytes(2)
         layers = TRANSFORMERS[spec.parameters].layers
         expert = ends + layers * block

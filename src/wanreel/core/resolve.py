@@ -340,11 +340,11 @@ class _Resolver:
         if not spec.two_experts:
             if ref.strength_low is not None and ref.strength_low != high:
                 self._note("loras", f"{facts.name}: low {ref.strength_low:g}", high, f"{spec.name} has one expert")
-            return ResolvedLora(facts.name, facts.sha256, high, high, ref.schedule)
+            return ResolvedLora(facts.name, facts.sha256, high, high, ref.schedule, facts.rank)
         low = float(_or(ref.strength_low, 0.0 if facts.target == "high" else ref.strength))
         if ref.strength_high is None and ref.strength_low is None:
             self._note("loras", None, facts.name, self._where(facts))
-        return ResolvedLora(facts.name, facts.sha256, high, low, ref.schedule)
+        return ResolvedLora(facts.name, facts.sha256, high, low, ref.schedule, facts.rank)
 
     def _where(self, facts: LoraFacts) -> str:
         """What is said of where a file is applied when the request does not say."""

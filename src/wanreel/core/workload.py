@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.components import CLIP_TOKENS, PATCH, TRANSFORMERS, in_channels
+from wanreel.core.lora import bucket_for
 from wanreel.core.machines import Machine
 from wanreel.core.placement import Tile
 from wanreel.core.resolve import ResolvedRequest
@@ -42,16 +43,26 @@ class Workload:
     steps: int
     passes: int  #: forwards a step: 2 with guidance
     pictures: int = 0
+    lora_rank: int = 0  #: of the LoRAs that one expert carries, rounded up as their branches are
 
     @classmethod
     def of(cls, spec: ModelSpec, request: ResolvedRequest) -> Workload:
         guided = request.guidance_high > 1.0 or request.guidance_low > 1.0
         pictures = {"text": 0, "picture": 1, "first_last": 2}[request.mode]
         size = (request.width, request.height, request.num_frames)
-        return cls(spec, *size, request.num_inference_steps, 2 if guided else 1, pictures)
+        guided = guided or request.guided_steps > 0
+        rank = bucket_for(request.loras)
+        return cls(spec, *size, request.num_inference_steps, 2 if guided else 1, pictures, rank)
 
     def __str__(self) -> str:
         return f"{self.spec.name} {self.width}×{self.height}×{self.frames}"
+
+    @property
+    def lora_block(self) -> int:
+        """Bytes of the LoRAs' branches in one transformer block."""
+        size = TRANSFORMERS[self.spec.parameters]
+        attention = (10 if self.spec.clip else 8) * 2 * size.dim
+        return HALF * self.lora_rank * (attention + 2 * (size.dim + size.ffn_dim))
 
     @property
     def tokens(self) -> int:

@@ -15,9 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Ranks are rounded up to one of these, so that another LoRA of about the same rank has the same shapes: compiled blocks
-#: are then used as they are. Larger ranks (several LoRAs add theirs up) go in steps of the last.
-BUCKETS = (16, 32, 64, 128)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -44,12 +41,6 @@ class Form:
     bucket: int  #: 0: no pair
     weight: bool
     bias: bool
-
-
-def bucket_of(rank: int) -> int:
-    """The rank that `rank` is rounded up to; 0 for 0."""
-    last = BUCKETS[-1]
-    return next((bucket for bucket in (0, *BUCKETS) if rank <= bucket), -(-rank // last) * last)
 
 
 class Branched(nn.Module):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from wanreel.models.lora.branch import Branched, Form, Share, branched, bucket_of
+from wanreel.core.lora import bucket_of
+from wanreel.models.lora.branch import Branched, Form, Share, branched
 
 if TYPE_CHECKING:
     from wanreel.models.expert import Expert

@@ -43,7 +43,8 @@ class LoraDesk:
             raise InvalidRequest.of("loras", "changed", text, hint)
         partner = self.shelf.partner(shelved)
         notes = (_unmatched_note(found),) if found.unmatched else ()
-        return LoraFacts(shelved.name, sha256, shelved.target, partner.name if partner else "", notes)
+        rank = max(layer.rank for layer in found.matched)
+        return LoraFacts(shelved.name, sha256, shelved.target, partner.name if partner else "", rank, notes)
 
     def fit_of(self, shelved: Shelved, spec: ModelSpec) -> Fit:
         """How much of it `spec` takes, by its header. Raises InvalidRequest for a damaged file."""

@@ -84,6 +84,17 @@ def _pausing_limits(steps: int, after: int) -> Limits:
     return limits
 
 
+def test_the_decoders_stage_leaves_everything_else_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    networks = make_networks(TINY.shapes)
+    before = weights(networks.vae) | weights(networks.dit) | weights(networks.text)
+    assert train_decoder(networks, TINY, Limits(steps=2), 7, CPU, tmp_path / "decoder.pt")
+    after = weights(networks.vae) | weights(networks.dit) | weights(networks.text)
+    changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    assert changed
+    assert all(key.startswith(("decoder.", "post_quant_conv.")) for key in changed)
+
+
 def test_whole_clips_equal_the_librarys_chunks() -> None:
     torch.manual_seed(0)
     vae: Any = AutoencoderKLWan(latents_mean=[0.0] * 8, latents_std=[1.0] * 8, **TINY.shapes.vae).eval()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, Router
@@ -55,7 +56,10 @@ class _Static(StaticFiles):
     """Our own files. Asked for again each time, and answered 304 when unchanged."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
+        try:
+            response = await super().get_response(path, scope)
+        except HTTPException as error:
+            return Refused(error.status_code, "not_found", "There is no such file.").response()
         kind = _TYPES.get(Path(path).suffix)
         if kind is not None and "content-type" in response.headers:
             response.headers["content-type"] = f"{kind}; charset=utf-8"  # Windows may know others

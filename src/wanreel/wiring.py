@@ -255,10 +255,10 @@ class Runtime:
         """Name of the model in memory."""
         return self._pool.held if self._pool is not None else None
 
-    def unload(self) -> None:
-        """Free the memory of the model held."""
+    def unload(self, model: str | None = None) -> None:
+        """Free the memory of `model`, or of all that are held."""
         if self._pool is not None:
-            self._pool.evict()
+            self._pool.evict(model)
 
     def close(self) -> None:
         self.unload()
@@ -341,6 +341,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         checkpoints=settings.checkpoints,
         held=lambda: runtime.held,
         warm_up=runtime.warm_up,
+        obey=lambda order: runtime.load(order.model) if order.verb == "load" else runtime.unload(order.model),
         sample_seconds=settings.stats_seconds,
     )
     retention = Retention(store, settings.data.checkpoints, settings.keep_artifacts_days)

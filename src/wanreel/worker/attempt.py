@@ -43,6 +43,7 @@ from wanreel.storage.previews import PreviewFile
 from wanreel.worker.files import discard, keep_latents, media_type_of, stem_of, write_durably
 from wanreel.worker.keeper import Keeper
 from wanreel.worker.manifests import Findings
+from wanreel.worker.orders import Order
 from wanreel.worker.space import Reserve
 from wanreel.worker.stopwatch import Stopwatch
 
@@ -94,6 +95,7 @@ class Workshop:
     checkpoints: bool = True  #: whether states are saved while denoising
     held: Callable[[], str | None] = lambda: None  #: name of the model in memory
     warm_up: Callable[[], None] = lambda: None  #: loads the model that the operator wants held; raises WanreelError
+    obey: Callable[[Order], None] = lambda order: None  #: loads or unloads a model; raises WanreelError
     sample_seconds: float = 5.0  #: between two looks at the machine
     clock: Callable[[], float] = time.monotonic
 

@@ -20,6 +20,7 @@ from wanreel.jobs import JobStore, Liveness
 from wanreel.service import request_of
 from wanreel.service.bell import Bell, sweep_bells
 from wanreel.worker.attempt import Attempt, Ending, Workshop, discard_attempt
+from wanreel.worker.orders import Orders
 from wanreel.worker.retention import Retention
 from wanreel.worker.sampling import Probe, Sampler
 from wanreel.worker.space import needed_bytes, sweep
@@ -91,6 +92,9 @@ class Worker:
         self._attempt: Attempt | None = None
         self._bell: Bell | None = None
         self._looked = -_HOUSEKEEPING
+        self._orders = Orders(life.folder)
+        newest = self._orders.newest()
+        self._obeyed = newest.number if newest is not None else 0
         # A supervisor that was killed can't stop its workers, so they look whether it is still there.
         self._supervisor = os.getppid() if supervised else None
 
@@ -205,6 +209,18 @@ class Worker:
         self._looked = now
         self.recover()
         self._retention.apply()
+        self._obey()
+
+    def _obey(self) -> None:
+        """Load or unload what an operator asked for since this worker last looked."""
+        order = self._orders.newest()
+        if order is None or order.number == self._obeyed:
+            return
+        self._obeyed = order.number
+        try:
+            self._shop.obey(order)
+        except WanreelError as error:
+            _log.warning("%s %s: %s", order.verb, order.model, error)
 
     def recover(self) -> None:
         """Put the jobs of dead workers back in line, and clear up what they left."""

@@ -14,6 +14,7 @@ from frontends.http.places import Open, Place
 from models.hub_server import Fault, HubServer, hub_server
 from wanreel.core.catalog import Catalog
 from wanreel.models.tiny import save_tiny
+from wanreel.worker.orders import Orders
 
 NAME = "t2v-1.3b"
 SPEC = Catalog().get(NAME)
@@ -67,7 +68,7 @@ def test_a_model_from_absent_to_deleted(place: Place, hub: HubServer) -> None:
     assert answer.status_code == 202 and answer.json()["download"]["state"] in ("starting", "downloading", "complete")
 
     done = wait_for(place, is_in("complete"))
-    size = sum(len(data) for name, data in hub.repos[SPEC.hub_id or ""].items())
+    size = sum(len(data) for data in hub.repos[SPEC.hub_id or ""].values())
     assert done["installed"] and done["size_bytes"] == size == done["download"]["received_bytes"]
 
     path = place.runtime.shelf.folder(SPEC) / WEIGHTS
@@ -140,7 +141,14 @@ def test_a_failed_download_says_why_to_admins(open_place: Open, hub: HubServer) 
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/pull"), ("POST", "/pull/pause"), ("POST", "/verify"), ("DELETE", "")],
+    [
+        ("POST", "/pull"),
+        ("POST", "/pull/pause"),
+        ("POST", "/verify"),
+        ("DELETE", ""),
+        ("POST", "/load"),
+        ("POST", "/unload"),
+    ],
 )
 def test_only_for_admins(open_place: Open, hub: HubServer, method: str, path: str) -> None:
     place = open_place(hub_endpoint=hub.url, keys={"boss": ("admin",)})
@@ -173,3 +181,16 @@ def test_with_downloads_off_it_is_refused(open_place: Open, hub: HubServer) -> N
     answer = place.client.post("/v1/videos", json={"prompt": "a red circle", "model": NAME})
     assert answer.status_code == 400 and answer.json()["error"]["code"] == "model_not_installed"
     assert not hub.requests
+
+
+def test_load_and_unload_are_orders_to_the_workers(place: Place) -> None:
+    orders = Orders(place.runtime.settings.data.workers)
+    assert place.client.post("/v1/models/demo/load").status_code == 202
+    first = orders.newest()
+    assert first is not None and (first.verb, first.model) == ("load", "demo")
+    assert place.client.post("/v1/models/demo/unload").status_code == 202
+    second = orders.newest()
+    assert second is not None and (second.verb, second.model) == ("unload", "demo") and second.number > first.number
+    assert place.client.post(f"/v1/models/{NAME}/load").status_code == 409
+    assert place.client.post("/v1/models/nope/load").status_code == 404
+    assert orders.newest() == second

@@ -49,6 +49,7 @@ from wanreel.jobs import Liveness
 from wanreel.service import Service
 from wanreel.wiring import Runtime, specs_with_state
 from wanreel.worker.downloads import Downloads
+from wanreel.worker.orders import Orders
 from wanreel.worker.sampling import Probe
 
 _log = logging.getLogger("wanreel.access")
@@ -100,6 +101,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         service=service,
         models=lambda: specs_with_state(runtime),
         downloads=Downloads(runtime.registry, settings.data.digests),
+        orders=Orders(settings.data.workers),
         worker_lives=Liveness(settings.data.workers).is_alive,
         min_free_bytes=int(settings.min_free_gb * 2**30),
         desk=PictureDesk(Turnstile(runtime.take_picture), uploads, fetcher.get if outbound.pictures else None),

@@ -25,6 +25,7 @@ from wanreel.frontends.http.webhooks import WebhookDesk
 from wanreel.frontends.telemetry import name_job
 from wanreel.service import Service
 from wanreel.worker.downloads import Downloads
+from wanreel.worker.orders import Orders
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -36,6 +37,7 @@ class House:
     service: Service
     models: Callable[[], Sequence[tuple[ModelSpec, bool]]]  #: every model, and whether it is installed
     downloads: Downloads
+    orders: Orders
     worker_lives: Callable[[str], bool]  #: whether the worker of this name is there
     min_free_bytes: int  #: below it the server is not ready
     desk: PictureDesk

@@ -80,6 +80,12 @@ class ModelRoutes:
         pause(self.pause)
         verify = post(f"{one}/verify", status_code=202, response_model=Model, responses=errors, summary="Check a model")
         verify(self.verify)
+        load = post(f"{one}/load", status_code=202, response_model=Model, responses=errors, summary="Load a model")
+        load(self.load)
+        unload = post(
+            f"{one}/unload", status_code=202, response_model=Model, responses=errors, summary="Unload a model"
+        )
+        unload(self.unload)
         router.delete(one, response_model=ModelDeleted, responses=errors, summary="Delete a model's files")(self.delete)
         return router
 
@@ -111,6 +117,24 @@ class ModelRoutes:
         spec = await run_in_threadpool(self._spec, model_id)
         await run_in_threadpool(self._house.downloads.verify, spec)
         return await run_in_threadpool(self._one, model_id, admin=True)
+
+    async def load(self, request: Request, model_id: str) -> Model:
+        """Ask the workers to bring the model into memory (admin). One at work does so when its job has ended."""
+        return await self._order(request, "load", model_id)
+
+    async def unload(self, request: Request, model_id: str) -> Model:
+        """Ask the workers to free the model's memory (admin). One at work does so when its job has ended."""
+        return await self._order(request, "unload", model_id)
+
+    async def _order(self, request: Request, verb: Literal["load", "unload"], model_id: str) -> Model:
+        require_admin(request)
+        shown = await run_in_threadpool(self._one, model_id, admin=True)
+        if verb == "load" and not shown.installed:
+            raise Refused(
+                409, "model_not_installed", "The weights of this model are not on this server: pull it first."
+            )
+        await run_in_threadpool(self._house.orders.give, verb, shown.id)
+        return shown
 
     async def delete(self, request: Request, model_id: str) -> Response:
         """Delete what was downloaded of the model (admin)."""

@@ -242,6 +242,7 @@ class Registry:
         running = [threads.submit(_fetch, order, count, inner) for order in orders]
         noted: set[str] = set()
         while True:
+            finished = all(future.done() for future in running)  # before: so that none ends unnoted
             progress = count.progress()
             self._note(download.model, running, noted)
             download.write(progress)
@@ -249,7 +250,7 @@ class Registry:
             failed = _first_error(running)
             if failed is not None:
                 raise failed
-            if all(future.done() for future in running):
+            if finished:
                 return
             if download.pause_ordered:
                 raise Cancelled("The download was paused.")

@@ -47,7 +47,7 @@ SPELLINGS = [
     "https://example.com:0/", "https://example.com:99999/", "https://[::1/", "https://[example.com]/", "https://",
     "https://exam\tple.com/", "https://example.com/\r\nHost: x", "https://example.com/\x00", "https://ⓛocalhost/",
     "file:///etc/passwd", "gopher://127.0.0.1:70/x", "ftp://example.com/x", "dict://127.0.0.1:11211/",
-    "jar:https://example.com!/", "https://" + "a" * 3000, "http://example.com/x.png",
+    "jar:https://example.com!/", "https://[2606:00::1%1\xff]", "https://" + "a" * 3000, "http://example.com/x.png",
 ]  # fmt: skip
 #: Names that stand for this machine or its network.
 NAMES = ["localhost", "localhost.", "LOCALHOST", "ip6-localhost", "xn--lcalhost-q4a", "metadata", "a" * 63 + ".test"]

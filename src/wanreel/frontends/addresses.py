@@ -145,9 +145,10 @@ def _parsed(text: str) -> httpx.URL:
         raise Denied("holds what no address holds")
     try:
         url = httpx.URL(text)
+        named = url.raw_host.isascii()
     except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
         raise Denied("not an address") from exc
-    if not url.raw_host:
+    if not named or not url.raw_host:
         raise Denied("names no server")
     return url
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,19 @@ from wanreel.frontends.http.errors import Refused
 from wanreel.media.video import read_frames
 from wanreel.service import Service
 
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _CELL = 256  #: px, the longer side of a picture in a sprite sheet
 _CELLS = 25  #: at most
 _ANIMATIONS = frozenset({"image/webp", "image/gif"})
+
+
+def is_one_range(value: str) -> bool:
+    """Whether a header Range asks for one range of bytes: from and to, from, or the last so many."""
+    match = _RANGE.fullmatch(value)
+    if match is None:
+        return False
+    first, last = match.groups()
+    return bool(first or last) and not (first and last and int(first) > int(last))
 
 
 async def artifact(request: Request, service: Service, job: Job, kind: str) -> Response:
@@ -31,8 +42,9 @@ async def artifact(request: Request, service: Service, job: Job, kind: str) -> R
     path = service.results / file.name
     if not path.is_file():
         raise Refused(404, "deleted", "The file was deleted.")
-    if "," in request.headers.get("range", ""):
-        # Several ranges would be answered in parts that nobody here asks for; the whole file is allowed instead.
+    if not is_one_range(request.headers.get("range", "")):
+        # Several would be answered in parts that nobody here asks for, and nonsense with 400; the whole file is allowed
+        # instead of either (RFC 9110, 14.2).
         request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
     headers = {"cache-control": "private, no-cache"}
     return FileResponse(path, media_type=file.media_type, filename=file.name, headers=headers)

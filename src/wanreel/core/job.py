@@ -154,6 +154,16 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class LineMark:
+    """By which a change of the line is seen."""
+
+    event: int  #: number of the newest event of all jobs
+    queued: int
+    workers: int  #: that announced themselves and were not yet found dead
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class QueueState:
     """The line as a whole."""
 

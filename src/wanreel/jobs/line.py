@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
-from wanreel.core.job import JobStatus, Outcome, Standing
-from wanreel.jobs.tables import attempts, jobs, turns
+from wanreel.core.job import JobStatus, LineMark, Outcome, Standing
+from wanreel.jobs.tables import attempts, events, jobs, queue, turns, workers
 
 #: Completed attempts over which the run time is averaged.
 _MEASURED = 20
@@ -21,6 +21,12 @@ _MEASURED = 20
 _UNMEASURED_SECONDS = 60.0
 
 _QUEUED = jobs.c.status == JobStatus.QUEUED
+_MARK = select(
+    select(func.coalesce(func.max(events.c.number), 0)).scalar_subquery(),
+    select(func.count()).select_from(jobs).where(_QUEUED).scalar_subquery(),
+    select(func.count()).select_from(workers).scalar_subquery(),
+    queue.c.paused,
+)
 _ORDER = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.place, jobs.c.seq)
 _REVERSED = (jobs.c.priority, jobs.c.turn.desc(), jobs.c.place.desc(), jobs.c.seq.desc())
 
@@ -61,8 +67,24 @@ def count(connection: Connection, status: JobStatus) -> int:
 
 def standing(connection: Connection, row: Row[Any], *, paused: bool) -> Standing:
     """Where the queued job stands."""
-    ahead = connection.scalar(select(func.count()).select_from(jobs).where(_QUEUED, _before(row))) or 0
-    return Standing(ahead + 1, None if paused else _wait(connection, ahead))
+    place = position(connection, row)
+    return Standing(place, None if paused else _wait(connection, place - 1))
+
+
+def position(connection: Connection, row: Row[Any]) -> int:
+    """The queued job's place, 1 is next."""
+    return 1 + (connection.scalar(select(func.count()).select_from(jobs).where(_QUEUED, _before(row))) or 0)
+
+
+def requests(connection: Connection, limit: int) -> tuple[tuple[str, str], ...]:
+    """Id and request of the queued jobs, next one first."""
+    rows = connection.execute(select(jobs.c.id, jobs.c.request).where(_QUEUED).order_by(*_ORDER).limit(limit))
+    return tuple((row.id, row.request) for row in rows)
+
+
+def mark(connection: Connection) -> LineMark:
+    """How the line stands, in one statement."""
+    return LineMark(*connection.execute(_MARK).one())
 
 
 def seconds_until_room(connection: Connection) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from wanreel.core.errors import IdempotencyConflict, QueueFull
 from wanreel.core.failpoints import Failpoints
@@ -24,6 +24,7 @@ from wanreel.core.job import (
     Job,
     JobEvent,
     JobStatus,
+    LineMark,
     NewJob,
     Overview,
     QueueState,
@@ -240,15 +241,23 @@ class JobStore:
 
         return self._database.read(body)
 
-    def line_mark(self) -> tuple[int, ...]:
-        """Differs whenever the line, or what is known of the running jobs and workers, has changed."""
+    def line_mark(self) -> LineMark:
+        """How the line stands; differs whenever it, or what is known of running jobs and workers, has changed."""
+        return self._database.read(line.mark)
 
-        def body(c: Connection) -> tuple[int, ...]:
-            paused = int(records.queue_row(c).paused)
-            there = c.scalar(select(func.count()).select_from(workers)) or 0
-            return log.last_number(c), line.count(c, JobStatus.QUEUED), paused, there
+    def place(self, job_id: str) -> tuple[int | None, LineMark]:
+        """The job's place in line, 1 is next and None for one that is not queued, and `line_mark`. Raises JobNotFound."""
+
+        def body(c: Connection) -> tuple[int | None, LineMark]:
+            row = records.find(c, job_id)
+            position = line.position(c, row) if row.status == JobStatus.QUEUED else None
+            return position, line.mark(c)
 
         return self._database.read(body)
+
+    def requests_in_line(self, limit: int) -> tuple[tuple[str, str], ...]:
+        """Id and request of the queued jobs, next one first."""
+        return self._database.read(lambda c: line.requests(c, limit))
 
     def pause(self, reason: str) -> QueueState:
         """Let no worker claim a job until `resume`. Running jobs go on; new ones are accepted."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wanreel.core.errors import InvalidRequest
-from wanreel.core.job import Job, JobStatus, Standing
+from wanreel.core.job import Job, JobStatus, LineMark, Standing
 from wanreel.core.measures import Measures
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.sample import WorkerRecord
@@ -68,8 +68,10 @@ class Estimator:
         self._clock = clock
         self._lock = threading.Lock()
         self._history: dict[str, tuple[float, tuple[Run, ...]]] = {}
-        self._mark: tuple[int, ...] = ()
-        self._line: Mapping[str, Standing] = {}
+        self._known: dict[str, Estimate] = {}  # by request
+        self._known_of: object = None  # what these estimates were made from
+        self._mark: LineMark | None = None
+        self._starts: Mapping[str, float | None] = {}  # by job; "" is one that would come last
 
     def work(self, request: ResolvedRequest) -> Estimate:
         """How long a request takes on the workers that are there."""
@@ -79,58 +81,57 @@ class Estimator:
 
     def standing(self, job_id: str) -> Standing | None:
         """Place in line and predicted start; None when the job is not queued. Raises JobNotFound."""
-        mark = self._store.line_mark()
-        with self._lock:
-            if mark != self._mark:
-                self._line = self._predicted()
-                self._mark = mark
-            known = self._line.get(job_id)
-        if known is not None:
-            return known
-        found = self._store.standing(job_id)
-        return None if found is None else Standing(found.position, None)
+        place, mark = self._store.place(job_id)
+        return None if place is None else Standing(place, self._predicted(mark).get(job_id))
 
     def next_start(self) -> float | None:
         """Seconds until a job that is handed in now would start; None while that is unknown."""
-        return self._times(self._store.queued(limit=_LINE))[-1]
+        return self._predicted(self._store.line_mark()).get("")
 
-    def _predicted(self) -> Mapping[str, Standing]:
-        line = self._store.queued(limit=_LINE)
-        starts = self._times(line)
-        return {job.id: Standing(at + 1, starts[at]) for at, job in enumerate(line)}
+    def _predicted(self, mark: LineMark) -> Mapping[str, float | None]:
+        """When each job starts. Made anew only when something has changed."""
+        if mark.paused or not mark.workers:
+            return {}
+        with self._lock:
+            if mark != self._mark:
+                self._starts, self._mark = self._made(), mark
+            return self._starts
 
-    def _times(self, line: Sequence[Job]) -> list[float | None]:
-        """When each job of the line starts, and last when one after them would."""
+    def _made(self) -> Mapping[str, float | None]:
         workers = self._store.worker_records()
-        if self._store.queue().paused or not workers:
-            return [None] * (len(line) + 1)
         running = self._store.list(status=JobStatus.IN_PROGRESS, limit=_RUNNING)
         free: list[float] = [0.0] * max(0, len(workers) - len(running))
         for job in running:
-            left = self._of(job, workers).left(job)
+            left = self._of(job.request, workers).left(job)
             if left is not None:
                 free.append(left)
         heapq.heapify(free)
-        return [*self._starts(line, workers, free)]
+        line = self._store.requests_in_line(_LINE)
+        starts = {job_id: self._next(request, workers, free) for job_id, request in line}
+        return starts | {"": free[0] if free and len(line) < _LINE else None}
 
-    def _starts(
-        self, line: Iterable[Job], workers: Sequence[WorkerRecord], free: list[float]
-    ) -> Iterable[float | None]:
-        """As each worker gets free; one whose work is of unknown length never does."""
-        for job in line:
-            yield free[0] if free else None
-            seconds = self._of(job, workers).seconds if free else None
-            if free and seconds is None:
-                heapq.heappop(free)
-            elif seconds is not None:
-                heapq.heapreplace(free, free[0] + seconds)
-        yield free[0] if free else None
+    def _next(self, request: str, workers: Sequence[WorkerRecord], free: list[float]) -> float | None:
+        """When the worker that gets free first does, who takes this. One whose work is of unknown length never does."""
+        if not free:
+            return None
+        start, seconds = free[0], self._of(request, workers).seconds
+        if seconds is None:
+            heapq.heappop(free)
+        else:
+            heapq.heapreplace(free, start + seconds)
+        return start
 
-    def _of(self, job: Job, workers: Sequence[WorkerRecord]) -> Estimate:
-        try:
-            return self._work(request_in(job.request), workers)
-        except InvalidRequest:
-            return Estimate("a request of another version")
+    def _of(self, request: str, workers: Sequence[WorkerRecord]) -> Estimate:
+        """Remembered as long as nothing that it goes by has changed."""
+        source = ([then for then, _ in self._history.values()], [worker_facts(worker) for worker in workers])
+        if source != self._known_of or len(self._known) > _LINE:
+            self._known, self._known_of = {}, source
+        if request not in self._known:
+            try:
+                self._known[request] = self._work(request_in(request), workers)
+            except InvalidRequest:
+                self._known[request] = Estimate("a request of another version")
+        return self._known[request]
 
     def _work(self, request: ResolvedRequest, workers: Sequence[WorkerRecord]) -> Estimate:
         runs = self._runs(request.model)
@@ -151,6 +152,11 @@ class Estimator:
         runs = tuple(_whole(self._store.measured(model)))
         self._history[model] = (self._clock(), runs)
         return runs
+
+
+def worker_facts(worker: WorkerRecord) -> tuple[str, str]:
+    """What an estimate goes by: the machine, and the model that it holds."""
+    return machine_of(worker), worker.sample.model if worker.sample is not None else ""
 
 
 def machine_of(worker: WorkerRecord) -> str:

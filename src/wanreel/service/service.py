@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from wanreel.core.errors import IllegalTransition, JobNotFound
+from wanreel.core.few_step import without_recipe
 from wanreel.core.job import (
     TERMINAL,
     ArtifactRef,
@@ -259,6 +260,8 @@ class Service:
         values = {name: getattr(kept, name) for name in VideoRequest.__dataclass_fields__}
         if changes.get("model", kept.model) != kept.model:
             values = {name: values[name] for name in _ANY_MODEL}
+        if "preset" in changes:
+            values = without_recipe(values)
         replaced = {name for asked in changes for name in _INSTEAD.get(asked, ())}
         values = {
             name: value for name, value in values.items() if value is not None and name not in replaced | set(changes)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 
 from wanreel.core.errors import JobNotFound, WanreelError
 from wanreel.core.job import TERMINAL, JobEvent
 from wanreel.service import Service
 
+T = TypeVar("T")
+
 _LOOK = 0.2  # seconds between looks while anybody listens
 _KEEPALIVE = 15.0  # seconds of silence after which a comment is sent, so that proxies keep the stream
 _BACKLOG = 1000  # events that one listener may be behind
 _KNOWN_OWNERS = 10_000
+_PAGE = 1000  # events read at a time
+_READERS = 2  # threads that read the log
 _log = logging.getLogger("wanreel.http")
 
 
@@ -46,6 +52,11 @@ class News:
         self._somebody = asyncio.Event()
         self._owners: dict[str, str] = {}
         self._closed = False
+        # Threads of their own: when hundreds of streams begin at once, requests must not queue up behind them.
+        self._readers = CapacityLimiter(_READERS)
+
+    async def _read(self, ask: Callable[..., T], *args: Any, **more: Any) -> T:
+        return await to_thread.run_sync(functools.partial(ask, *args, **more), limiter=self._readers)
 
     @property
     def listeners(self) -> int:
@@ -66,7 +77,7 @@ class News:
                 await self._somebody.wait()
                 position = await self._position()
             try:
-                for event in await run_in_threadpool(self._service.store.tail, after=position):
+                for event in await self._read(self._service.store.tail, after=position):
                     position = event.number
                     await self._hand_out(event)
             except WanreelError as error:
@@ -77,7 +88,7 @@ class News:
         """Where to begin. Whatever came before is read by the listener itself, after it began to listen."""
         while True:
             try:
-                return max(0, await run_in_threadpool(self._service.store.last_event_number) - _BACKLOG)
+                return max(0, await self._read(self._service.store.last_event_number) - _BACKLOG)
             except WanreelError as error:
                 _log.warning("The event log can't be read now: %s", error)
                 await asyncio.sleep(_LOOK)
@@ -94,7 +105,7 @@ class News:
     async def _owner_of(self, job_id: str) -> str | None:
         if job_id not in self._owners:
             try:
-                job = await run_in_threadpool(self._service.get, job_id)
+                job = await self._read(self._service.get, job_id)
             except JobNotFound:
                 return None
             if len(self._owners) >= _KNOWN_OWNERS:
@@ -126,7 +137,7 @@ class News:
     async def _follow_job(self, job_id: str, listener: _Listener, seq: int) -> AsyncIterator[JobEvent | None]:
         while not self._closed:
             # Read before its events: then every event of an ended job is among them.
-            ended = (await run_in_threadpool(self._service.get, job_id)).ended
+            ended = (await self._read(self._service.get, job_id)).ended
             async for event in self._recorded(job_id, seq):
                 seq = event.seq
                 yield event
@@ -143,7 +154,7 @@ class News:
     async def of_owner(self, owner: str | None, after: int | None) -> AsyncIterator[JobEvent | None]:
         """Events of all the owner's jobs with a number above `after`, new ones by default, without end."""
         with self._listen(None, owner) as listener:
-            number = await run_in_threadpool(self._service.store.last_event_number) if after is None else after
+            number = await self._read(self._service.store.last_event_number) if after is None else after
             async for event in self._follow_owner(owner, listener, number):
                 yield event
 
@@ -166,12 +177,12 @@ class News:
         store = self._service.store
         while True:
             if job_id is None:
-                page = await run_in_threadpool(store.tail, after=after)
+                page = await self._read(store.tail, after=after, limit=_PAGE)
             else:
-                page = await run_in_threadpool(store.events, job_id, after=after)
+                page = await self._read(store.events, job_id, after=after, limit=_PAGE)
             for event in page:
                 yield event
-            if not page:
+            if len(page) < _PAGE:
                 return
             after = page[-1].number if job_id is None else page[-1].seq
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from wanreel.core.catalog import MODELS, Catalog, ModelSpec
 from wanreel.core.errors import InvalidRequest
-from wanreel.core.few_step import RECIPES
+from wanreel.core.few_step import RECIPES, without_recipe
 from wanreel.core.lora import (
     LoraFacts,
     LoraRef,
@@ -375,6 +375,16 @@ def test_a_boundary_is_for_two_experts() -> None:
     assert resolved(model="t2v-a14b").request.boundary_ratio == 0.875
     one = resolved(model="t2v-14b", boundary_ratio=0.5)
     assert one.request.boundary_ratio is None and "one expert" in said(one, "boundary_ratio")
+
+
+def test_another_preset_leaves_the_recipe_behind() -> None:
+    fast = resolved(T2V_HIGH, T2V_LOW, model="t2v-a14b", preset="fast", loras=(LoraRef("style"),)).request.as_request()
+    values = {name: getattr(fast, name) for name in VideoRequest.__dataclass_fields__}
+    kept = without_recipe(values)
+    assert [lora.name for lora in kept["loras"]] == ["style"]
+    assert not {"guidance_high", "flow_shift", "solver", "boundary_ratio", "guided_steps"} & set(kept)
+    own = values | {"loras": (LoraRef("style"),)}
+    assert without_recipe(own) == own  # nothing of a recipe: guidance that was asked for stays
 
 
 def test_memory_counts_what_one_expert_carries() -> None:

@@ -358,6 +358,62 @@ def _model_of(kind: str, plan: Any) -> WanModel:
     return model
 
 
+class _Locks:
+    """Stands in for the driver: which memory is page-locked."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, int] = {}
+
+    def cudaHostRegister(self, address: int, nbytes: int, _flags: int) -> int:
+        self.held[address] = nbytes
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:
+        del self.held[address]
+        return 0
+
+
+def test_locked_memory_of_branches_is_given_back(wardrobe: Wardrobe, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wanreel.models import offload
+
+    locks = _Locks()
+    monkeypatch.setattr(offload, "_cudart", lambda: locks)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    model, resident = _model_of("native", "streamed"), _model_of("native", "resident")
+    stream = model.experts[0].stream
+    assert stream is not None
+    stream._pinned = True  # as on a GPU; the weights themselves stay pageable here
+    plain = predict_as_is(model)
+    lora = wardrobe.put("x", RandomLora.of(_wide()))
+    for each in (model, resident):
+        wardrobe.wear(each, lora)
+    assert len(locks.held) == len(stream.blocks)
+    for strength in (1.0, 0.25):
+        assert torch.equal(predict(model, (strength,)), predict(resident, (strength,)))
+    wardrobe.wear(model, wardrobe.put("wider", RandomLora.of(_wide(), rank=40)))
+    assert len(locks.held) == len(stream.blocks)
+    wardrobe.wear(model)
+    assert not locks.held and torch.equal(predict_as_is(model), plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("plan", ["resident", "exclusive", "streamed"])
+def test_on_a_gpu(wardrobe: Wardrobe, plan: Any) -> None:
+    spec = by_name("t2v-a14b")
+    model = build_tiny(spec, device="cuda", placement=Placement(plan, pinned=True))
+    plain = [predict(model, expert=index) for index in (0, 1)]
+    lora = RandomLora.of(model.experts[0].transformer).with_differences(model.experts[0].transformer)
+    wardrobe.wear(model, wardrobe.put("x", lora))
+    for index in (0, 1):
+        for strength in (1.0, 0.5):
+            ours = predict(model, (strength,), index).cpu()
+            assert near(ours, merged(spec, (lora, strength), expert=index), 1e-2)  # TF32 and other kernels
+    wardrobe.wear(model)
+    for index in (0, 1):
+        assert torch.equal(predict(model, expert=index), plain[index])
+    model.unload()
+
+
 class _Counted:
     """A backend for torch.compile that compiles nothing and counts what it is given."""
 

@@ -6,10 +6,12 @@ Every value has its source. Knows nothing of files; LoRAs are recognised by the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wanreel.core.catalog import TINY_PREFIX, ModelSpec
+from wanreel.core.lora import LoraRef
 from wanreel.core.request import PresetName, Solver
 
 
@@ -45,6 +47,8 @@ class FewStepRecipe:
     boundary_ratio: float | None = None  #: None: the model's own
 
 
+#: What a recipe decides beside steps and LoRAs.
+_OF_RECIPES = ("guidance_high", "guidance_low", "flow_shift", "solver", "guided_steps", "boundary_ratio")
 _LIGHTX2V = "ModelTC/LightX2V: configs/distill/wan22, lightx2v/models/schedulers/wan/step_distill/scheduler.py"
 _DOCS = "lightx2v-en.readthedocs.io: method_tutorials/step_distill (timesteps 1000, 750, 500, 250; shift 5; CFG off)"
 _LIGHTNING = "ModelTC/Wan2.2-Lightning: README (4 steps, shift 5, guidance 1, Euler, two steps an expert)"
@@ -128,6 +132,16 @@ def recipes_for(spec: ModelSpec, preset: PresetName | None) -> Iterator[FewStepR
     """The recipes that give `spec` this preset. A tiny model has those of the row it imitates."""
     name = spec.name.removeprefix(TINY_PREFIX)
     return (recipe for recipe in RECIPES if recipe.preset == preset and name in recipe.models)
+
+
+def without_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's values, by knob, for another preset: without what a few-step recipe brought, if one did."""
+    patterns = [pattern for recipe in RECIPES for pair in recipe.pairs for pattern in (pair.high, pair.low) if pattern]
+    loras: tuple[LoraRef, ...] = values.get("loras") or ()
+    own = tuple(lora for lora in loras if not any(_last(pattern, (lora.name,)) for pattern in patterns))
+    if len(own) == len(loras):
+        return dict(values)
+    return {name: value for name, value in values.items() if name not in _OF_RECIPES} | {"loras": own}
 
 
 def _last(pattern: str, names: Sequence[str]) -> str | None:

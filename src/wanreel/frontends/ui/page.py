@@ -23,7 +23,10 @@ from wanreel.frontends.http.intake import Intake
 
 #: In the order of the tabs. Each has a module static/NAME/NAME.js.
 SCREENS = ("create", "queue", "library", "models", "settings")
+# Forms of a page without a referrer come with "Origin: null", which the guard takes for a foreign page; other sites are
+# told nothing by "same-origin" either.
 _HEAD = """
+<meta name="referrer" content="same-origin">
 <meta name="color-scheme" content="light dark">
 <meta name="description" content="Videos from prompts and pictures, on your own machine.">
 <link rel="icon" href="studio/static/images/icon.svg" type="image/svg+xml">

@@ -130,7 +130,7 @@ export function mount(root, studio) {
 
   function card(index) {
     const video = shelf.at(index);
-    if (!video) return h("div.l-card.l-blank", { aria: { busy: "true", label: t("parts.loading") } });
+    if (!video) return h("div.l-card.l-blank", { role: "group", tabIndex: -1, dataset: { main: "" }, aria: { busy: "true", label: t("parts.loading") } });
     const { favourite, status } = video.wanreel;
     const words = h("span.l-words", video.prompt);
     const frame = h("span.l-frame", picture(video), status === "completed" ? h("span.l-length", `${number(Number(video.seconds), 1)} s`) : h(`span.l-state.${status}`, t(`library.status.${status}`)));

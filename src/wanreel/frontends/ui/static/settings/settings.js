@@ -126,7 +126,7 @@ function changes(form) {
   const found = {};
   for (const input of $$("[data-was]", form)) {
     if (input.disabled) continue;
-    const value = input.type === "checkbox" ? input.checked : input.value.trim() === "" ? null : input.type === "number" ? Number(input.value) : input.value.trim();
+    const value = input.type === "checkbox" ? input.checked : input.value.trim() === "" ? (input.dataset.was === '""' ? "" : null) : input.type === "number" ? Number(input.value) : input.value.trim();
     if (JSON.stringify(value) !== input.dataset.was) found[input.name] = value;
   }
   return found;

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wanreel.core.delivery import DeliveryReport, DeliveryState
 from wanreel.core.job import Job, JobFailure, JobStatus, Standing
+from wanreel.core.lora import MAX_LORAS, MAX_STRENGTH, NAME
 from wanreel.core.request import Knob, knobs
 from wanreel.core.resolve import Adjustment, ResolvedRequest
 from wanreel.service import request_of
@@ -279,6 +280,31 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"type": [*kinds, "null"]} | choices
 
 
+_STRENGTH: dict[str, Any] = {"type": "number", "minimum": -MAX_STRENGTH, "maximum": MAX_STRENGTH}
+_LORA_NAME: dict[str, Any] = {"type": "string", "pattern": f"^{NAME.pattern}$", "description": "From GET /v1/loras."}
+_LORA: dict[str, Any] = {
+    "anyOf": [
+        _LORA_NAME,
+        {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": _LORA_NAME,
+                "strength": _STRENGTH | {"description": "On whichever expert the file is for; 1 by default."},
+                "strength_high": _STRENGTH | {"description": "On the high-noise expert, or the only one."},
+                "strength_low": _STRENGTH | {"description": "On the low-noise expert."},
+                "schedule": {
+                    "type": "string",
+                    "description": "Factors over the steps: 0,1 is off in the first half, 0>1 rises evenly.",
+                },
+                "sha256": {"type": "string", "description": "The file it must be."},
+            },
+        },
+    ]
+}
+
+
 def _knob_schema(knob: Knob, *, multipart: bool) -> dict[str, Any]:
     about = knob.help + (f" Unit: {knob.unit}." if knob.unit else "")
     if knob.aliases:
@@ -288,7 +314,7 @@ def _knob_schema(knob: Knob, *, multipart: bool) -> dict[str, Any]:
         case "picture":
             return _picture_schema(about, multipart=multipart)
         case "loras":
-            schema = {"type": "array", "items": {"type": "object"}, "maxItems": 16}
+            schema = {"type": "array", "items": _LORA, "maxItems": MAX_LORAS}
         case "text" | "name":
             schema = {"type": "string"} | _bounds(knob, "minLength", "maxLength")
         case "integer" | "number":  # as text in forms

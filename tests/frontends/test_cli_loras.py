@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from frontends.test_cli_jobs import Shell
-from wanreel import demo
+from wanreel import VideoRequest, Wanreel, demo
+from wanreel.core.errors import BrokenWeights
 
 GOLD = demo.lora_paths()["gold"]
 QUICK = (
@@ -98,6 +100,18 @@ def test_a_strength_for_each_expert(shell: Shell, tmp_path: Path) -> None:
         "generate", "a", "--model", "demo", "--dry-run", "--lora", str(tmp_path / "other" / "style.safetensors")
     )["request"]["loras"]
     assert found["name"] == f"style-{found['sha256'][:8]}"
+
+
+def test_the_python_door(tmp_path: Path) -> None:
+    shutil.copy(GOLD, tmp_path / "shiny.safetensors")
+    with Wanreel(data_dir=tmp_path / "data", gpus=()) as reel:
+        lora = reel.lora(tmp_path / "shiny.safetensors")
+        asked = VideoRequest(prompt="a", model="demo", loras=(replace(lora, strength=0.5),))
+        (resolved,) = reel.resolve(asked).request.loras
+        assert (resolved.name, resolved.strength_high, resolved.rank) == ("shiny", 0.5, 8)
+        with pytest.raises(BrokenWeights, match="pickle"):
+            (tmp_path / "x.pt").write_bytes(b"x")
+            reel.lora(tmp_path / "x.pt")
 
 
 def colours(video: Path) -> Any:

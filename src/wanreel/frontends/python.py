@@ -10,6 +10,7 @@ from typing import Any
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import GenerationError, SettingsError
 from wanreel.core.events import Completed, Event
+from wanreel.core.lora import LoraRef
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Resolution
@@ -54,6 +55,11 @@ class Wanreel:
         if isinstance(source, bytes):
             return self.runtime.take_picture(source)
         return self.runtime.take_picture_file(Path(source))
+
+    def lora(self, file: str | Path) -> LoraRef:
+        """A LoRA for a request, from a .safetensors file that is used where it lies. Those on the shelf need no file:
+        `LoraRef(NAME)`. Raises BrokenWeights, InvalidRequest."""
+        return LoraRef(self.runtime.take_lora_file(Path(file)).name)
 
     def resolve(self, request: VideoRequest) -> Resolution:
         """What would run, and how it differs from what was asked. Raises InvalidRequest, ModelNotInstalled."""

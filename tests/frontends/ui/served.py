@@ -28,7 +28,7 @@ ARGUMENTS = [
     "--autoplay-policy=no-user-gesture-required",
 ]
 #: Milliseconds that a browser waits: the machine may be busy with other tests.
-PATIENCE = 60_000
+PATIENCE = 120_000
 
 
 @dataclass

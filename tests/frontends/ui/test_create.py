@@ -154,7 +154,7 @@ def test_a_reload_and_a_restart_in_mid_run_lose_nothing(enter: Enter, served: Se
     expect(page.locator(".live")).to_contain_text("Connection lost")
     served.start()
     expect(page.locator(".live")).to_be_hidden()
-    expect(page.locator("video.player")).to_be_visible(timeout=2 * PATIENCE)
+    expect(page.locator("video.player")).to_be_visible(timeout=PATIENCE)
 
 
 def test_variations_are_compared_in_step(enter: Enter) -> None:
@@ -235,7 +235,7 @@ def test_people_with_keys_sign_in_and_see_their_own_alone(browser: Browser, tmp_
             expect(visit.page.get_by_label("API key")).to_be_focused()
             visit.page.keyboard.type(keys[name])
             visit.page.keyboard.press("Enter")
-            visit.page.wait_for_selector("html[data-ready]", timeout=2 * PATIENCE)
+            visit.page.wait_for_selector("html[data-ready]", timeout=PATIENCE)
         ann, bob = visits["ann"].page, visits["bob"].page
         ann.locator("#knob-prompt").fill("a secret of hers")
         ann.locator("#generate").click()

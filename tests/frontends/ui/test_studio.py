@@ -83,7 +83,9 @@ def test_nothing_outside_the_folder_is_served(keyed: tuple[Served, dict[str, str
 
 def test_every_word_is_there_in_every_language() -> None:
     keys = {language: set(words(language)) for language in LANGUAGES}
-    assert keys["en"] == keys["zh"]
+    # What the server words itself needs no English here.
+    assert keys["en"] <= keys["zh"]
+    assert {key for key in keys["zh"] - keys["en"] if not key.startswith("settings.help.")} == set()
     gaps = {
         (key, language)
         for key in keys["en"]

@@ -158,7 +158,10 @@ def _component(name: str, knob: Knob) -> Any:
         case "flag":
             return gr.Checkbox(value=True, **about)
         case "loras":
-            return gr.JSON(value=None, label=name, visible=False)
+            component = gr.JSON(value=None, label=name, visible=False)
+            # Its own schema, {}, is none that MCP's checks accept. A subclass would make Gradio write files beside this one.
+            component.api_info = lambda: {"type": "array", "items": {"type": "object"}}
+            return component
         case "name" if knob.choices:
             return gr.Dropdown(choices=list(knob.choices), value=None, **about)
         case _:

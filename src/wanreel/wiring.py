@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
-from wanreel.core.errors import InvalidRequest, ModelNotInstalled, UnreadablePicture, UnreadableRecipe
+from wanreel.core.errors import InvalidRequest, ModelNotInstalled, SettingsError, UnreadablePicture, UnreadableRecipe
 from wanreel.core.events import Downloading, Event
 from wanreel.core.importing import without_collecting
+from wanreel.core.machines import CARDS, GIB, Machine, card_named, machine_of, machine_of_card
+from wanreel.core.memory import MemoryPlan
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedRequest, resolve
 from wanreel.core.settings import Settings
+from wanreel.host import free_memory, nvidia_gpus
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe, recipe_in
 from wanreel.models.formats.assembly import Assembly, added_rows
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     from wanreel.worker.attempt import Task
     from wanreel.worker.verify import Verdict
     from wanreel.worker.worker import Worker
+
+
+_CONTEXT = int(0.6 * GIB)  # of a GPU, taken by the driver and the CUDA context
 
 
 @dataclass
@@ -221,6 +227,35 @@ class Runtime:
 
         return choose_device(self.settings.device, self.settings.memory_gb, self.settings.threads)
 
+    def memory_plan(self, resolution: Resolution, *, card: str = "", host_gib: float | None = None) -> MemoryPlan:
+        """The plan for a request, asked of the driver and not of torch; or for another card of the table.
+
+        The GPU counts as it is when this program has it for itself; a worker looks again before it begins.
+        """
+        from wanreel.models.planning import NoRecords, Planner
+
+        machine = self._machine_named(card, host_gib) if card else self.machine()
+        planner = Planner(lambda: machine, self.settings.wishes, self.plan_records or NoRecords())
+        return planner.plans(resolution.spec, resolution.request, None)[0]
+
+    def machine(self) -> Machine:
+        """The machine as its driver describes it, without torch."""
+        host = free_memory()
+        wanted, _, number = self.settings.device.partition(":")
+        found = [gpu for gpu in nvidia_gpus() if not number or gpu.index == int(number)] if wanted != "cpu" else []
+        if not found:
+            return Machine(host_free=host)
+        gpu, allowed = found[0], self.settings.memory_gb
+        free = gpu.total_bytes - _CONTEXT if allowed is None else int(allowed * GIB)
+        return machine_of(gpu.name, gpu.total_bytes, min(free, gpu.total_bytes), gpu.capability, host_free=host)
+
+    def _machine_named(self, card: str, host_gib: float | None) -> Machine:
+        row = card_named(card)
+        if not row.name:
+            known = ", ".join(it.name for it in CARDS)
+            raise SettingsError(f"card: {card!r} is not in the table.", hint=f"Known are {known}.")
+        return machine_of_card(row, host_gib=host_gib or free_memory() / GIB)
+
     def weights_folder(self, spec: ModelSpec) -> Path | None:
         """Where the model's weights lie; None for one that is made up on the spot. Raises ModelNotInstalled."""
         return None if is_tiny(spec) else self.shelf.folder(spec)
@@ -300,8 +335,10 @@ def build_service(runtime: Runtime) -> Service:
 
     settings = runtime.settings
     digests = Digests(settings.data.digests)
+    store = build_store(settings)
+    runtime.plan_records = runtime.plan_records or store.plans
     return Service(
-        store=build_store(settings),
+        store=store,
         resolve=runtime.resolve,
         data=settings.data,
         results=settings.results_dir,

@@ -268,7 +268,9 @@ class _Pricing:
         vae = 0 if placement.keeps_experts else weights.vae
         if work.pictures:
             yield self._stage("condition", stays + vae, work.encode_activations(placement.tile))
-        forward = work.forward_activations(placement.rows, placement.feed_forward_rows)
+        forward = work.forward_activations(
+            placement.rows, placement.feed_forward_rows, fp8=placement.precision == "fp8"
+        )
         yield self._stage("denoise", stays + weights.expert_on_gpu, forward)
         yield self._stage("decode", stays + vae, work.decode_activations(placement.tile))
 

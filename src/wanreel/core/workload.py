@@ -79,7 +79,7 @@ class Workload:
         """Whether blocks hold a modulation for each token: TI2V from a picture."""
         return self.spec.conditioning == "first_frame" and self.pictures > 0
 
-    def forward_activations(self, rows: int, feed_forward_rows: int) -> int:
+    def forward_activations(self, rows: int, feed_forward_rows: int, *, fp8: bool = False) -> int:
         """Bytes alive in one forward, weights aside. `rows`, `feed_forward_rows` as in Placement."""
         size = TRANSFORMERS[self.spec.parameters]
         widening = size.ffn_dim / size.dim
@@ -89,6 +89,8 @@ class Workload:
             units = 1 + max(10.0, 3 + 2 * widening) + (12 if self.time_per_token else 0)
         else:
             widest = 1 + widening * min(1.0, feed_forward_rows / tokens if feed_forward_rows else 1.0)
+            if fp8:  # the widened input once more in fp8, and some of its rows in fp32 on the way there
+                widest = 1.5 * (widest - 1) + 1 + 2 * rows * size.ffn_dim * 4 / hidden
             passes = 2 * hidden + 5 * min(rows, tokens) * size.dim * 4
             units = max(1 + max(4.0, widest), passes / hidden)
         embedding = 0.0

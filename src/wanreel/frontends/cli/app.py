@@ -16,6 +16,7 @@ from wanreel.core.importing import leave_quickly
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "generate": ("generate", "generate", "Make a video, or a batch of them, and wait for it."),
     "serve": ("serve", "serve", "Serve the HTTP API, with workers."),
+    "plan": ("plan", "plan", "Show what a request would take, before anything is loaded."),
     "submit": ("submit", "submit", "Queue a video, or a batch of them, and return at once."),
     "worker": ("worker", "worker", "Make the videos that were queued."),
     "jobs": ("jobs", "jobs", "List jobs and the state of the queue."),

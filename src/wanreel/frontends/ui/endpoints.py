@@ -135,8 +135,8 @@ def _told_to_client() -> Any:
 
 
 def _asked(request: gr.Request) -> Request:
-    """The request that the guard let in."""
-    asked: Any = request.request
+    """The request that the guard let in. Gradio wraps it, but not on its way from MCP."""
+    asked: Any = request.request if isinstance(request, gr.Request) else request
     caller_of(asked)  # a request that did not pass the guard fails here
     return asked
 

@@ -16,10 +16,11 @@ export function keysCard() {
   const name = h("input#key-name", { type: "text", required: true, maxLength: 64, autocomplete: "off" });
   const ticks = SCOPES.map((scope) => h("input", { type: "checkbox", value: scope, checked: scope !== "admin" }));
   const warn = h("p.note.warn", { hidden: true }, icon("warning"), h("span", t("keys.first")));
+  const make = h("button.primary", { type: "submit", disabled: true }, icon("plus"), t("keys.create")); // until it is known which keys there are
   const form = h("form.s-new", { onsubmit: create },
     h("div.field", h("label", { htmlFor: "key-name" }, t("keys.name")), name),
     h("fieldset", h("legend", t("keys.scopes")), h("div.s-scopes", SCOPES.map((scope, at) => h("label.check", ticks[at], t(`keys.scope.${scope}`))))),
-    warn, h("button.primary", { type: "submit" }, icon("plus"), t("keys.create")));
+    warn, make);
   const root = h("section.card.s-card.s-keys", { aria: { labelledby: "s-keys" } }, h("h2#s-keys", t("keys.title")), h("p.soft", t("keys.text")), list, fresh, form);
   read();
   return root;
@@ -30,6 +31,7 @@ export function keysCard() {
       warn.hidden = data.length > 0;
       if (!data.length) ticks[2].checked = true;
       ticks[2].disabled = !data.length;
+      make.disabled = false;
       fill(list, data.length ? h("ul.s-list", data.map(row)) : h("p", t("keys.none")));
     } catch (error) {
       fill(list, fault(error, read));

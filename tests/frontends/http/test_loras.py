@@ -12,6 +12,7 @@ from frontends.http.places import Open, Place
 from models.lora_files import RandomLora
 from wanreel import demo
 from wanreel.frontends.http import guard
+from wanreel.frontends.http import loras as routes
 from wanreel.testing import build_tiny
 from wanreel.wiring import Runtime
 
@@ -116,6 +117,12 @@ def test_only_a_lora_of_the_operators_may_be_large(open_place: Open, monkeypatch
     assert upload(place, headers=boss).status_code == 200
     assert upload(place, headers=user).status_code == 403  # without a byte of it being read
     assert place.client.post("/v1/files", files={"file": ("x.png", GOLD)}, headers=boss).status_code == 413
+
+
+def test_a_full_disk_is_said_before_the_body_is_read(shared: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "free_bytes", lambda _: 1000)
+    answer = upload(shared)
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "insufficient_storage"
 
 
 # In requests

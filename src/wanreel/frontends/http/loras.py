@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -15,13 +17,14 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from wanreel.core.catalog import Catalog, ModelSpec
-from wanreel.core.errors import BrokenWeights, InvalidRequest
+from wanreel.core.errors import BrokenWeights, InsufficientStorage, InvalidRequest
 from wanreel.core.lora import NAME, SUFFIX
 from wanreel.frontends.http import schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import display_name
 from wanreel.frontends.http.house import require_admin
 from wanreel.frontends.http.schema import Wire
+from wanreel.host import free_bytes
 from wanreel.models.lora.report import LoraDesk
 from wanreel.models.lora.shelf import Shelved, name_for
 
@@ -117,6 +120,7 @@ class LoraRoutes:
     async def add(self, request: Request) -> Lora:
         """Takes in a file (admin). Every number of it is checked; pickles are refused."""
         require_admin(request)
+        _check_room(request, self.desk.shelf.root)
         try:
             async with request.form(max_files=1, max_fields=4) as form:
                 file, name = form.get("file"), form.get("name")
@@ -168,3 +172,12 @@ class LoraRoutes:
     def _shown(self, shelved: Shelved, model: str | None) -> Lora:
         specs = [spec for spec, installed in self.models() if installed] if model is None else [self.catalog.get(model)]
         return Lora(**self.desk.report(shelved, specs))
+
+
+def _check_room(request: Request, shelf: Path) -> None:
+    """Raises InsufficientStorage where what is announced would fill a disk: it lies there twice until it is judged."""
+    announced = request.headers.get("content-length", "")
+    size = int(announced[:20]) if announced.isdecimal() else 0
+    existing = next(folder for folder in (shelf, *shelf.parents) if folder.exists())
+    if any(2 * size > free_bytes(folder) for folder in (Path(tempfile.gettempdir()), existing)):
+        raise InsufficientStorage(f"There is no room for {size / 2**20:.0f} MiB.")

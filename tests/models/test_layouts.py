@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.hub_server import Fault, hub_server
 from models.layouts import (
     Tensors,
     assembled,
@@ -34,7 +35,9 @@ from wanreel.generation.encode import Pictures, encode
 from wanreel.models.formats.adopt import Adopter, look_through
 from wanreel.models.formats.assembly import Assembly, added_rows
 from wanreel.models.load import load_model
+from wanreel.models.registry import Hub, Registry
 from wanreel.models.wan_model import WanModel
+from wanreel.storage.digests import Digests
 
 NAMES = ("t2v-1.3b", "i2v-14b-480p", "t2v-a14b", "i2v-a14b")
 Kind = gguf.GGMLQuantizationType
@@ -338,3 +341,26 @@ def test_a_damaged_assembly(tmp_path: Path, text_model: tuple[ModelSpec, Path]) 
     (tmp_path / "assembly.json").write_text('{"version": 9}')
     with pytest.raises(BrokenWeights, match="assembly.json can't be read"):
         load_model(spec, tmp_path)
+
+
+# From the hub to latents
+
+
+def test_pulled_weights_give_the_same_latents(
+    text_model: tuple[ModelSpec, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pull, cut once in the middle, verify, load, generate."""
+    spec, folder = text_model
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    row = Catalog().get("t2v-1.3b")
+    with hub_server() as hub:
+        hub.add_folder(row.hub_id or "", folder)
+        hub.faults = [Fault("transformer/diff", "truncate")]
+        client = Hub(hub.url, base_wait=0.001)
+        registry = Registry(tmp_path / "models", client, Digests(tmp_path / "digests.json"))
+        for _ in registry.pull(row, CancelToken()):
+            pass
+        assert hub.ranges
+    assert registry.faults(row, CancelToken()) == ()
+    registry.check(row)
+    assert torch.equal(latents(load_model(spec, registry.folder(row))), latents(load_model(spec, folder)))

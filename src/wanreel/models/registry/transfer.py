@@ -20,7 +20,8 @@ from wanreel.core.errors import HubUnavailable, InsufficientStorage
 from wanreel.host import replace_durably
 from wanreel.models.registry.hub import TRANSPORT, Answered, Hub, HubFile, Patience
 
-_CHUNK = 2**20  # bytes
+_CHUNK = 2**20  # bytes read at a time
+_RECEIVED = 2**17  # bytes written at a time: at most so many are lost when a connection breaks
 _PROGRESS = 2**20  # bytes that a try must bring to count as a success
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -142,7 +143,7 @@ def _receive(order: Order, part: _Part, received: Callable[[int], None], cancel:
             received(-part.size)
             part.restart()
         with part.path.open("ab") as file:
-            for chunk in answer.iter_content(_CHUNK):
+            for chunk in answer.iter_content(_RECEIVED):
                 cancel.check()
                 part.add(chunk, file)
                 received(len(chunk))

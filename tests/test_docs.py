@@ -12,6 +12,7 @@ import pytest
 
 from wanreel.core.catalog import MODELS
 from wanreel.frontends.cli.app import COMMANDS
+from wanreel.frontends.cli.serve import serve
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"])
@@ -30,11 +31,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / link).exists(), link
 
 
+LAUNCHER = ("--help", "--repair", "--setup-only")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     for line in page.read_text(encoding="utf-8").splitlines():
         words = re.match(r"(?:\./launch\.sh|wanreel) ([a-z-]+)", line)
-        if words:
+        if words and line.startswith("./launch.sh --"):
+            assert words[1] in {*LAUNCHER, *(option for one in serve.params for option in one.opts)}, line
+        elif words and words[1] != "--server":
             assert words[1] in COMMANDS, line
 
 

@@ -88,9 +88,11 @@ class Workload:
             # Modulation and norm in fp32 hold ten times the input; the feed-forward and its GELU twice its width.
             units = 1 + max(10.0, 3 + 2 * widening) + (12 if self.time_per_token else 0)
         else:
-            widest = 1 + widening * min(1.0, feed_forward_rows / tokens if feed_forward_rows else 1.0)
+            wide = widening * min(1.0, feed_forward_rows / tokens if feed_forward_rows else 1.0)
+            some = min(rows, tokens) * size.ffn_dim / hidden  # one byte for each number of some widened rows
+            widest = wide + max(1.0, HALF * some)
             if fp8:  # the widened input once more in fp8, and some of its rows in fp32 on the way there
-                widest = 1.5 * (widest - 1) + 1 + 2 * rows * size.ffn_dim * 4 / hidden
+                widest = 1.5 * wide + max(1.0, 8 * some)
             passes = 2 * hidden + 5 * min(rows, tokens) * size.dim * 4
             units = max(1 + max(4.0, widest), passes / hidden)
         embedding = 0.0

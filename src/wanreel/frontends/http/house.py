@@ -12,6 +12,8 @@ from starlette.requests import Request
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import JobNotFound
 from wanreel.core.job import Job
+from wanreel.core.memory import MemoryPlan
+from wanreel.core.resolve import Resolution
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.keys import Caller
@@ -46,6 +48,7 @@ class House:
     news: News
     rates: Rates
     pulse: Pulse
+    memory_plan: Callable[[Resolution], MemoryPlan]  #: what a request takes on this machine
     stopping: bool = False  #: set when the server begins to leave: then it is not ready
 
     async def job_of(self, request: Request, job_id: str) -> Job:

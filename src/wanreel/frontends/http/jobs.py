@@ -98,6 +98,7 @@ class JobRoutes:
             notes=submission.notes,
             queued=self._house.service.queue().queued,
             estimate=self._estimate(resolution.request),
+            memory=schema.MemoryOfPlan.model_validate(self._house.memory_plan(resolution).to_dict()),
         )
 
     def _estimate(self, request: ResolvedRequest) -> schema.Estimate:

@@ -143,6 +143,36 @@ class Estimate(Wire):
     basis: str = Field(description="What that goes by.", examples=["12 runs of this size on NVIDIA H200"])
 
 
+class StageOfPlan(Wire):
+    """GPU memory at the highest point of one stage, bytes."""
+
+    stage: str = Field(examples=["denoise"])
+    weights: int
+    activations: int
+    peak: int
+
+
+class MemoryOfPlan(Wire):
+    """What the request takes of this machine, and why it runs so. All sizes are bytes; 0 where nothing is known."""
+
+    name: str = Field(description="As job records name it.", examples=["streamed, rows of 8192, tiles 512×424"])
+    plan: str = Field(description="Where weights wait: resident, encoders, exclusive or streamed.")
+    precision: str
+    exact: bool = Field(description="Whether the result is the plain run's to the bit.")
+    tile: str | None = Field(description="Size of the VAE's tiles in pixels; null for whole frames.")
+    fits: bool
+    gpu_bytes: int
+    host_bytes: int
+    pinned_bytes: int
+    disk_bytes: int
+    stages: list[StageOfPlan]
+    load_seconds: float
+    encode_seconds: float
+    step_seconds: float = Field(description="By arithmetic; `estimate` goes by finished jobs.")
+    decode_seconds: float
+    reasons: list[str]
+
+
 class Plan(Wire):
     """What would run."""
 
@@ -151,6 +181,7 @@ class Plan(Wire):
     notes: list[str]
     queued: int = Field(description="Jobs ahead of it.")
     estimate: Estimate
+    memory: MemoryOfPlan
 
 
 class Queue(Wire):

@@ -57,10 +57,10 @@ function predicted(plan) {
   const told = plan.estimate ?? plan.prediction ?? null;
   if (!told) return [];
   const seconds = told.seconds ?? told.total_seconds;
-  const memory = told.gpu_bytes ?? told.vram_bytes ?? told.peak_bytes;
+  const memory = plan.memory?.gpu_bytes || null;
   return [
     ...(Number.isFinite(seconds) ? [t("plan.time", { time: clock(seconds) })] : []),
-    ...(Number.isFinite(memory) ? [t("plan.memory", { gb: (memory / 2 ** 30).toFixed(1) })] : []),
+    ...(Number.isFinite(memory) && memory ? [t("plan.memory", { gb: (memory / 2 ** 30).toFixed(1) })] : []),
   ];
 }
 

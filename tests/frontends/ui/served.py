@@ -123,7 +123,8 @@ class Visit:
 
 @contextlib.contextmanager
 def visiting(browser: Browser, url: str, **options: Any) -> Generator[Visit]:
-    context = browser.new_context(**({"locale": "en-GB", "viewport": {"width": 1440, "height": 900}} | options))
+    defaults: dict[str, Any] = {"locale": "en-GB", "viewport": {"width": 1440, "height": 900}}
+    context = browser.new_context(**(defaults | options))
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     visit = Visit(context, page, url)

@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
 
 from frontends.ui.served import PATIENCE, Served, Visit, chromium, serve, visiting
 from wanreel.frontends.http.keys import KeyRing
@@ -57,7 +56,7 @@ def generate(page: Page, prompt: str, steps: int = 2) -> None:
     page.locator("#generate").click()
 
 
-def picture(kind: str = "PNG", size: tuple[int, int] = (120, 80)) -> dict[str, Any]:
+def picture(kind: str = "PNG", size: tuple[int, int] = (120, 80)) -> FilePayload:
     data = io.BytesIO()
     Image.new("RGB", size, (200, 60, 40)).save(data, kind)
     return {"name": f"photo.{kind.lower()}", "mimeType": f"image/{kind.lower()}", "buffer": data.getvalue()}

@@ -134,7 +134,7 @@ def _told_to_client() -> Any:
         raise gr.Error(str(told["message"]), print_exception=False) from error
 
 
-def _asked(request: gr.Request) -> Request:
+def _asked(request: gr.Request | Request | None) -> Request:
     """The request that the guard let in. Gradio wraps it, but not on its way from MCP."""
     asked: Any = request.request if isinstance(request, gr.Request) else request
     caller_of(asked)  # a request that did not pass the guard fails here

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -288,7 +289,9 @@ def test_language_and_colours_are_kept(page: Page, shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark"), (1440, "dark"), (390, "light")])
-def test_every_screen_fits_and_has_no_serious_findings(browser: Browser, shop: Shop, width: int, scheme: str) -> None:
+def test_every_screen_fits_and_has_no_serious_findings(
+    browser: Browser, shop: Shop, width: int, scheme: Literal["light", "dark"]
+) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, locale="en-GB", reduced_motion="reduce"

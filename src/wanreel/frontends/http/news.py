@@ -24,7 +24,7 @@ _KEEPALIVE = 15.0  # seconds of silence after which a comment is sent, so that p
 _BACKLOG = 1000  # events that one listener may be behind
 _KNOWN_OWNERS = 10_000
 _PAGE = 1000  # events read at a time
-_READERS = 2  # threads that read the log
+_READERS = 8  # threads that read the log
 _log = logging.getLogger("wanreel.http")
 
 

@@ -38,9 +38,11 @@ export function keysCard() {
     }
   }
 
-  const row = (key) => h("li", h("span.s-key", h("strong", key.name), h("span.soft", t("keys.facts", { owner: key.owner, when: moment(key.created_at) }))),
+  function row(key) {
+    return h("li", h("span.s-key", h("strong", key.name), h("span.soft", t("keys.facts", { owner: key.owner, when: moment(key.created_at) }))),
     key.scopes.map((scope) => h("span.chip", t(`keys.scope.${scope}`))),
     h("button.bare", { type: "button", title: t("keys.revoke"), aria: { label: `${t("keys.revoke")}: ${key.name}` }, onclick: () => revoke(key) }, icon("trash")));
+  }
 
   async function create(event) {
     event.preventDefault();

@@ -33,14 +33,17 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
+from wanreel.core.components import in_channels
+from wanreel.core.machines import GIB
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.generation.decode import decode
 from wanreel.generation.denoise import denoise
 from wanreel.generation.encode import Pictures, encode
 from wanreel.models.attention import attention_facts
-from wanreel.models.components import CLIP_IMAGE_PROCESSOR, TRANSFORMER_SIZES, in_channels, two_pictures
-from wanreel.models.load import Dtypes, fitting_placement, make_expert
-from wanreel.models.placement import GIB, Placement, choose_placement
+from wanreel.models.components import CLIP_IMAGE_PROCESSOR, TRANSFORMER_SIZES, two_pictures
+from wanreel.models.load import Dtypes, make_expert
+from wanreel.models.machine import machine_now
+from wanreel.models.planning import Planner
 from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
 
@@ -170,7 +173,7 @@ def _specs(names: str) -> Iterator[ModelSpec]:
 
 
 def _measure(spec: ModelSpec, device: torch.device, options: argparse.Namespace) -> Row:
-    model, build_s, _ = _measured(lambda: _build(spec, device, options.limit_gib))
+    model, build_s, _ = _measured(lambda: _build(spec, device))
     request, pictures = _request(spec, options)
     token = CancelToken()
     conditioning, encode_s, encode_peak = _measured(lambda: encode(model, request, pictures, token))
@@ -188,7 +191,7 @@ def _measure(spec: ModelSpec, device: torch.device, options: argparse.Namespace)
     if frames != request.num_frames:
         raise RuntimeError(f"{spec.name}: {frames} frames instead of {request.num_frames}")
     reserved = torch.cuda.max_memory_reserved() / GIB
-    plan, tiling = model.placement.plan, model.placement.vae_tiling
+    plan, tiling = str(model.placement), model.placement.tile is not None
     model.unload()
     return Row(
         model=spec.name,
@@ -258,7 +261,7 @@ def _request(spec: ModelSpec, options: argparse.Namespace) -> tuple[ResolvedRequ
     ), pictures
 
 
-def _build(spec: ModelSpec, device: torch.device, limit_gib: float | None) -> WanModel:
+def _build(spec: ModelSpec, device: torch.device) -> WanModel:
     """A WanModel of the real shapes with random weights; off the GPU where the placement says so."""
     dtypes = Dtypes.of(device)
     with init_empty_weights(include_buffers=False):
@@ -268,8 +271,7 @@ def _build(spec: ModelSpec, device: torch.device, limit_gib: float | None) -> Wa
         for name in ("transformer", "transformer_2")[: spec.experts]:
             parts[name] = _transformer(spec)
     parts["text_encoder"].tie_weights()
-    sizes = {name: _elements(part) * dtypes.for_part(name).itemsize for name, part in parts.items()}
-    placement = _placement(sizes, device, limit_gib)
+    placement = Planner(lambda: machine_now(device)).default(spec).placement
     home = device if placement.keeps_everything else torch.device("cpu")
     for name, part in parts.items():
         _fill(part, dtypes.for_part(name), device, home)
@@ -289,12 +291,6 @@ def _build(spec: ModelSpec, device: torch.device, limit_gib: float | None) -> Wa
     )
 
 
-def _placement(sizes: dict[str, int], device: torch.device, limit_gib: float | None) -> Placement:
-    if limit_gib is None:
-        return fitting_placement(sizes, device)
-    return choose_placement(sizes, int(limit_gib * GIB - CARD_CONTEXT), 120 * GIB)
-
-
 def _transformer(spec: ModelSpec) -> Any:
     sizes: dict[str, Any] = dict(TRANSFORMER_SIZES[spec.parameters])
     if spec.clip:
@@ -306,10 +302,6 @@ def _transformer(spec: ModelSpec) -> Any:
 
 def _vae(spec: ModelSpec) -> Any:
     return AutoencoderKLWan(**(VAE_22 if spec.latent_channels == VAE_22["z_dim"] else {})).eval()
-
-
-def _elements(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @torch.no_grad()

@@ -172,9 +172,14 @@ class Bench:
 
     def _add(self, record: Record) -> None:
         self.records.append(record)
-        peak = f"{record.allocated / GIB:6.2f} ({record.reserved / GIB:6.2f}) GiB" if record.allocated else ""
+        peak = (
+            f"{record.allocated / GIB:6.2f} ({record.reserved / GIB:6.2f}) GiB"
+            if record.allocated and record.reserved
+            else ""
+        )
         what = f"{record.model} {record.width}x{record.height}x{record.frames}"
-        plan = Placement(**{**record.placement, "tile": None}) if record.placement else ""
+        given: dict[str, Any] = record.placement | {"tile": None}
+        plan = Placement(**given)
         tile = record.placement.get("tile") or {}
         values = " ".join(f"{name}={value:.3f}" for name, value in record.values.items())
         said = record.failed or f"{record.seconds or 0:7.2f} s {peak} {values}"
@@ -583,7 +588,8 @@ def main() -> None:
     bench = Bench(torch.device(options.device), options.json, options.deadline)
     for wanted in filter(None, options.quality.split(",")):
         name, size, steps = wanted.rsplit(":", 2)
-        quality(bench, Case(name, *map(int, size.split("x"))), int(steps))
+        width, height, frames = map(int, size.split("x"))
+        quality(bench, Case(name, width, height, frames), int(steps))
     if options.cases:
         named = options.cases in ("calibrate", "matrix", "tiny")
         bench.run(cases(options.cases) if named else read_cases(Path(options.cases)))

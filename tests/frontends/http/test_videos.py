@@ -282,6 +282,7 @@ def test_a_key_that_submits_too_often_waits(open_place: Open) -> None:
 
 def test_a_plan_queues_nothing(shared: Place) -> None:
     plan = shared.client.post("/v1/plan", json={"prompt": "x", "model": "demo", "num_frames": 10, "user": "me"}).json()
+    assert plan["memory"]["fits"] and plan["memory"]["exact"] and plan["memory"]["reasons"]
     assert plan["request"]["num_frames"] == 9 and len(plan["notes"]) == 1
     assert "num_frames" in [change["field"] for change in plan["adjustments"]]
     assert shared.service.queue().queued == 0

@@ -305,7 +305,11 @@ def test_a_broken_database_ends_the_worker(bench: Bench) -> None:
 
 def test_every_wanreel_error_is_recorded_with_its_code(bench: Bench) -> None:
     for kind in WanreelError.__subclasses__():
-        if kind.code in ("error", "job_error", "invalid_request", "machine_error"):
+        if kind.retryable or kind.code in (
+            "error",
+            "job_error",
+            "invalid_request",
+        ):  # those tried again do not end here
             continue
         job = bench.submit(kind.code)
         bench.render.tricks[:] = [once("loaded", raising(kind("said")))]

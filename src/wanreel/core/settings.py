@@ -204,7 +204,9 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them."
     )
     min_free_gb: float = Field(default=1.0, ge=0, description="The queue pauses below this much free disk, GiB.")
-    otlp_endpoint: str = Field(default="", description="Where traces are sent, as http://127.0.0.1:4318; empty for nowhere.")
+    otlp_endpoint: str = Field(
+        default="", description="Where traces are sent, as http://127.0.0.1:4318; empty for nowhere."
+    )
     http: HttpSettings = Field(default_factory=HttpSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)

@@ -376,8 +376,9 @@ def _facts(case: Case) -> dict[str, Any]:
     }
 
 
-LEAN, CHUNKED = {"rows": 8192}, {"rows": 8192, "feed_forward_rows": 16384}
-HOST = {"plan": "streamed", "pinned": True, "text_streamed": True}
+LEAN: dict[str, Any] = {"rows": 8192}
+CHUNKED: dict[str, Any] = {"rows": 8192, "feed_forward_rows": 16384}
+HOST: dict[str, Any] = {"plan": "streamed", "pinned": True, "text_streamed": True}
 
 
 def cases(name: str) -> list[Case]:
@@ -511,7 +512,11 @@ def _calibrate() -> list[Case]:
 
 def _tiny() -> list[Case]:
     """For trying this script without a GPU."""
-    plans = [{}, LEAN | {"rows": 5}, HOST | {"rows": 5, "feed_forward_rows": 7, "tile": Tile(64, 64, 16)}]
+    plans: list[dict[str, Any]] = [
+        {},
+        LEAN | {"rows": 5},
+        HOST | {"rows": 5, "feed_forward_rows": 7, "tile": Tile(64, 64, 16)},
+    ]
     models = ("tiny:i2v-a14b", "tiny:ti2v-5b", "tiny:flf2v-14b-720p")
     return [Case(model, 128, 128, 9, Placement(**plan), whole=True) for model in models for plan in plans]
 

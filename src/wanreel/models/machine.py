@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -97,12 +98,23 @@ def machine_now(device: torch.device) -> Machine:
     host_free = free_memory()
     if device.type != "cuda":
         return Machine(host_free=host_free)
-    index = torch.cuda.current_device() if device.index is None else device.index
+    index = torch.cuda.current_device() if str(device) == "cuda" else device.index
     free, total = torch.cuda.mem_get_info(index)
     allowed = int(torch.cuda.get_per_process_memory_fraction(index) * total)  # what the operator lets us have
     name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
     free = min(free + torch.cuda.memory_reserved(index), allowed)
     return machine_of(name, total, free, capability, host_free=host_free)
+
+
+def _grow_segments() -> None:
+    """Segments that grow leave no gaps that nothing fits into: 7 GiB of tensors then need 7 GiB, not 9."""
+    runtime: Any = torch._C  # pyright: ignore[reportPrivateUsage]
+    # The one name since torch 2.10, the other before.
+    change = (
+        getattr(runtime, "_accelerator_setAllocatorSettings", None)
+        or runtime._cuda_cudaCachingAllocator_set_allocator_settings
+    )
+    change("expandable_segments:True")
 
 
 def _cap_gpu(device: torch.device, memory_gb: float | None) -> None:
@@ -112,8 +124,7 @@ def _cap_gpu(device: torch.device, memory_gb: float | None) -> None:
             f"device: this machine has no {device} that torch can use.",
             hint="Run `wanreel doctor`, or use `--device cpu`.",
         )
-    # Segments that grow leave no gaps that nothing fits into: 7 GiB of tensors then need 7 GiB, not 9.
-    torch.cuda.memory._set_allocator_settings("expandable_segments:True")  # pyright: ignore[reportPrivateUsage]
+    _grow_segments()
     if memory_gb is not None:
         total = torch.cuda.get_device_properties(index).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, memory_gb * GIB / total), index)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -35,6 +36,7 @@ from wanreel.generation.encode import Pictures, encode
 from wanreel.models.formats.adopt import Adopter, look_through
 from wanreel.models.formats.assembly import Assembly, added_rows
 from wanreel.models.load import load_model
+from wanreel.models.parts import TensorInfo, _gguf_unpacker
 from wanreel.models.registry import Hub, Registry
 from wanreel.models.wan_model import WanModel
 from wanreel.storage.digests import Digests
@@ -364,3 +366,19 @@ def test_pulled_weights_give_the_same_latents(
     assert registry.faults(row, CancelToken()) == ()
     registry.check(row)
     assert torch.equal(latents(load_model(spec, registry.folder(row))), latents(load_model(spec, folder)))
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+def test_packed_blocks_mean_what_the_format_says(name: str) -> None:
+    """Blocks of random bits against the reference that the format's own package has, in fp16's precision."""
+    kind = Kind[name]
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    raw = np.random.default_rng(0).integers(0, 256, (64, 2 * size), dtype=np.uint8)
+    with np.errstate(all="ignore"):  # the bits of a scale may say NaN or infinity
+        expected = gguf.quants.dequantize(raw, kind)
+    fit = np.abs(expected).max(axis=1) < 1e4
+    info = TensorInfo(Path("random.gguf"), (int(fit.sum()), 2 * elements), name, "", "", 0, 0)
+    found = _gguf_unpacker()(torch.from_numpy(raw[fit]), info).float().numpy()
+    assert fit.sum() >= 8
+    bound = 2e-3 * np.abs(expected[fit]).max(axis=1, keepdims=True) + 1e-7
+    assert (np.abs(found - expected[fit]) <= bound).all()

@@ -145,11 +145,24 @@ def test_predictions_hold_against_the_measured_peaks() -> None:
 
 
 def test_predictions_hold_against_the_measured_steps() -> None:
-    """Forwards of a second and more, within 15 %; the first of a process starts kernels too."""
+    """Within 15 %. The first short forward of a size is left out, as choosing kernels takes a tenth of a second."""
+    seen: set[str] = set()
+    pictures = 0
     for record in json.loads(MEASURED.read_text())["records"]:
-        if record["stage"] != "denoise" or record["mode"] == "picture":
+        if record["stage"] != "denoise":
             continue
-        took = record["values"].get("forward_0_1", record["values"]["forward_0_0"])
-        if took >= 1.0:
-            job = work(record["model"], record["width"], record["height"], record["frames"], passes=1)
-            assert job.forward_seconds(h200(140)) == pytest.approx(took, rel=0.15)
+        size = f"{record['model']} {record['width']}x{record['height']}x{record['frames']} {record['mode']}"
+        values = record["values"]
+        took = values.get("forward_0_1", values["forward_0_0"])
+        if took >= 1.0 or size in seen or "forward_0_1" in values:
+            pictures += record["mode"] == "picture"
+            assert step_of(record) == pytest.approx(took, rel=0.15), size
+        seen.add(size)
+    assert pictures == 3
+
+
+def step_of(record: dict[str, Any]) -> float:
+    job = work(record["model"], record["width"], record["height"], record["frames"], passes=1)
+    if record["mode"] == "picture":
+        job = Workload(job.spec, job.width, job.height, job.frames, job.steps, 1, pictures=1)
+    return job.forward_seconds(h200(140))

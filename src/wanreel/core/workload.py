@@ -30,6 +30,9 @@ TEXT_ACTIVATIONS = int(0.22 * GIB)
 IMAGE_ACTIVATIONS = int(0.10 * GIB)
 #: Rows and columns of activation that the elementwise passes of one block read and write, in units of its input.
 ELEMENTWISE_PASSES = 133
+#: Further ones with a modulation [tokens, 6, dim] for each token, counted: it is widened to fp32 (6 + 12), added to the
+#: block's table (12 + 12), read by norms and gates (12), and its two scales are made one larger (8).
+MODULATION_PASSES = 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,8 @@ class Workload:
         """Of one forward whose weights are there."""
         linear, attention = self.forward_operations()
         size = TRANSFORMERS[self.spec.parameters]
-        elementwise = ELEMENTWISE_PASSES * self.hidden * size.layers
+        passes = ELEMENTWISE_PASSES + (MODULATION_PASSES if self.time_per_token else 0)
+        elementwise = passes * self.hidden * size.layers
         return linear / machine.linear + attention / machine.attention + elementwise / machine.elementwise
 
     def forward_operations(self) -> tuple[float, float]:

@@ -58,7 +58,8 @@ def test_an_unknown_vae_gets_a_fitted_map_of_its_own() -> None:
 @pytest.mark.parametrize(("name", "channels"), [("t2v-14b", 16), ("ti2v-5b", 48)])
 def test_released_vaes_use_the_published_map(name: str, channels: int) -> None:
     means = {16: (-0.7571, -0.7089, -0.9113, 0.1075), 48: (-0.2289, -0.0052, -0.1323, -0.2339)}[channels]
-    released = SimpleNamespace(config=SimpleNamespace(latents_mean=[*means, *[0.0] * (channels - 4)]))
+    config = SimpleNamespace(latents_mean=[*means, *[0.0] * (channels - 4)])
+    released = SimpleNamespace(config=config, decoder=torch.nn.Module())
     published = PreviewMap.of(replace(model_of(f"tiny:{name}"), vae=released))  # has no encoder: must not be asked
     assert published.factors.shape == (channels, 3)
     assert published.bias.abs().max() < 0.4

@@ -92,7 +92,7 @@ def serve(**given: Any) -> int:
     """
     settings, http, choices = _chosen(given)
     _log(http, as_json=choices.json_log, quiet=choices.quiet)
-    greeter = Greeter(quiet=choices.quiet, no_color=given["no_color"])
+    greeter = Greeter(quiet=choices.quiet, no_color=given["no_color"], logged=choices.json_log)
     if given["multi_gpu"]:
         greeter.note("--multi-gpu takes effect with the multi-GPU work. Until then each GPU makes videos of its own.")
     with _listening(http, greeter, shared=choices.share) as (entrance, listener):

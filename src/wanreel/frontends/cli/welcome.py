@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import shutil
 import subprocess
 import sys
@@ -21,18 +22,26 @@ _PATIENCE = 1.0  # seconds for nvidia-smi, which a server should not wait for
 _GPU_QUERY = "name,driver_version,memory.free,memory.total"
 _GIB = 2**30
 
+_log = logging.getLogger("wanreel.serve")
+
 
 class Greeter:
-    """Says nothing but notes when it is `quiet`."""
+    """Says nothing but notes when it is `quiet`, and those to the log where that is `logged` as JSON."""
 
-    def __init__(self, *, quiet: bool = False, no_color: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self, *, quiet: bool = False, no_color: bool = False, logged: bool = False, console: Console | None = None
+    ) -> None:
         # Rich heeds NO_COLOR and terminals by itself.
         colours = None if no_color else "auto"
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True, color_system=colours)
-        self._quiet = quiet
+        self._quiet = quiet or logged
+        self._logged = logged
 
     def note(self, text: str) -> None:
         """Something that differs from what was asked."""
+        if self._logged:
+            _log.warning("%s", text)
+            return
         self._console.print(f"[yellow]![/yellow] {text}")
 
     def welcome(self, settings: Settings, entrance: Entrance, workers: str) -> None:

@@ -157,7 +157,9 @@ def _page(
         f'<style nonce="{style}">{_STYLE}</style></head><body><main><div class="mark" aria-hidden="true"></div>'
         f"<h1>{title}</h1><p>{line}</p>{content}</main></body></html>"
     )
-    return HTMLResponse(document, status, {"content-security-policy": policy, **(headers or {})})
+    # Without a referrer browsers call the origin of a form "null", which the guard takes for a foreign one.
+    own = {"content-security-policy": policy, "referrer-policy": "same-origin"}
+    return HTMLResponse(document, status, own | (headers or {}))
 
 
 _STYLE = """

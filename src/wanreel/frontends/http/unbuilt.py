@@ -17,6 +17,7 @@ _UNBUILT = (
     ("POST", "/characters", "Make a character", "A LoRA keeps a character alike over videos."),
     ("GET", "/characters/{character_id}", "Look at a character", "A LoRA keeps a character alike over videos."),
 )  # fmt: skip
+_CHARACTER = {"name": "character_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _NOT_BUILT: dict[int | str, dict[str, Any]] = {501: {"model": schema.ErrorBody, "description": "Not built."}}
 
 
@@ -32,6 +33,7 @@ def unbuilt_routes() -> APIRouter:
             summary=summary,
             description=f"Answers 501. {instead}",
             operation_id=f"unbuilt_{method}_{path.split('/')[1]}".lower(),
+            openapi_extra={"parameters": [_CHARACTER]} if "{" in path else None,
         )
     return router
 

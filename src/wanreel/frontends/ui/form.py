@@ -12,7 +12,8 @@ from typing import Any, get_args
 from wanreel import __version__
 from wanreel.core.catalog import Mode, ModelSpec, preset_steps
 from wanreel.core.job import Job
-from wanreel.core.request import KNOBS, Knob, PresetName
+from wanreel.core.picture import PictureRef
+from wanreel.core.request import KNOBS, Knob, PresetName, VideoRequest
 from wanreel.core.settings import Settings
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.keys import LOCAL, Caller
@@ -45,6 +46,31 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
         "models": [_model(spec, installed=installed) for spec, installed in models],
         "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
     }
+
+
+def memory_of(house: House) -> dict[str, Any]:
+    """What each model takes of this machine's GPU at its own size and length, by name. JSON values; blocks.
+
+    Models of which nothing is predicted are left out: on a CPU that is every one.
+    """
+    found: dict[str, Any] = {}
+    for spec, _ in house.models():
+        plan = house.memory_plan(house.service.resolve(_plain(spec)))
+        if plan.gpu_bytes:
+            found[spec.name] = {"plan": plan.placement.plan, "fits": plan.fits, "gpu_bytes": plan.gpu_bytes}
+    return found
+
+
+def _plain(spec: ModelSpec) -> VideoRequest:
+    """A request as the model's authors make them. Of pictures only their shape matters to memory: there is no file."""
+    size = spec.sizes[spec.default_size_name(picture="text" not in spec.modes)]
+    picture = PictureRef("0" * 64, size.width, size.height)
+    return VideoRequest(
+        prompt="-",
+        model=spec.name,
+        image=None if "text" in spec.modes else picture,
+        last_image=picture if spec.modes == ("first_last",) else None,
+    )
 
 
 def again(house: House, caller: Caller, job: Job) -> dict[str, Any]:

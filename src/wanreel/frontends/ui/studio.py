@@ -31,7 +31,7 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.ui import html
-from wanreel.frontends.ui.form import again, setup_of
+from wanreel.frontends.ui.form import again, memory_of, setup_of
 
 STATIC = Path(__file__).with_name("static")
 STATIC_PATH = "/studio/static/"
@@ -85,6 +85,7 @@ class Studio:
                 Route("/", self._page, methods=["GET"]),
                 Route("/favicon.ico", self._icon, methods=["GET"]),
                 Route("/studio/setup", self._setup, methods=["GET"]),
+                Route("/studio/memory", self._memory, methods=["GET"]),
                 Route("/studio/again/{video_id}", self._again, methods=["POST"]),
                 Route("/studio/pictures/{file_id}", self._picture, methods=["GET"]),
                 Mount(STATIC_PATH.rstrip("/"), _Static(directory=STATIC)),
@@ -161,6 +162,10 @@ class Studio:
         """What the scripts of the page must know before they build a form."""
         caller = caller_of(request)
         return JSONResponse(await run_in_threadpool(setup_of, self.house, self.settings(), caller))
+
+    async def _memory(self, request: Request) -> Response:
+        """What each model takes of the GPU, for those who may look at all: the guard has let them in."""
+        return JSONResponse(await run_in_threadpool(memory_of, self.house))
 
 
 def _kept(send: Send) -> Send:

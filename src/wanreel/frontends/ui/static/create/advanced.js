@@ -1,7 +1,7 @@
 // The part of the form for those who know: negative prompt, sampling, output, LoRAs. Only what the model listens to.
 import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
-import { t } from "../core/i18n.js";
+import { number as said, t } from "../core/i18n.js";
 import { checkbox, choice, seg, slider, withFault } from "./controls.js";
 import * as form from "./state.js";
 
@@ -36,9 +36,11 @@ function sampling(now, own, one) {
   return [
     !one.few_step && number("num_inference_steps", { min: 1, max: 100, step: 1 }),
     own.solver !== "dmd" && number("flow_shift", { min: 1, max: 20, step: 0.5 }),
-    !one.few_step && one.two_experts && h("div.note.tint", icon("info"), h("span", t("experts.note", { percent: Math.round(one.boundary * 1000) }))),
+    !one.few_step && one.two_experts && h("div.note.tint", icon("info"), h("span", t("experts.note", { percent: said((now.boundary_ratio ?? own.boundary_ratio) * 100, 1) }))),
     !one.few_step && number("guidance_high", { min: 0, max: 12, step: 0.1, ...(one.two_experts ? {} : { label: t("knob.guidance"), help: t("knob.guidance.help") }) }),
     !one.few_step && one.two_experts && number("guidance_low", { min: 0, max: 12, step: 0.1 }),
+    !one.few_step && one.two_experts && number("boundary_ratio", { min: 0.5, max: 0.99, step: 0.005 }),
+    !one.few_step && number("guided_steps", { min: 0, max: Math.max(8, now.num_inference_steps ?? own.num_inference_steps), step: 1 }),
     one.solvers.length > 1 && choice("solver", { label: t("knob.solver"), help: t("knob.solver.help"), value: now.solver ?? own.solver,
       options: one.solvers.map((name) => ({ value: name, text: name === own.solver ? t("solver.official", { name }) : name })), onpick: (name) => form.change({ solver: name === own.solver ? null : name }) }),
     h("button.quiet", { type: "button", onclick: form.reset }, icon("retry"), t("reset.all")),

@@ -3,6 +3,7 @@
 import * as api from "../core/api.js";
 import { $, $$, fill, h, icon } from "../core/dom.js";
 import { t } from "../core/i18n.js";
+import * as memory from "../core/memory.js";
 import { failed, toast } from "../core/toast.js";
 import { openResult } from "../result/result.js";
 import { advanced } from "./advanced.js";
@@ -22,6 +23,7 @@ export function mount(root, given) {
   parts = { left: h("form.inputs", { aria: { label: t("create.form") }, novalidate: true, onsubmit: (event) => { event.preventDefault(); submit(); } }), right: result.root };
   fill(root, h("h1.sr", t("nav.create")), h("div.create", parts.left, parts.right));
   draw();
+  memory.look().then((found) => { if (Object.keys(found).length) draw(); });
   wire();
   return { show: shownNow, hide: () => { shown = false; } };
 }
@@ -177,18 +179,20 @@ async function adoptExample(example) {
 function modelField() {
   const one = form.model();
   const all = studio.setup.models;
-  const group = (label, list) => list.length ? h("optgroup", { label }, list.map((model) => h("option", { value: model.name, selected: model.name === one.name },
-    `${model.title} · ${model.name}`))) : null;
+  const fit = (model) => memory.fit(memory.known(model.name));
+  const told = (model, other) => [model.title, model.name, other && model.installed && t("model.installed"), fit(model) && t(`fit.${fit(model)}`)].filter(Boolean).join(" · ");
+  const group = (label, list, other = false) => list.length ? h("optgroup", { label }, list.map((model) => h("option", { value: model.name, selected: model.name === one.name }, told(model, other)))) : null;
   const fits = (model) => model.modes.includes(form.state.mode);
   const select = h("select#knob-model", { onchange: (event) => {
     if (form.chooseModel(event.target.value)) toast(t("create.switched", { tab: t(`mode.${form.state.mode}`) }));
   } },
     group(t("model.here"), all.filter((model) => model.installed && fits(model))),
     group(t("model.elsewhere"), all.filter((model) => !model.installed && fits(model))),
-    group(t("model.other_tab"), all.filter((model) => !fits(model))));
+    group(t("model.other_tab"), all.filter((model) => !fits(model)), true));
   const facts = [one.parameters, one.licence, t("model.fps", { fps: one.fps })].filter(Boolean).join(" · ");
   return withFault(h("div.field", h("label", { htmlFor: "knob-model" }, t("knob.model"),
-    one.installed ? h("span.chip.good", t(one.builtin ? "model.builtin" : "model.installed")) : h("span.chip.warn", t("model.missing"))), select,
+    one.installed ? h("span.chip.good", t(one.builtin ? "model.builtin" : "model.installed")) : h("span.chip.warn", t("model.missing")),
+    fit(one) && h(`span.chip.${memory.CHIPS[fit(one)]}`, { title: t("fit.hint", { gb: memory.gigabytes(memory.known(one.name).gpu_bytes) }) }, t(`fit.${fit(one)}`))), select,
     h("div.help", facts, one.installed ? "" : ` · ${t(one.pulled ? "model.pulled" : "model.not_pulled")}`)), "model");
 }
 

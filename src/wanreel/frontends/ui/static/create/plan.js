@@ -2,6 +2,7 @@
 import * as api from "../core/api.js";
 import { clock, fill, h, icon } from "../core/dom.js";
 import { t } from "../core/i18n.js";
+import { CHIPS, fit, gigabytes } from "../core/memory.js";
 import * as form from "./state.js";
 
 const WAIT = 300; // ms after the last change
@@ -10,7 +11,7 @@ const KNOWN = new Set(["seed", "model"]);
 
 export function planLine({ faults }) {
   const root = h("div.plan", { role: "status", aria: { live: "polite" } });
-  let timer = null, running = null;
+  let timer = null, running = null, opened = false;
 
   function ask() {
     clearTimeout(timer);
@@ -44,23 +45,31 @@ export function planLine({ faults }) {
       ...predicted(plan),
     ];
     const notes = [...plan.adjustments.filter((one) => !KNOWN.has(one.field) || /download/.test(one.reason)).map(sentence), ...plan.notes];
-    fill(root, h("div.plan-main", facts.map((fact) => h("span", fact))),
+    const fits = fit(plan.memory);
+    fill(root, h("div.plan-main", facts.map((fact) => h("span", fact)), fits && h(`i.chip.${CHIPS[fits]}`, t(`fit.${fits}`))),
       plan.queued > 0 && h("div.help", t("plan.queued", { n: plan.queued })),
-      notes.length > 0 && h("ul.plan-notes", notes.map((note) => h("li", note))));
+      notes.length > 0 && h("ul.plan-notes", notes.map((note) => h("li", note))),
+      explained(plan.memory));
+  }
+
+  //: Why it runs so, for those who ask. Stays open while the plan changes.
+  function explained(memory) {
+    if (!memory.reasons.length) return null;
+    const share = (name, bytes) => bytes > 0 && h("div", h("dt", name), h("dd", t("plan.gb", { gb: gigabytes(bytes) })));
+    return h("details.plan-why", { open: opened, ontoggle: (event) => { opened = event.target.open; } },
+      h("summary", t("plan.why")),
+      h("ul.plan-notes", memory.reasons.map((reason) => h("li", reason)), !memory.exact && h("li", t("plan.rounded", { precision: memory.precision }))),
+      memory.gpu_bytes > 0 && h("dl.facts", memory.stages.map((stage) => share(t(`plan.stage.${stage.stage}`), stage.peak)), share(t("plan.host"), memory.host_bytes)));
   }
 
   return { root, ask };
 }
 
 //: Time and memory, where the server predicts them.
-function predicted(plan) {
-  const told = plan.estimate ?? plan.prediction ?? null;
-  if (!told) return [];
-  const seconds = told.seconds ?? told.total_seconds;
-  const memory = plan.memory?.gpu_bytes || null;
+function predicted({ estimate, memory }) {
   return [
-    ...(Number.isFinite(seconds) ? [t("plan.time", { time: clock(seconds) })] : []),
-    ...(Number.isFinite(memory) && memory ? [t("plan.memory", { gb: (memory / 2 ** 30).toFixed(1) })] : []),
+    ...(Number.isFinite(estimate.seconds) ? [t("plan.time", { time: clock(estimate.seconds) })] : []),
+    ...(memory.gpu_bytes ? [t("plan.memory", { gb: gigabytes(memory.gpu_bytes) }), t(`plan.way.${memory.plan}`)] : []),
   ];
 }
 

@@ -8,7 +8,7 @@ export const ASPECTS = { "16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1, "4:3": 4 / 3,
 const EMPTY = {
   prompt: "", negative_prompt: null, model: null, image: null, last_image: null, aspect: null, resolution: null, width: null, height: null,
   preset: "standard", num_frames: null, seed: null, locked: false, num_inference_steps: null, flow_shift: null, guidance_high: null,
-  guidance_low: null, solver: null, fps: null, output_format: "mp4", quality: "high", metadata: true, loras: [], copies: 1,
+  guidance_low: null, guided_steps: null, boundary_ratio: null, solver: null, fps: null, output_format: "mp4", quality: "high", metadata: true, loras: [], copies: 1,
 };
 const listeners = new Set();
 let setup = null;
@@ -70,7 +70,7 @@ export function chooseModel(name) {
   const moved = mode !== state.mode;
   // Values that the other model may not take go back to its own.
   Object.assign(state.tabs[mode], { model: name, num_frames: null, solver: null, num_inference_steps: null, flow_shift: null, guidance_high: null,
-    guidance_low: null, negative_prompt: null, resolution: null, aspect: null, fps: null, preset: found.few_step ? "fast" : "standard", loras: [] });
+    guidance_low: null, guided_steps: null, boundary_ratio: null, negative_prompt: null, resolution: null, aspect: null, fps: null, preset: found.few_step ? "fast" : "standard", loras: [] });
   if (moved) switchTo(mode);
   else change({ model: name });
   return moved;
@@ -84,7 +84,7 @@ export function official() {
   const [high, low] = one.guidance[kind];
   const resolution = values().resolution ?? one.resolution[kind];
   return {
-    resolution, guidance_high: high, guidance_low: low, flow_shift: one.sizes[resolution].shift, solver: one.solver, fps: one.fps,
+    resolution, guidance_high: high, guidance_low: low, flow_shift: one.sizes[resolution].shift, guided_steps: 0, boundary_ratio: one.boundary, solver: one.solver, fps: one.fps,
     num_frames: one.num_frames, negative_prompt: one.negative_prompt, num_inference_steps: one.presets[values().preset] ?? one.steps,
   };
 }
@@ -138,10 +138,10 @@ export function toRequest() {
   if (mode !== "text" && now.image) request.image = now.image.id;
   if (mode === "first_last" && now.last_image) request.last_image = now.last_image.id;
   Object.assign(request, sizeAsked(now, own));
-  for (const name of ["num_frames", "num_inference_steps", "flow_shift", "guidance_high", "guidance_low", "solver", "fps", "negative_prompt"]) {
+  for (const name of ["num_frames", "num_inference_steps", "flow_shift", "guidance_high", "guidance_low", "guided_steps", "boundary_ratio", "solver", "fps", "negative_prompt"]) {
     if (now[name] !== null && now[name] !== own[name]) request[name] = now[name];
   }
-  if (!model().two_experts) delete request.guidance_low;
+  if (!model().two_experts) for (const name of ["guidance_low", "boundary_ratio"]) delete request[name];
   if (!model().few_step) request.preset = now.preset in model().presets ? now.preset : "standard";
   request.seed = now.locked && now.seed !== null ? now.seed : -1;
   request.output_format = now.output_format;

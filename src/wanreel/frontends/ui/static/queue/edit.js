@@ -5,7 +5,7 @@ import { toast } from "../core/toast.js";
 
 const FIELDS = ["prompt", "negative_prompt", "size", "num_frames", "num_inference_steps", "seed", "guidance_high", "flow_shift"];
 
-//: job: {title, text, agree, advice, send(changes), done()}. advice names what is changed for a start; see `advised`.
+//: job: {title, text, agree, advice, send(changes), done(answer)}. advice names what is changed for a start; see `advised`.
 export function openEdit(video, studio, job) {
   const { request } = video.wanreel;
   const model = studio.setup.models.find((one) => one.name === video.model);
@@ -60,10 +60,10 @@ export function openEdit(video, studio, job) {
     event.preventDefault();
     save.disabled = true;
     try {
-      await job.send(changes());
+      const answer = await job.send(changes());
       box.close();
       toast(t("queue.saved"), { kind: "good" });
-      job.done();
+      job.done(answer);
     } catch (error) {
       const told = error.problems?.length ? error.problems : [{ message: error.message, hint: error.hint }];
       fill(problems, told.map((one) => h("p.fault", icon("warning"), [one.field, one.message, one.hint].filter(Boolean).join(" "))));

@@ -7,6 +7,7 @@ import { failed, toast } from "../core/toast.js";
 import { ask } from "../parts/ask.js";
 import { fault, loading, notice } from "../parts/notice.js";
 import { styled } from "../parts/style.js";
+import { openCure } from "./cures.js";
 import { openEdit } from "./edit.js";
 import { ended, follow, running, waiting } from "./rows.js";
 import { Stats } from "./stats.js";
@@ -137,9 +138,7 @@ export function mount(root, studio) {
     openEdit(video, studio, { title: t("queue.edit"), agree: t("queue.save"), send: (changes) => api.send("PATCH", `/v1/videos/${video.id}`, { json: changes }), done: read });
   }
 
-  function cure(video, advice) {
-    openEdit(video, studio, { title: t("queue.cure.title"), text: video.error.message, agree: t("queue.cure.agree"), advice, send: (changes) => api.send("POST", `/v1/videos/${video.id}/retry`, { json: changes }), done: read });
-  }
+  const cure = (video, advice) => openCure(video, studio, advice, read);
 
   // Dragging
 

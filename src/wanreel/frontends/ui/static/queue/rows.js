@@ -3,20 +3,9 @@ import { address } from "../core/api.js";
 import { $, h, icon } from "../core/dom.js";
 import { has, number, t } from "../core/i18n.js";
 import { ago, duration } from "../parts/format.js";
+import { remedy } from "./cures.js";
 
 const PREVIEW_REST = 1200; // ms between two looks at a preview
-
-//: What helps against an error, by its code: a change of knobs, another screen, or trying again.
-const CURES = {
-  out_of_memory: { edit: "smaller" },
-  timeout: { edit: "shorter" },
-  numerical_fault: { edit: "seed" },
-  invalid_request: { edit: "request" },
-  model_not_installed: { go: "models" },
-  broken_weights: { go: "models" },
-  missing_dependency: { go: "models" },
-  insufficient_storage: { go: "library" },
-};
 
 const titleOf = (video, studio) => studio.setup.models.find((model) => model.name === video.model)?.title ?? video.model;
 const facts = (video, studio) => `${titleOf(video, studio)} · ${video.size.replace("x", " × ")} · ${number(Number(video.seconds), 1)} s`;
@@ -102,12 +91,3 @@ export function ended(video, { studio, may, retry, cure, remove }) {
     may && !done && h("div.q-cures", remedy(video, { studio, cure }), h("button.quiet", { type: "button", dataset: { keep: `retry ${video.id}` }, onclick: () => retry(video) }, icon("retry"), t("queue.retry")),
       press("library.delete", "trash", video, () => remove(video))));
 }
-
-function remedy(video, { studio, cure }) {
-  const known = CURES[video.error.code];
-  if (!known) return null;
-  if (known.go) return h("button.primary", { type: "button", onclick: () => studio.go(known.go) }, t(`queue.go.${known.go}`));
-  return h("button.primary", { type: "button", onclick: () => cure(video, known.edit) }, t(`queue.cure.${known.edit}`));
-}
-
-

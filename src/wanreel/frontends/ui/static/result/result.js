@@ -8,6 +8,7 @@ import * as prefs from "../core/prefs.js";
 import { failed, toast } from "../core/toast.js";
 import { choice, dialog, seg } from "../create/controls.js";
 import { sentence } from "../create/plan.js";
+import { openCure, remedy } from "../queue/cures.js";
 import { compare, file, player } from "./media.js";
 import { bell, finished, title } from "./notify.js";
 
@@ -22,7 +23,7 @@ export function openResult(studio, doing) {
   const stage = h("div.stage"), under = h("div.under"), strip = h("div.recent");
   const root = h("section.result", { aria: { label: t("result.label") } },
     h("div.result-head", h("h2", t("result.title")), bell()), h("div.card.result-card", stage, under), strip);
-  view = { root, stage, under, strip, doing, drawn: "", recent: [], preview: { at: 0, url: "", for: "" } };
+  view = { studio, root, stage, under, strip, doing, drawn: "", recent: [], preview: { at: 0, url: "", for: "" } };
   if (!wired) wire();
   empty();
   return { root, show, adopt, running: () => jobs.running(jobs.known(current)), cancel };
@@ -185,8 +186,10 @@ function drawFailed(video) {
     h("strong", t(cancelled ? "failed.cancelled" : "failed.title")),
     h("span", cancelled ? t("failed.cancelled.help") : video.error?.message ?? ""),
     cancelled || !video.error ? null : h("span.mono.soft", video.error.code))));
-  fill(view.under, h("div.buttons",
-    h("button.primary", { type: "button", onclick: () => retry(video.id), dataset: { act: "retry" } }, icon("retry"), t(video.wanreel.step ? "do.go_on" : "do.retry")),
+  const { studio } = view;
+  const cure = studio.setup.account.can_submit && !cancelled && remedy(video, { studio, cure: (failing, advice) => openCure(failing, studio, advice, adopt) });
+  fill(view.under, h("div.buttons", cure,
+    h(cure ? "button.button" : "button.primary", { type: "button", onclick: () => retry(video.id), dataset: { act: "retry" } }, icon("retry"), t(video.wanreel.step ? "do.go_on" : "do.retry")),
     h("button.button", { type: "button", onclick: () => view.doing.reuse(video) }, icon("edit"), t("do.reuse"))), about(video));
 }
 

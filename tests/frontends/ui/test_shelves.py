@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +15,15 @@ import pytest
 pytest.importorskip("playwright")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_browser, open_shop, visit
 from wanreel.core.job import JobStatus, Search
+from wanreel.core.machines import GIB, card_named, machine_of_card
 from wanreel.core.settings import load_settings
 from wanreel.media.recipe import recipe_metadata
 from wanreel.media.video import VideoFormat, VideoWriter
+from wanreel.worker.orders import Orders
 
 pytestmark = [
     pytest.mark.xdist_group("page"),
@@ -244,6 +247,102 @@ def test_models_say_what_they_are_and_ask_before_they_come(page: Page, shop: Sho
     expect(question).to_contain_text("Apache-2.0")
     page.keyboard.press("Escape")
     expect(question).to_have_count(0)
+
+
+def test_a_model_is_loaded_and_unloaded_by_the_workers(page: Page, shop: Shop) -> None:
+    """The order is the real one; what the worker tells is played, as no worker runs here."""
+    held: list[str | None] = [None]
+
+    def told(route: Route) -> None:
+        body = route.fetch().json()
+        worker = {"name": "one", "description": "CPU of a", "alive": True, "draining": False, "started_at": 0}
+        body["workers"] = [worker | {"model": held[0], "host": None, "gpu": None, "warnings": []}]
+        route.fulfill(json=body)
+
+    page.route("**/v1/system", told)
+    visit(page, shop, "models")
+    demo = page.locator(".m-card[data-id='demo']")
+    expect(page.locator(".m-card[data-id='t2v-1.3b']").get_by_role("button", name="Load:")).to_have_count(0)
+    for verb, after in (("load", "demo"), ("unload", None)):
+        demo.get_by_role("button", name=f"{verb.capitalize()}:").click()
+        expect(demo.get_by_role("status")).to_contain_text(f"Will be {verb}ed")
+        order = Orders(shop.service.data.workers).newest()
+        assert order is not None and (order.verb, order.model) == (verb, "demo")
+        held[0] = after
+        expect(demo.get_by_role("status")).to_have_count(0)
+        expect(demo.get_by_text("In memory")).to_have_count(1 if after else 0)
+
+
+def test_what_fits_the_gpu_is_said_and_why(page: Page, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    visit(page, shop, "create")
+    expect(page.locator(".plan-main")).to_contain_text("steps")
+    expect(page.locator(".plan .chip, [data-knob=model] option:has-text('fits')")).to_have_count(0)  # a CPU: unknown
+    card = machine_of_card(card_named("RTX 3060"), host_gib=64)
+    monkeypatch.setattr(shop.runtime, "machine", lambda: card)
+    monkeypatch.setattr(
+        type(shop.runtime.shelf), "has", lambda _shelf, _spec: True
+    )  # plans are of models that are here
+    page.reload()
+    options = page.locator("#knob-model option")
+    expect(options.filter(has_text="t2v-14b")).to_contain_text("fits with offload")
+    page.locator("#knob-model").select_option("t2v-14b")
+    expect(page.locator(".plan-main")).to_contain_text("weights flow through the GPU")
+    expect(page.locator(".plan-main")).to_contain_text("10 GB of GPU memory")
+    page.locator(".plan-why summary").click()
+    expect(page.locator(".plan-why")).to_contain_text("resident needs 42.2 GiB to denoise")
+    page.locator("#knob-prompt").fill("another")  # a new plan: the explanation stays open
+    page.wait_for_timeout(600)
+    expect(page.locator(".plan-why .facts")).to_be_visible()
+    visit(page, shop, "models")
+    expect(page.locator(".m-card[data-id='t2v-14b']")).to_contain_text("10 GB at its own size fits with offload")
+    monkeypatch.setattr(shop.runtime, "machine", lambda: replace(card, gpu_free=2 * GIB))
+    visit(page, shop, "create")
+    page.reload()
+    expect(options.filter(has_text="t2v-14b")).to_contain_text("does not fit")
+    expect(page.locator(".plan .chip.bad")).to_have_text("does not fit")
+
+
+def test_guided_steps_and_boundary_are_sent_where_a_model_listens(page: Page, shop: Shop) -> None:
+    visit(page, shop, "create")
+    page.locator("#knob-model").select_option("ti2v-5b")
+    page.locator("details[data-part=sampling] summary").click()
+    expect(page.locator("#knob-guided_steps")).to_have_value("0")
+    expect(page.locator("#knob-boundary_ratio")).to_have_count(0)
+    page.locator("#knob-model").select_option("t2v-a14b")
+    expect(page.locator("#knob-boundary_ratio")).to_have_value("0.875")
+    expect(page.get_by_text("noise level above 87.5 %")).to_be_visible()
+    page.locator("#knob-guided_steps").fill("2")
+    with page.expect_request(lambda request: "boundary_ratio" in (request.post_data or "")) as asked:
+        page.locator("#knob-boundary_ratio").fill("0.8")
+        page.locator("#knob-boundary_ratio").press("Tab")
+    body = asked.value.post_data_json
+    assert (body["guided_steps"], body["boundary_ratio"]) == (2, 0.8)
+    page.locator("#knob-model").select_option("fastwan2.1-t2v-1.3b")
+    expect(page.locator("#knob-guided_steps")).to_have_count(0)
+
+
+def test_a_failed_result_offers_its_cure(page: Page, shop: Shop) -> None:
+    job_id = shop.submit("far too large", width=192, height=192)
+    shop.hand.fail(shop.hand.claim())
+    visit(page, shop, f"create?id={job_id}")
+    page.locator("[data-act=cure]").click()
+    expect(page.get_by_label("Size")).to_have_value("128x128")
+    page.get_by_role("dialog").get_by_role("button", name="Try again").click()
+    expect(page.locator(".stage-chip")).to_have_text("Waiting")
+    assert json.loads(shop.service.get(job_id).request)["width"] == 128
+    shop.service.cancel(job_id)
+
+
+def test_generate_stays_in_sight_and_covers_nothing(page: Page, shop: Shop) -> None:
+    visit(page, shop, "create")
+    expect(page.locator("#generate")).to_be_in_viewport(ratio=1)
+    expect(page.locator(".plan-main")).to_be_in_viewport()
+    page.locator("details[data-part=loras] summary").scroll_into_view_if_needed()
+    page.keyboard.press("End")
+    last = page.locator("details[data-part=loras] summary").bounding_box()
+    bar = page.locator(".go").bounding_box()
+    assert last is not None and bar is not None
+    assert last["y"] + last["height"] <= bar["y"]
 
 
 def test_a_file_that_is_no_lora_is_refused_in_words(page: Page, shop: Shop, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from wanreel import __version__
-from wanreel.core.catalog import Mode, ModelSpec, preset_steps
+from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
 from wanreel.core.job import Job
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import KNOBS, Knob, PresetName, VideoRequest
+from wanreel.core.resolve import Defaults, resolve
 from wanreel.core.settings import Settings
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.keys import LOCAL, Caller
@@ -51,11 +52,11 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
 def memory_of(house: House) -> dict[str, Any]:
     """What each model takes of this machine's GPU at its own size and length, by name. JSON values; blocks.
 
-    Models of which nothing is predicted are left out: on a CPU that is every one.
+    Asks no hub: a model need not be here. Models of which nothing is predicted are left out: on a CPU that is every one.
     """
     found: dict[str, Any] = {}
     for spec, _ in house.models():
-        plan = house.memory_plan(house.service.resolve(_plain(spec)))
+        plan = house.memory_plan(resolve(_plain(spec), Catalog((spec,)), Defaults({}, frozenset({spec.name}))))
         if plan.gpu_bytes:
             found[spec.name] = {"plan": plan.placement.plan, "fits": plan.fits, "gpu_bytes": plan.gpu_bytes}
     return found

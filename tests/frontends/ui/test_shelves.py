@@ -316,7 +316,7 @@ def test_guided_steps_and_boundary_are_sent_where_a_model_listens(page: Page, sh
         page.locator("#knob-boundary_ratio").fill("0.8")
         page.locator("#knob-boundary_ratio").press("Tab")
     body = asked.value.post_data_json
-    assert (body["guided_steps"], body["boundary_ratio"]) == (2, 0.8)
+    assert body is not None and (body["guided_steps"], body["boundary_ratio"]) == (2, 0.8)
     page.locator("#knob-model").select_option("fastwan2.1-t2v-1.3b")
     expect(page.locator("#knob-guided_steps")).to_have_count(0)
 

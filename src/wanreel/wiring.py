@@ -345,6 +345,7 @@ def build_service(runtime: Runtime) -> Service:
         time_limit=settings.job_time_limit,
         same_weights=lambda manifest: same_weights(manifest, runtime.catalog, runtime.weights_folder, digests),
         webhook_url=settings.outbound.webhook_url,
+        gpu_price_per_hour=settings.gpu_price_per_hour,
     )
 
 

@@ -187,6 +187,11 @@ class Settings(BaseSettings):
         default=False,
         description="Where nothing else fits, weights may be stored in fewer bits. It is named in the job.",
     )
+    gpu_price_per_hour: float | None = Field(
+        default=None,
+        ge=0,
+        description="What an hour of a worker costs, in your currency; plans and jobs then tell costs.",
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the model; the machine's cores by default."
     )

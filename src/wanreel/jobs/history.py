@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from wanreel.core.job import JobStatus, Outcome
 from wanreel.core.measures import Measures
@@ -22,3 +22,8 @@ def measured(connection: Connection, model: str, limit: int) -> tuple[tuple[str,
     )
     found = ((request, Measures.from_json(text)) for request, text in rows)
     return tuple((request, measures) for request, measures in found if measures is not None)
+
+
+def run_seconds(connection: Connection) -> float:
+    """Seconds that workers spent on the jobs that are kept, over all their attempts."""
+    return float(connection.scalar(select(func.coalesce(func.sum(attempts.c.seconds), 0.0))) or 0.0)

@@ -197,6 +197,10 @@ class JobStore:
         rows = self._database.read(lambda c: c.execute(select(workers).order_by(workers.c.name)).all())
         return tuple(worker_of(row) for row in rows)
 
+    def run_seconds(self) -> float:
+        """Seconds that workers spent on the jobs that are kept."""
+        return self._database.read(history.run_seconds)
+
     def measured(self, model: str, limit: int = 100) -> tuple[tuple[str, Measures], ...]:
         """Requests and measures of the attempts that made videos with this model, newest first."""
         return self._database.read(lambda c: history.measured(c, model, limit))

@@ -71,6 +71,7 @@ class Service:
     time_limit: float  #: seconds one attempt may run, unless the job says less
     same_weights: Callable[[Path], bool]  #: whether the weights named in this manifest are the ones here now
     webhook_url: str = ""  #: told of every job whose terms name nobody
+    gpu_price_per_hour: float | None = None  #: costs are told where it is set
     estimator: Estimator = field(init=False, repr=False)
     _tailer: Tailer = field(init=False, repr=False)
 
@@ -170,6 +171,19 @@ class Service:
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         return self.store.attempts(job_id)
+
+    def cost(self, seconds: float | None) -> float | None:
+        """What so much of a worker's time costs; None without a price or without a time."""
+        if seconds is None or self.gpu_price_per_hour is None:
+            return None
+        return round(seconds * self.gpu_price_per_hour / 3600.0, 6)
+
+    def cost_of(self, job: Job) -> float | None:
+        """What an ended job cost, by the measured seconds of all its attempts."""
+        if self.gpu_price_per_hour is None or not job.ended:
+            return None
+        seconds = [attempt.seconds for attempt in self.attempts(job.id) if attempt.seconds is not None]
+        return self.cost(sum(seconds)) if seconds else None
 
     def files(self, job_id: str) -> dict[str, ArtifactRef]:
         """A completed job's files by kind ("video", "last_frame", "poster", "manifest"), named within `results`."""

@@ -56,7 +56,8 @@ def job_row(service: Service, job: Job) -> dict[str, Any]:
     """Everything a program may want to know of a job."""
     standing = service.standing(job.id) if not job.ended else None
     files = service.files(job.id)
-    return {
+    cost = service.cost_of(job)
+    return ({} if cost is None else {"cost": cost}) | {
         "id": job.id,
         "status": str(job.status),
         "stage": job.progress.stage,

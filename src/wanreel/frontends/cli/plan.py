@@ -35,10 +35,16 @@ def plan(
             values = runtime.recipe_values(from_video) | values
         resolution = resolve_task(runtime, tasks_of(inputs, options["last_image"], values)[0])
         found = runtime.memory_plan(resolution, card=card, host_gib=host_gib)
+        price = runtime.settings.gpu_price_per_hour
+    steps = Workload.of(resolution.spec, resolution.request).steps
+    priced = price is not None and bool(found.stages)
+    cost = {"cost": round(found.seconds(steps) * (price or 0.0) / 3600.0, 6)} if priced else {}
     output.plan(resolution)
-    output.result(resolution_json(resolution) | {"memory": found.to_dict()})
+    output.result(resolution_json(resolution) | {"memory": found.to_dict()} | cost)
     if not json_:
-        _show(output, found, Workload.of(resolution.spec, resolution.request).steps)
+        _show(output, found, steps)
+        if cost:
+            output.say(f"costs about {cost['cost']:.2f} at {price:g} an hour, once loaded")
     return 0
 
 

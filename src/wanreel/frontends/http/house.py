@@ -77,12 +77,12 @@ class House:
         """The same, with what is to be said about it once."""
         standing = self.service.standing(job.id) if not job.ended else None
         report = self.service.store.outbox.reports([job.id]).get(job.id)
-        return video_of(job, standing, adjustments, notes, report)
+        return video_of(job, standing, adjustments, notes, report, self.service.cost_of(job))
 
     def shown_all(self, jobs: Sequence[Job]) -> list[Video]:
         """Many jobs on the wire, without their places in line. Blocks."""
         reports = self.service.store.outbox.reports([job.id for job in jobs])
-        return [video_of(job, report=reports.get(job.id)) for job in jobs]
+        return [video_of(job, report=reports.get(job.id), cost=self.service.cost_of(job)) for job in jobs]
 
 
 def require_admin(request: Request) -> Caller:

@@ -108,6 +108,7 @@ class JobRoutes:
             starts_in=None if starts is None else round(starts, 1),
             seconds=None if work.seconds is None else round(work.seconds, 1),
             basis=work.basis,
+            cost=self._house.service.cost(work.seconds),
         )
 
     async def cancel(self, request: Request, video_id: str) -> Video:

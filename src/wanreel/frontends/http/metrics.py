@@ -5,6 +5,7 @@ Labels come from fixed sets (routes, models, devices, stages), so the number of 
 
 from __future__ import annotations
 
+import statistics
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
@@ -138,6 +139,8 @@ class _State(Collector):
         yield self._webhooks()
         yield from self._workers()
         yield from self._host()
+        yield from self._plans()
+        yield from self._costs()
 
     def _queue(self) -> Iterator[Metric]:
         state = self._house.service.queue()
@@ -185,3 +188,33 @@ class _State(Collector):
         yield GaugeMetricFamily("wanreel_host_memory_used_bytes", "Memory in use.", value=host.ram_used)
         yield GaugeMetricFamily("wanreel_host_memory_total_bytes", "Memory.", value=host.ram_total)
         yield GaugeMetricFamily("wanreel_disk_free_bytes", "Where the data directory lies.", value=host.disk_free)
+
+    def _plans(self) -> Iterator[Metric]:
+        """How far plans of memory were off, over the newest runs of all workers."""
+        ratios: dict[str, list[float]] = {}
+        failed: dict[str, int] = {}
+        for run in self._house.service.store.plans.newest():
+            if run.error is not None:
+                ratios.setdefault(run.model, []).append(1.0 + run.error)
+            failed[run.model] = failed.get(run.model, 0) + bool(run.failed)
+        off = GaugeMetricFamily(
+            "wanreel_memory_real_over_predicted",
+            "Peak of GPU memory over the one predicted, of the newest 100 runs under a plan.",
+            labels=["model", "of"],
+        )
+        for model, values in ratios.items():
+            off.add_metric([model, "median"], statistics.median(values))
+            off.add_metric([model, "lowest"], min(values))
+            off.add_metric([model, "highest"], max(values))
+        ran_out = GaugeMetricFamily(
+            "wanreel_plans_out_of_memory", "Of the same runs, those that ran out.", labels=["model"]
+        )
+        for model, count in failed.items():
+            ran_out.add_metric([model], count)
+        yield from (off, ran_out)
+
+    def _costs(self) -> Iterator[Metric]:
+        """Nothing where the operator has named no price."""
+        cost = self._house.service.cost(self._house.service.store.run_seconds())
+        if cost is not None:
+            yield GaugeMetricFamily("wanreel_cost", "Worker time of all jobs that are kept, at its price.", value=cost)

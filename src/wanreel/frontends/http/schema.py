@@ -30,6 +30,10 @@ _CANCELLED = JobFailure("cancelled", "The job was cancelled.")
 Adjustments = Iterable[Adjustment]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Wire(BaseModel):
     """Base of what is answered."""
 
@@ -75,6 +79,9 @@ class Detail(Wire):
     favourite: bool
     webhook: Webhook | None = Field(description="Null when nobody is to be told.")
     request: dict[str, Any] = Field(description="Everything that runs, nothing left open.")
+    cost: float | None = Field(
+        default=None, exclude_if=_is_none, description="Of an ended job; left out where the operator set no price."
+    )
 
 
 class Video(Wire):
@@ -141,6 +148,9 @@ class Estimate(Wire):
     starts_in: float | None = Field(description="Seconds until it would start; null while unknown or paused.")
     seconds: float | None = Field(description="Of work, with loading the model where it must be; null while unknown.")
     basis: str = Field(description="What that goes by.", examples=["12 runs of this size on NVIDIA H200"])
+    cost: float | None = Field(
+        default=None, exclude_if=_is_none, description="Of these seconds; left out where the operator set no price."
+    )
 
 
 class StageOfPlan(Wire):
@@ -225,6 +235,7 @@ def video_of(
     adjustments: Adjustments = (),
     notes: Iterable[str] = (),
     report: DeliveryReport | None = None,
+    cost: float | None = None,
 ) -> Video:
     """The job on the wire."""
     request = request_of(job)
@@ -245,7 +256,7 @@ def video_of(
         num_frames=request.num_frames,
         fps=request.fps,
         seed=request.seed,
-        wanreel=_detail(job, request, standing, adjustments, notes, report),
+        wanreel=_detail(job, request, standing, adjustments, notes, report).model_copy(update={"cost": cost}),
     )
 
 

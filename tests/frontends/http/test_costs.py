@@ -1,0 +1,44 @@
+"""Costs and the error of memory plans, on the wire and in the figures."""
+
+from __future__ import annotations
+
+from frontends.http.places import Open, Place
+from wanreel.core.memory import PlanRun
+
+BODY = {"prompt": "a red circle", "model": "demo"}
+
+
+def finished(place: Place) -> dict[str, object]:
+    video = place.submit()
+    place.hand.complete(place.hand.claim())
+    return place.client.get(f"/v1/videos/{video['id']}").json()["wanreel"]
+
+
+def test_without_a_price_nothing_tells_costs(place: Place) -> None:
+    assert "cost" not in finished(place)
+    assert "cost" not in place.client.post("/v1/plan", json=BODY).json()["estimate"]
+    assert "wanreel_cost" not in place.client.get("/metrics").text
+
+
+def test_with_a_price_the_job_and_the_total_tell_what_its_seconds_cost(open_place: Open) -> None:
+    place = open_place(gpu_price_per_hour=3600.0)
+    assert finished(place)["cost"] == 1.0  # the hand tells of one second
+    finished(place)
+    assert "wanreel_cost 2.0" in place.client.get("/metrics").text
+    rows = place.client.get("/v1/videos").json()["data"]
+    assert [row["wanreel"]["cost"] for row in rows] == [1.0, 1.0]
+    waiting = place.submit(seed=9)
+    assert "cost" not in waiting["wanreel"]
+
+
+def test_the_error_of_memory_plans_is_a_figure(place: Place) -> None:
+    assert "wanreel_memory_real_over_predicted{" not in place.client.get("/metrics").text
+    for peak in (90, 100, 120):
+        place.service.store.plans.add(
+            PlanRun("H200", "demo", "96x64x9", "streamed", predicted={"denoise": 100}, measured={"denoise": peak})
+        )
+    place.service.store.plans.add(PlanRun("H200", "demo", "96x64x9", "resident", "decode"))
+    text = place.client.get("/metrics").text
+    assert 'wanreel_memory_real_over_predicted{model="demo",of="median"} 1.0' in text
+    assert 'wanreel_memory_real_over_predicted{model="demo",of="highest"} 1.2' in text
+    assert 'wanreel_plans_out_of_memory{model="demo"} 1.0' in text

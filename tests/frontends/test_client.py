@@ -128,6 +128,9 @@ def test_a_failed_and_a_cancelled_video_raise(client: Client, place: Place) -> N
     place.hand.fail(place.hand.claim())
     with pytest.raises(OutOfMemory, match="not enough memory"):
         client.wait(failed.id)
+    smaller = client.reduce(failed.id)
+    assert (smaller.status, smaller.facts["wanreel"]["parent_id"]) == ("queued", failed.id)
+    client.cancel(smaller.id)
     assert client.retry(failed.id).status == "queued"
     assert client.cancel(failed.id).status == "cancelled"
     with pytest.raises(Cancelled):

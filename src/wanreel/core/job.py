@@ -108,6 +108,7 @@ class NewJob:
     mode: str = ""  #: "text", "picture", "first_last": what the library filters by
     prompt: str = ""  #: what the library searches
     webhook_url: str = ""  #: who is told of its end; "" for nobody
+    notes: tuple[str, ...] = ()  #: what its makers are to know of it
 
 
 @dataclass(frozen=True, slots=True)

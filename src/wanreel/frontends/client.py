@@ -137,6 +137,10 @@ class Client:
         """Queue a failed or cancelled video again. Raises JobNotFound, IllegalTransition."""
         return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/retry"))
 
+    def reduce(self, video_id: str) -> RemoteVideo:
+        """Queue a smaller video for one that ran out of memory. Raises JobNotFound, IllegalTransition."""
+        return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/reduce"))
+
     def edit(self, video_id: str, **knobs: Any) -> RemoteVideo:
         """Change knobs of a queued video, which keeps its place. Raises InvalidRequest, IllegalTransition."""
         return _video(self._json("PATCH", f"/v1/videos/{_id(video_id)}", json=knobs))

@@ -7,6 +7,7 @@ order, expiry and liveness never depend on them, so a clock that jumps changes n
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -132,6 +133,7 @@ class JobStore:
             "created_at": now,
             **line.join_line(c, new.owner, new.priority),
             **_UNTRIED,
+            "notes": json.dumps(new.notes, ensure_ascii=False),
             "attempt": 0,
             "last_event": 0,
         }

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from wanreel.core.errors import IllegalTransition, JobNotFound
+from wanreel.core.errors import IllegalTransition, JobNotFound, OutOfMemory
 from wanreel.core.few_step import without_recipe
 from wanreel.core.job import (
     TERMINAL,
@@ -26,8 +26,9 @@ from wanreel.core.job import (
     Standing,
 )
 from wanreel.core.request import OutputFormat, Quality, VideoRequest
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolve import Adjustment, Resolution
 from wanreel.core.settings import DataDirectory
+from wanreel.core.smaller import changes_between, smaller
 from wanreel.jobs import JobStore
 from wanreel.service.bell import ring
 from wanreel.service.estimate import Estimator
@@ -58,6 +59,7 @@ class Terms:
     time_limit: float | None = None  #: seconds one attempt may run; never more than the operator allows
     parent_id: str | None = None  #: the job whose latents it may use
     webhook_url: str = ""  #: who is told of its end; the operator's address by default
+    notes: tuple[str, ...] = ()  #: that the job carries from the start
 
 
 @dataclass
@@ -109,6 +111,7 @@ class Service:
             mode=resolution.request.mode,
             prompt=resolution.request.prompt,
             webhook_url=terms.webhook_url or self.webhook_url,
+            notes=terms.notes,
         )
         job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
         ring(self.data.workers)
@@ -257,6 +260,27 @@ class Service:
         job = self.store.retry(job_id, changed)
         ring(self.data.workers)
         return job
+
+    def reduce(self, job_id: str) -> tuple[Job, tuple[Adjustment, ...]]:
+        """Queue a smaller job in the place of one that ran out of memory, linked to it, and say all that differs.
+
+        The failed job stays as it is. Raises IllegalTransition where memory was not why, or nothing smaller is left.
+        """
+        job = self.store.get(job_id)
+        if job.status is not JobStatus.FAILED or job.error is None or job.error.code != OutOfMemory.code:
+            raise IllegalTransition(f"Job {job_id} did not run out of memory, so it is not reduced.")
+        before = request_of(job)
+        knobs = smaller(before, self.resolve(before.as_request()).spec)
+        if not knobs:
+            raise IllegalTransition(
+                f"Job {job_id} is as small as its model allows.",
+                hint="Take a smaller model, or allow quantised weights.",
+            )
+        resolution = self._changed(job_id, knobs)
+        changes = changes_between(before, resolution.request, "memory ran out")
+        notes = tuple(str(change) for change in changes)
+        terms = Terms(job.owner, job.priority, time_limit=job.time_limit, parent_id=job_id, notes=notes)
+        return self.enqueue(resolution, terms), changes
 
     def edit(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
         """Change knobs of a queued job, which keeps its place. Raises InvalidRequest, IllegalTransition."""

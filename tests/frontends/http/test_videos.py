@@ -179,7 +179,8 @@ def test_others_videos_do_not_exist(open_place: Open) -> None:
     unknown = place.client.get("/v1/videos/" + "0" * 32, headers=yours)
     calls = [
         ("GET", ""), ("DELETE", ""), ("PATCH", ""), ("GET", "/content"), ("GET", "/events"), ("GET", "/preview"),
-        ("GET", "/manifest"), ("POST", "/cancel"), ("POST", "/retry"), ("POST", "/remix"), ("POST", "/move"), ("POST", "/export"),
+        ("GET", "/manifest"), ("POST", "/cancel"), ("POST", "/retry"),
+        ("POST", "/reduce"), ("POST", "/remix"), ("POST", "/move"), ("POST", "/export"),
     ]  # fmt: skip
     for method, path in calls:
         answer = place.client.request(

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "watch": ("jobs", "watch", "Follow a job's events until it has ended."),
     "cancel": ("jobs", "cancel", "Stop a job."),
     "retry": ("jobs", "retry", "Queue a failed or cancelled job again."),
+    "reduce": ("jobs", "reduce", "Queue a smaller job where memory ran out."),
     "edit": ("jobs", "edit", "Change a queued job."),
     "move": ("jobs", "move", "Give a queued job another place in line."),
     "reexport": ("submit", "reexport", "Export a finished job again, at another rate or in another format."),

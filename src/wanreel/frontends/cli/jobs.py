@@ -1,4 +1,4 @@
-"""`wanreel jobs`, `show`, `watch`, `cancel`, `retry`, `edit` and `move`: looking after what was handed in."""
+"""`wanreel jobs`, `show`, `watch`, `cancel`, `retry`, `reduce`, `edit` and `move`: looking after what was handed in."""
 
 from __future__ import annotations
 
@@ -119,6 +119,20 @@ def retry(job: str, json_: bool) -> int:
     """Queue a failed or cancelled JOB again. It goes on from its last checkpoint if there is one."""
     with open_service() as (_, service):
         _tell(job_row(service, service.retry(find_id(service, job))), json_)
+    return 0
+
+
+@click.command()
+@click.argument("job")
+@json_option
+def reduce(job: str, json_: bool) -> int:
+    """Queue a smaller job in the place of a JOB that ran out of memory, and say what differs."""
+    with open_service() as (_, service):
+        made, changes = service.reduce(find_id(service, job))
+        row = job_row(service, made)
+    _tell(row, json_)
+    for change in changes if not json_ else ():
+        click.echo(f"  {change}")
     return 0
 
 

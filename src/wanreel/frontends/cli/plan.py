@@ -37,8 +37,7 @@ def plan(
         found = runtime.memory_plan(resolution, card=card, host_gib=host_gib)
         price = runtime.settings.gpu_price_per_hour
     steps = Workload.of(resolution.spec, resolution.request).steps
-    priced = price is not None and bool(found.stages)
-    cost = {"cost": round(found.seconds(steps) * (price or 0.0) / 3600.0, 6)} if priced else {}
+    cost = cost_of(found, steps, price)
     output.plan(resolution)
     output.result(resolution_json(resolution) | {"memory": found.to_dict()} | cost)
     if not json_:
@@ -46,6 +45,13 @@ def plan(
         if cost:
             output.say(f"costs about {cost['cost']:.2f} at {price:g} an hour, once loaded")
     return 0
+
+
+def cost_of(plan: MemoryPlan, steps: int, price: float | None) -> dict[str, float]:
+    """`cost` of a loaded model's run at `price` an hour; nothing without a price, or where no time is predicted."""
+    if price is None or not plan.stages:
+        return {}
+    return {"cost": round(plan.seconds(steps) * price / 3600.0, 6)}
 
 
 def _show(output: Output, plan: MemoryPlan, steps: int) -> None:

@@ -155,6 +155,19 @@ def retry(client: Client, job: str, json_: bool) -> int:
 
 @click.command()
 @click.argument("job")
+@json_option
+@_with_client
+def reduce(client: Client, job: str, json_: bool) -> int:
+    """Queue a smaller job in the place of a JOB that ran out of memory, and say what differs."""
+    made = client.reduce(_find(client, job))
+    _tell(made, json_)
+    for note in made.facts["wanreel"]["notes"] if not json_ else ():
+        click.echo(f"  {note}")
+    return 0
+
+
+@click.command()
+@click.argument("job")
 @click.option("--prompt", help="What happens in the video.")
 @knob_options
 @json_option
@@ -244,7 +257,7 @@ def models(client: Client, json_: bool) -> int:
 COMMANDS: Mapping[str, click.Command] = {
     command.name: command
     for command in (
-        generate, submit, jobs, show, watch, cancel, retry, edit, move, reexport, download, pause, resume, models,
+        generate, submit, jobs, show, watch, cancel, retry, reduce, edit, move, reexport, download, pause, resume, models,
     )
     if command.name
 }  # fmt: skip

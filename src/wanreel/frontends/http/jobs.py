@@ -53,6 +53,9 @@ class JobRoutes:
         router.post(
             "/videos/{video_id}/retry", response_model=Video, openapi_extra=again, summary="Queue a failed video again"
         )(self.retry)
+        router.post("/videos/{video_id}/reduce", response_model=Video, summary="Queue a smaller video instead")(
+            self.reduce
+        )
         edit = {"requestBody": {"required": True, "content": {"application/json": {"schema": _edit_schema()}}}}
         router.patch("/videos/{video_id}", response_model=Video, openapi_extra=edit, summary="Change a queued video")(
             self.edit
@@ -128,6 +131,16 @@ class JobRoutes:
         changes, notes = self._changes(request, body)
         job = self._house.service.retry(job_id, changes)
         return self._house.shown_with(job, notes=notes)
+
+    async def reduce(self, request: Request, video_id: str) -> Video:
+        """Queues a new, smaller video for one that ran out of memory. `adjustments` and `notes` name every change."""
+        job = await self._house.job_of(request, video_id)
+        self._house.rates.take(caller_of(request))
+        return await run_in_threadpool(self._reduce, job.id)
+
+    def _reduce(self, job_id: str) -> Video:
+        job, changes = self._house.service.reduce(job_id)
+        return self._house.shown_with(job, changes)
 
     async def edit(self, request: Request, video_id: str) -> Video:
         """Changes knobs of a queued job, which keeps its place."""

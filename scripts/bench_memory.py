@@ -2,7 +2,7 @@
 
 Each case is a model, a size, a number of frames, a placement and a cap on the process's GPU memory; the parts of a request
 run as the product runs them: the text encoder, the VAE over the picture, one forward of each expert, the decoder over the
-first latent frames. One JSON record a stage; --compare prints them beside the predictions.
+first latent frames. One JSON record a stage; memory_table.py prints them beside the predictions.
 
     PYTHONPATH=src PYTORCH_ALLOC_CONF=expandable_segments:True python scripts/bench_memory.py --cases calibrate --json out.json
 """
@@ -30,7 +30,7 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.components import CLIP_DIM, CLIP_TOKENS, known
 from wanreel.core.machines import Machine, machine_of
-from wanreel.core.memory import Wishes, plan_memory, price
+from wanreel.core.memory import Wishes, plan_memory
 from wanreel.core.placement import Placement, Tile
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.workload import Workload
@@ -427,61 +427,6 @@ def h200(cap: float | None, host_gib: float = 110) -> Machine:
     return machine_of("NVIDIA H200", 141 * GIB, free, (9, 0), host_free=int(host_gib * GIB))
 
 
-def compare(path: Path) -> list[str]:
-    """A table of predicted and measured peaks, a row a case, and how far off the predictions are."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for record in json.loads(path.read_text())["records"]:
-        case = _case_of(record)
-        key = json.dumps(asdict(replace(case, whole=False, stages=())), sort_keys=True, default=str)
-        found.setdefault(key, {})[record["stage"]] = record
-    heads = ("model", "size", "cap", "plan", "predicted", "measured", "error", "step predicted", "step measured")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    errors: list[float] = []
-    for stages in found.values():
-        any_record = next(iter(stages.values()))
-        case = _case_of(any_record)
-        spec = Catalog().get(case.model)
-        work = Workload.of(spec, replace(request_of(spec, case), guidance_high=1.0, guidance_low=1.0))
-        plan = price(work, h200(case.cap), case.placement)
-        measured = {name: it["allocated"] for name, it in stages.items() if it["allocated"]}
-        failed = [name for name, it in stages.items() if it["failed"]]
-        predicted = {
-            "encode": max(it.peak for it in plan.stages if it.stage in ("text", "picture", "condition")),
-            **{it.stage: it.peak for it in plan.stages},
-        }
-        if failed or not measured:
-            lines.append(
-                f"| {case.model} | {case.width}×{case.height}×{case.frames} | {case.cap} | {case.placement} | | {failed} | | | |"
-            )
-            continue
-        high = max(measured.values())
-        expected = max(predicted[name] for name in measured)
-        errors.append(expected / high - 1)
-        values = stages.get("denoise", {}).get("values", {})
-        took = values.get("forward_0_1", values.get("forward_0_0"))
-        lines.append(
-            f"| {case.model} {case.mode} | {case.width}×{case.height}×{case.frames} | {case.cap or ''} | {case.placement} | "
-            f"{expected / GIB:.2f} | {high / GIB:.2f} | {errors[-1]:+.1%} | {plan.step_seconds:.2f} | "
-            f"{'' if took is None else f'{took:.2f}'} |"
-        )
-    lines.append(f"{len(errors)} cases; errors from {min(errors):+.1%} to {max(errors):+.1%}")
-    return lines
-
-
-def _case_of(record: dict[str, Any]) -> Case:
-    placement = dict(record["placement"])
-    tile = placement.pop("tile")
-    return Case(
-        record["model"],
-        record["width"],
-        record["height"],
-        record["frames"],
-        Placement(**placement, tile=Tile(**tile) if tile else None),
-        record["cap_gib"],
-        record["mode"],
-    )
-
-
 def _calibrate() -> list[Case]:
     """Peaks of every stage, plain and in portions, then A14B whole: resident, and streamed under caps."""
     sized = {"480": (832, 480), "720": (1280, 720), "704": (1280, 704)}
@@ -585,11 +530,7 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=math.inf, help="start no case after this many seconds")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--compare", type=Path, help="print a table of an earlier run's JSON, and stop")
     options = parser.parse_args()
-    if options.compare:
-        print(*compare(options.compare), sep="\n")
-        return
     bench = Bench(torch.device(options.device), options.json, options.deadline)
     for wanted in filter(None, options.quality.split(",")):
         name, size, steps = wanted.rsplit(":", 2)

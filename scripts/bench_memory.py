@@ -30,9 +30,10 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.components import CLIP_DIM, CLIP_TOKENS, known
 from wanreel.core.machines import Machine, machine_of
-from wanreel.core.memory import Wishes, plan_memory
+from wanreel.core.memory import plan_memory
 from wanreel.core.placement import Placement, Tile
 from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
 from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.decode import decode

@@ -99,6 +99,8 @@ class Runtime:
             self.shelf.installed(self.catalog),
             lora_names=tuple(lora.name for lora in self.loras.list()),
             lora=self.lora_desk.facts,
+            wishes=self.settings.wishes,
+            on_oom=self.settings.on_oom,
         )
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.components import (
@@ -25,11 +25,9 @@ from wanreel.core.components import (
     transformer_ends,
 )
 from wanreel.core.machines import GIB, Machine
-from wanreel.core.placement import PLANS, Placement, Plan, Precision, Tile
+from wanreel.core.placement import PLANS, Placement, Precision, Tile
+from wanreel.core.wishes import Wishes
 from wanreel.core.workload import IMAGE_ACTIVATIONS, TEXT_ACTIVATIONS, Workload
-
-MemoryMode = Literal["auto", "fastest", "balanced", "smallest", "custom"]
-MODES: tuple[MemoryMode, ...] = get_args(MemoryMode)
 
 #: Of every activation, kept free for gaps between the allocator's pieces.
 FRAGMENTS = 0.06
@@ -57,17 +55,6 @@ STAGES: Mapping[Stage, str] = {
     "denoise": "denoise",
     "decode": "decode",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the operator asks of plans. "auto" leaves the choice to the planner."""
-
-    mode: MemoryMode = "auto"
-    precision: Precision | Literal["auto"] = "auto"
-    offload: Plan | Literal["auto"] = "auto"
-    tile: int | None = None  #: px a VAE tile may be high and wide; 0: whole frames; None: as it fits
-    quantize: bool = False  #: the planner may store weights in fewer bits where nothing else fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,10 +424,15 @@ def _unpriced(spec: ModelSpec, machine: Machine, wishes: Wishes, learned: Learne
     is worked on should memory run out."""
     where = f"{spec.name} is small" if machine.computes_on_gpu else "It computes on the CPU"
     reasons = (f"{where}: all of the model stays in memory.",)
-    first = Placement(tile=_square(wishes.tile) if wishes.tile else None)
+    precision: Precision = "native" if wishes.precision == "auto" else wishes.precision
+    if precision not in ("native", "fp16"):
+        reasons = (*reasons, f"Weights are stored as {precision}, which changes the numbers.")
+    first = Placement(precision=precision, tile=_square(wishes.tile) if wishes.tile else None)
     lean = replace(first, rows=SMALL_ROWS)
-    plans = (first, lean, replace(lean, tile=first.tile or _square(256)), replace(lean, tile=_square(128)))
-    found = [MemoryPlan(placement, reasons=reasons) for placement in dict.fromkeys(plans)]
+    tiled = (first.tile or _square(256), _square(128)) if wishes.tile != 0 else ()
+    plans = tuple(dict.fromkeys((first, lean, *(replace(lean, tile=tile) for tile in tiled))))
+    skipped = {"balanced": 1, "smallest": len(plans) - 1}.get(wishes.mode, 0)
+    found = [MemoryPlan(placement, reasons=reasons) for placement in plans[skipped:]]
     yield from [plan for plan in found if str(plan.placement) not in learned.refused] or found[-1:]
 
 

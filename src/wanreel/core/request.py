@@ -14,6 +14,8 @@ from typing import Any, Literal, cast, get_args
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.lora import MAX_LORAS, LoraRef, problems_of
 from wanreel.core.picture import PictureRef
+from wanreel.core.placement import Precision
+from wanreel.core.wishes import MemoryChoices, MemoryMode, OnOom
 
 Kind = Literal["text", "name", "integer", "number", "flag", "picture", "loras"]
 OutputFormat = Literal["mp4", "webm", "webp", "gif"]
@@ -36,7 +38,7 @@ class Knob:
     maximum: float | None = None  #: largest value allowed; for text the largest number of characters
     choices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()  #: other names that front doors accept
-    group: str = "basic"  #: where a page or a help text shows it: basic, size, sampling, output
+    group: str = "basic"  #: where a page or a help text shows it: basic, size, sampling, output, memory
 
 
 def _knob(kind: Kind, text: str, **facts: Any) -> Any:
@@ -180,6 +182,37 @@ class VideoRequest:
     metadata: bool | None = _knob(
         "flag", "Write the whole recipe into the file, so that it can be made again.", group="output"
     )
+    memory_mode: MemoryMode | None = _knob(
+        "name",
+        "How memory is used: auto takes exact plans first, the fastest of them. As the server is set by default.",
+        choices=get_args(MemoryMode),
+        group="memory",
+    )
+    precision: Precision | None = _knob(
+        "name",
+        "What the transformers' weights are stored in. Fewer bits take less memory and change the numbers.",
+        choices=get_args(Precision),
+        group="memory",
+    )
+    vae_tile: int | None = _knob(
+        "integer",
+        "Side of the windows that pictures are decoded in. 0: whole frames; by default as memory allows.",
+        unit="px",
+        minimum=0,
+        maximum=4096,
+        group="memory",
+    )
+    on_oom: OnOom | None = _knob(
+        "name",
+        "When memory does not suffice: fail, or fail and make a smaller video in its place.",
+        choices=get_args(OnOom),
+        group="memory",
+    )
+
+    @property
+    def memory(self) -> MemoryChoices:
+        """What it asks of the plan of memory."""
+        return MemoryChoices(self.memory_mode, self.precision, self.vae_tile)
 
     def problems(self) -> list[Problem]:
         """Everything wrong with the values by themselves: kinds, bounds, choices, NaN. Models are `resolve`'s matter."""

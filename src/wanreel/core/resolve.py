@@ -15,8 +15,10 @@ from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
 from wanreel.core.few_step import FewStepRecipe, recipes_for
 from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
 from wanreel.core.picture import PictureRef
+from wanreel.core.placement import Precision
 from wanreel.core.request import OutputFormat, Quality, Solver, VideoRequest
 from wanreel.core.sizes import Frame, frame_for
+from wanreel.core.wishes import MemoryChoices, MemoryMode, OnOom, Wishes
 
 T = TypeVar("T")
 
@@ -69,6 +71,15 @@ class ResolvedRequest:
     metadata: bool
     guided_steps: int = 0  #: first steps at the model's own guidance
     boundary_ratio: float | None = None  #: t ≥ boundary · 1000 is the high-noise expert's; None with one expert
+    memory_mode: MemoryMode | None = None  #: this and the next two: None as the settings of the machine say
+    precision: Precision | None = None
+    vae_tile: int | None = None
+    on_oom: OnOom = "fail"
+
+    @property
+    def memory(self) -> MemoryChoices:
+        """What it asks of the plan of memory."""
+        return MemoryChoices(self.memory_mode, self.precision, self.vae_tile)
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
@@ -107,6 +118,10 @@ class ResolvedRequest:
             output_format=self.output_format,
             quality=self.quality,
             metadata=self.metadata,
+            memory_mode=self.memory_mode,
+            precision=self.precision,
+            vae_tile=self.vae_tile,
+            on_oom=self.on_oom,
         )
 
 
@@ -133,6 +148,8 @@ class Defaults:
     lora_names: tuple[str, ...] = ()  #: of the LoRAs on the shelf
     #: Judges one of them for a model by its header. Raises InvalidRequest.
     lora: Callable[[LoraRef, ModelSpec], LoraFacts] = _no_loras
+    wishes: Wishes = Wishes()  #: the operator's, which requests keep to
+    on_oom: OnOom = "fail"
 
 
 def resolve(
@@ -173,6 +190,7 @@ class _Resolver:
             self._choose_recipe(spec)
             self._check_solver(spec)
         self._check_contradictions()
+        self.problems.extend(self.defaults.wishes.problems(self.request.memory))
         if spec is None or self.problems:
             raise InvalidRequest(*self.problems)
         frame = self._frame(spec)
@@ -202,6 +220,10 @@ class _Resolver:
             metadata=_or(self.request.metadata, True),
             guided_steps=_or(self.request.guided_steps, self.recipe.guided_steps if self.recipe else 0),
             boundary_ratio=self._boundary(spec),
+            memory_mode=self.request.memory_mode,
+            precision=self.request.precision,
+            vae_tile=self.request.vae_tile,
+            on_oom=_or(self.request.on_oom, self.defaults.on_oom),
         )
         if self.problems:
             raise InvalidRequest(*self.problems)

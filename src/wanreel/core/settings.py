@@ -23,8 +23,8 @@ from pydantic_settings import (
 from wanreel.core.catalog import MODELS, Catalog, ModelSpec
 from wanreel.core.config_file import CONFIG_NAME, read_config
 from wanreel.core.errors import SettingsError
-from wanreel.core.memory import MemoryMode, Wishes
 from wanreel.core.placement import Plan, Precision
+from wanreel.core.wishes import MemoryMode, OnOom, Wishes
 
 #: Where a setting's value comes from.
 Origin = Literal["default", "file", "environment", "command line"]
@@ -187,6 +187,14 @@ class Settings(BaseSettings):
         default=False,
         description="Where nothing else fits, weights may be stored in fewer bits. It is named in the job.",
     )
+    memory_choices: bool = Field(
+        default=True,
+        description="Requests may choose memory mode, precision and tiles where the settings above leave them open.",
+    )
+    on_oom: OnOom = Field(
+        default="fail",
+        description="What becomes of a job that no plan carries, unless it says: fail, or reduce: a smaller one, linked.",
+    )
     gpu_price_per_hour: float | None = Field(
         default=None,
         ge=0,
@@ -253,7 +261,7 @@ class Settings(BaseSettings):
     @property
     def wishes(self) -> Wishes:
         """What plans of memory keep to."""
-        return Wishes(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
+        return Wishes(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize, self.memory_choices)
 
     @property
     def weights_dir(self) -> Path:

@@ -9,9 +9,10 @@ from typing import Protocol
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.machines import Machine
-from wanreel.core.memory import Learned, MemoryPlan, PlanRun, Stage, Wishes, ladder, price
+from wanreel.core.memory import Learned, MemoryPlan, PlanRun, Stage, ladder, price
 from wanreel.core.placement import Placement
 from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
 
 #: A measured peak corrects the prediction by no more than this, either way.
@@ -52,15 +53,18 @@ class Planner:
     def plans(self, spec: ModelSpec, request: ResolvedRequest, held: Placement | None) -> tuple[MemoryPlan, ...]:
         """The plan and those to try after it.
 
-        A model that is loaded is not loaded otherwise for a gain that is smaller than the time that loading takes.
+        A model that is loaded is not loaded otherwise for a gain that is smaller than the time that loading takes,
+        except where little memory was asked for and it takes more.
         """
-        work, machine = Workload.of(spec, request), self.machine()
-        plans = ladder(work, machine, self.wishes, self.learned(work, machine))
+        work, machine, wishes = Workload.of(spec, request), self.machine(), self.wishes.joined(request.memory)
+        plans = ladder(work, machine, wishes, self.learned(work, machine))
         best = plans[0]
+        thrifty = wishes.mode in ("balanced", "smallest")
         for plan in plans if held is not None else ():
             kept = held is not None and plan.placement.loading == held.loading
             lost = plan.seconds(work.steps) - best.seconds(work.steps)
-            if kept and plan.placement.arithmetic <= best.placement.arithmetic and lost <= best.load_seconds:
+            fits = plan.gpu_bytes <= best.gpu_bytes or not thrifty
+            if kept and fits and plan.placement.arithmetic <= best.placement.arithmetic and lost <= best.load_seconds:
                 return (plan, *(it for it in plans if it is not plan))
         return plans
 

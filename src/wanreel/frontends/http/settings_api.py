@@ -53,6 +53,8 @@ ROWS: tuple[Row, ...] = (
     Row("offload", "memory"),
     Row("vae_tile", "memory", "px"),
     Row("quantize", "memory"),
+    Row("memory_choices", "memory"),
+    Row("on_oom", "memory"),
     Row("memory_gb", "memory", "GiB"),
     Row("device", "memory"),
     Row("threads", "memory"),

@@ -21,6 +21,9 @@ WanreelError
 │   └── ExportFailed          frames could not be written as a video
 ├── CheckpointError           a checkpoint is corrupt, foreign or newer
 ├── RemoteError               another server can't be reached, or answers nonsense
+│   ├── StorageUnavailable    object storage can't be reached, or is too busy
+│   ├── StorageRefused        object storage refuses the keys, the bucket or the request
+│   └── StorageDamaged        what lies in object storage is not what was put there
 └── JobError
     ├── JobNotFound           no such job
     ├── IllegalTransition     the job's state does not allow this
@@ -209,6 +212,25 @@ class RemoteError(WanreelError):
 
     code = "remote_error"
     retryable = True
+
+
+class StorageUnavailable(RemoteError):
+    """Object storage can't be reached, answers with a fault of its own, or asks to come back later."""
+
+    code = "storage_unavailable"
+
+
+class StorageRefused(RemoteError):
+    """Object storage does not know the keys or the bucket, or does not allow the request."""
+
+    code = "storage_refused"
+    retryable = False
+
+
+class StorageDamaged(RemoteError):
+    """What lies in object storage, or came from there, is not what was put there."""
+
+    code = "storage_damaged"
 
 
 class JobError(WanreelError):

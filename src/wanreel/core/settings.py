@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +31,7 @@ from pydantic_settings import (
 
 from wanreel.core.catalog import MODELS, Catalog, ModelSpec
 from wanreel.core.config_file import CONFIG_NAME, read_config
+from wanreel.core.destination import LOCAL, LONGEST_PRESIGNED, PROFILE_NAME, Credentials, Destination, is_key
 from wanreel.core.errors import SettingsError
 from wanreel.core.placement import Plan, Precision
 from wanreel.core.wishes import MemoryMode, OnOom, Wishes
@@ -131,6 +141,14 @@ class OutboundSettings(BaseModel):
     private_origins: tuple[str, ...] = Field(
         default=(), description="Servers that may be called though they are not public, as http://10.0.0.5:8080."
     )
+    uploads: bool = Field(default=False, description="Requests may bring S3 storage and keys of their own.")
+    upload_endpoints: tuple[str, ...] = Field(
+        default=(),
+        description="S3 servers they may name beside Cloudflare R2's, as https://s3.eu-west-1.amazonaws.com.",
+    )
+    upload_prefix: str = Field(
+        default="wan-i2v/results", max_length=512, description="What the keys of their objects begin with."
+    )
     webhook_url: str = Field(default="", max_length=2048, description="Told of every job that names nobody itself.")
     webhook_secret: SecretStr | None = Field(
         default=None, min_length=32, description="What signing secrets are made from; kept in the data directory else."
@@ -145,12 +163,81 @@ class RemoteSettings(BaseModel):
     api_key: SecretStr | None = Field(default=None, description="The key it is asked with.")
 
 
+class StorageProfile(BaseModel):
+    """A place in S3 storage. In the environment as WANREEL_STORAGE__PROFILE__NAME, in config.toml under [storage.PROFILE]."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    bucket: str = Field(min_length=1, max_length=255, description="The bucket, which must exist.")
+    endpoint: str = Field(default="", max_length=2048, description="The server, as https://name:port; empty for AWS.")
+    region: str = Field(default="us-east-1", min_length=1, description="Part of every signature; `auto` for R2.")
+    prefix: str = Field(default="wanreel", max_length=512, description="What every key begins with.")
+    access_key_id: SecretStr | None = Field(
+        default=None, description="Without it, the keys that AWS gives its machines."
+    )
+    secret_access_key: SecretStr | None = Field(default=None, description="Comes with access_key_id.")
+    session_token: SecretStr | None = Field(default=None, description="Of keys that are good for a while only.")
+    path_style: bool = Field(default=True, description="https://endpoint/bucket/key; else https://bucket.endpoint/key.")
+    public_url: str = Field(
+        default="", max_length=2048, description="Where anybody can read the bucket; shown as it is."
+    )
+    presign_seconds: int = Field(
+        default=3600, ge=1, le=LONGEST_PRESIGNED, description="For which an address of a download is good."
+    )
+    downloads: Literal["redirect", "proxy"] = Field(
+        default="redirect", description="How a video that lies only there is served: by its address, or passed on."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together")
+        if self.endpoint and not self.endpoint.startswith(("https://", "http://")):
+            raise ValueError("endpoint begins with https:// or http://")
+        if self.prefix != self.prefix.strip("/") or not is_key(self.prefix or "-"):
+            raise ValueError("prefix is made of letters, digits, dots, dashes and slashes between them")
+        return self
+
+    def destination(self, name: str) -> Destination:
+        """The same with its keys in the open, for whoever puts something there."""
+        keys = None
+        if self.access_key_id is not None and self.secret_access_key is not None:
+            token = self.session_token.get_secret_value() if self.session_token else ""
+            keys = Credentials(self.access_key_id.get_secret_value(), self.secret_access_key.get_secret_value(), token)
+        return Destination(
+            bucket=self.bucket,
+            credentials=keys,
+            name=name,
+            endpoint=self.endpoint,
+            region=self.region,
+            prefix=self.prefix,
+            path_style=self.path_style,
+            public_url=self.public_url,
+            presign_seconds=self.presign_seconds,
+            proxied=self.downloads == "proxy",
+        )
+
+
+def _user_data_dir() -> Path:
+    return Path(platformdirs.user_data_dir("wanreel", appauthor=False))
+
+
+class _Home(BaseSettings):
+    """Where the data directory is, which must be known before its config.toml can complete the other settings."""
+
+    model_config = SettingsConfigDict(env_prefix="WANREEL_", extra="ignore")
+
+    data_dir: Path = Field(default_factory=_user_data_dir)
+
+
 class Settings(BaseSettings):
     """Every operator-side setting."""
 
-    model_config = SettingsConfigDict(env_prefix="WANREEL_", env_nested_delimiter="__", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="WANREEL_", env_nested_delimiter="__", extra="forbid", hide_input_in_errors=True
+    )
 
-    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("wanreel", appauthor=False)))
+    data_dir: Path = Field(default_factory=_user_data_dir)
     models_dir: Path | None = Field(default=None, description="Weights, when not under the data directory.")
     offline: bool = Field(default=False, description="Never ask the model hub for anything.")
     download: bool = Field(default=True, description="Download a model's weights when it is first used.")
@@ -225,6 +312,39 @@ class Settings(BaseSettings):
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
+    storage: dict[str, StorageProfile] = Field(
+        default_factory=dict[str, StorageProfile], description="Profiles of S3 storage; see docs/storage.md."
+    )
+    default_storage: str = Field(
+        default="", description="Profile of every job that names none; empty: results stay here."
+    )
+    keep_uploaded_days: float = Field(
+        default=0.0, ge=0, description="Delete the local copy of what lies safely in storage after; 0 keeps it."
+    )
+
+    @field_validator("storage")
+    @classmethod
+    def _names(cls, profiles: dict[str, StorageProfile]) -> dict[str, StorageProfile]:
+        wrong = [name for name in profiles if not PROFILE_NAME.fullmatch(name) or name == LOCAL]
+        if wrong:
+            raise ValueError(f"a profile can't be called {wrong[0]!r}: lower-case letters, digits, dashes")
+        return profiles
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> Self:
+        if self.default_storage and self.default_storage not in self.storage:
+            raise ValueError("default_storage names no profile of [storage]")
+        return self
+
+    def destination(self, name: str) -> Destination:
+        """The profile's place and keys. Raises SettingsError for one that is not there."""
+        if name not in self.storage:
+            known = ", ".join(sorted(self.storage)) or "none"
+            raise SettingsError(
+                f"There is no storage profile {name!r}.",
+                hint=f"Known are: {known}. They stand in config.toml under [storage.NAME].",
+            )
+        return self.storage[name].destination(name)
 
     @classmethod
     def settings_customise_sources(
@@ -303,7 +423,7 @@ def has_desktop() -> bool:
 def load_settings(**given: Any) -> Settings:
     """Settings from arguments, environment and the data directory's config.toml. Raises SettingsError naming the value."""
     try:
-        return _joined(given, read_config(Settings(**given).data.config))
+        return _joined(given, read_config(DataDirectory(_Home(**given).data_dir).config))
     except ValidationError as exc:
         # Only where and what: the input itself may be a secret.
         faults = "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in exc.errors())
@@ -314,14 +434,27 @@ def load_settings(**given: Any) -> Settings:
 
 def _joined(given: Mapping[str, Any], from_file: Mapping[str, Any]) -> Settings:
     """Settings where what was given wins over the environment, and that over the file. Raises ValidationError."""
-    in_environment = {
-        name.removeprefix("WANREEL_").lower().split("__")[0] for name in os.environ if name.startswith("WANREEL_")
-    }
-    kept = {key: value for key, value in from_file.items() if key not in given and key not in in_environment}
+    paths = [
+        tuple(name.removeprefix("WANREEL_").lower().split("__")) for name in os.environ if name.startswith("WANREEL_")
+    ]
+    in_environment = {path[0] for path in paths}
+    kept = {key: value for key, value in _without(from_file, paths).items() if key not in given}
     settings = Settings(**(kept | dict(given)))
     origins: dict[str, Origin] = {**dict.fromkeys(kept, "file"), **dict.fromkeys(in_environment, "environment")}
     settings.remember(given, origins)
     return settings
+
+
+def _without(section: Mapping[str, Any], paths: Collection[tuple[str, ...]]) -> dict[str, Any]:
+    """The section without the values at `paths`: keys in the environment join a table that stands in the file."""
+    kept: dict[str, Any] = {}
+    for key, value in section.items():
+        below = [path[1:] for path in paths if path[0] == key]
+        if not below:
+            kept[key] = value
+        elif isinstance(value, Mapping) and all(below):
+            kept[key] = _without(cast("Mapping[str, Any]", value), below)
+    return kept
 
 
 def _row(catalog: Catalog, name: str, model: UserModel) -> ModelSpec:

@@ -161,6 +161,33 @@ class RemoteSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     api_key: SecretStr | None = Field(default=None, description="The key it is asked with.")
+    runpod_url: str = Field(
+        default="https://api.runpod.ai/v2", description="Where RunPod's endpoints are, for `--server runpod`."
+    )
+
+
+class RunPodAccount(BaseSettings):
+    """What `--server runpod` asks RunPod with, from the environment or from `.env` in the folder it is called in."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+
+    api_key: SecretStr | None = Field(default=None, validation_alias="RUNPOD_API_KEY")
+    endpoint_id: str = Field(default="", validation_alias="RUNPOD_WAN_I2V_ENDPOINT_ID")
+
+
+class RunPodSettings(BaseModel):
+    """How `wanreel runpod` works. In the environment as WANREEL_RUNPOD__NAME, in config.toml under [runpod]."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    execution_limit: float = Field(
+        default=600.0, ge=10.0, description="The endpoint's execution timeout, s: the state is saved 30 s before it."
+    )
+    inline_mb: float = Field(
+        default=10.0, gt=0, description="Largest answer, MB; past it a video is told by its address instead of base64."
+    )
+    progress_seconds: float = Field(default=2.0, ge=0, description="Between two reports of progress.")
+    keep_hours: float = Field(default=24.0, gt=0, description="States and results by job id are kept as long.")
 
 
 class StorageProfile(BaseModel):
@@ -310,6 +337,7 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    runpod: RunPodSettings = Field(default_factory=RunPodSettings)
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])
     storage: dict[str, StorageProfile] = Field(

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from wanreel.core.alternatives import Outlook
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.errors import InvalidRequest, ModelNotInstalled, SettingsError, UnreadablePicture, UnreadableRecipe
@@ -239,6 +240,14 @@ class Runtime:
         machine = self._machine_named(card, host_gib) if card else self.machine()
         planner = Planner(lambda: machine, self.settings.wishes, self.plan_records or NoRecords())
         return planner.plans(resolution.spec, resolution.request, None)[0]
+
+    def outlook(self, resolution: Resolution) -> Outlook:
+        """The plan for a request as `memory_plan` makes it, and those that could be asked for."""
+        from wanreel.models.planning import NoRecords, Planner
+
+        machine = self.machine()
+        planner = Planner(lambda: machine, self.settings.wishes, self.plan_records or NoRecords())
+        return planner.outlook(resolution.spec, resolution.request)
 
     def machine(self) -> Machine:
         """The machine as its driver describes it, without torch."""

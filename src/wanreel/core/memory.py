@@ -424,6 +424,8 @@ def _unpriced(spec: ModelSpec, machine: Machine, wishes: Wishes, learned: Learne
     is worked on should memory run out."""
     where = f"{spec.name} is small" if machine.computes_on_gpu else "It computes on the CPU"
     reasons = (f"{where}: all of the model stays in memory.",)
+    if wishes.precision not in ("auto", "native") or wishes.offload not in ("auto", "resident"):
+        reasons += ("Precision and offload are of large models on a GPU; here they change nothing.",)
     precision: Precision = "native" if wishes.precision == "auto" else wishes.precision
     if precision not in ("native", "fp16"):
         reasons = (*reasons, f"Weights are stored as {precision}, which changes the numbers.")

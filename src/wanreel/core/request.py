@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.lora import MAX_LORAS, LoraRef, problems_of
 from wanreel.core.picture import PictureRef
-from wanreel.core.placement import Precision
+from wanreel.core.placement import Plan, Precision
 from wanreel.core.wishes import MemoryChoices, MemoryMode, OnOom
 
 Kind = Literal["text", "name", "integer", "number", "flag", "picture", "loras"]
@@ -194,6 +194,12 @@ class VideoRequest:
         choices=get_args(Precision),
         group="memory",
     )
+    offload: Plan | None = _knob(
+        "name",
+        "Where weights wait: all on the GPU, encoders aside, one part at a time, or block by block.",
+        choices=get_args(Plan),
+        group="memory",
+    )
     vae_tile: int | None = _knob(
         "integer",
         "Side of the windows that pictures are decoded in. 0: whole frames; by default as memory allows.",
@@ -201,6 +207,9 @@ class VideoRequest:
         minimum=0,
         maximum=4096,
         group="memory",
+    )
+    quantize: bool | None = _knob(
+        "flag", "Where nothing else fits, weights may be stored in fewer bits.", group="memory"
     )
     on_oom: OnOom | None = _knob(
         "name",
@@ -212,7 +221,7 @@ class VideoRequest:
     @property
     def memory(self) -> MemoryChoices:
         """What it asks of the plan of memory."""
-        return MemoryChoices(self.memory_mode, self.precision, self.vae_tile)
+        return MemoryChoices(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
 
     def problems(self) -> list[Problem]:
         """Everything wrong with the values by themselves: kinds, bounds, choices, NaN. Models are `resolve`'s matter."""

@@ -15,7 +15,7 @@ from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
 from wanreel.core.few_step import FewStepRecipe, recipes_for
 from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
 from wanreel.core.picture import PictureRef
-from wanreel.core.placement import Precision
+from wanreel.core.placement import Plan, Precision
 from wanreel.core.request import OutputFormat, Quality, Solver, VideoRequest
 from wanreel.core.sizes import Frame, frame_for
 from wanreel.core.wishes import MemoryChoices, MemoryMode, OnOom, Wishes
@@ -71,15 +71,17 @@ class ResolvedRequest:
     metadata: bool
     guided_steps: int = 0  #: first steps at the model's own guidance
     boundary_ratio: float | None = None  #: t ≥ boundary · 1000 is the high-noise expert's; None with one expert
-    memory_mode: MemoryMode | None = None  #: this and the next two: None as the settings of the machine say
+    memory_mode: MemoryMode | None = None  #: this and the next four: None as the settings of the machine say
     precision: Precision | None = None
+    offload: Plan | None = None
     vae_tile: int | None = None
+    quantize: bool | None = None
     on_oom: OnOom = "fail"
 
     @property
     def memory(self) -> MemoryChoices:
         """What it asks of the plan of memory."""
-        return MemoryChoices(self.memory_mode, self.precision, self.vae_tile)
+        return MemoryChoices(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
@@ -120,7 +122,9 @@ class ResolvedRequest:
             metadata=self.metadata,
             memory_mode=self.memory_mode,
             precision=self.precision,
+            offload=self.offload,
             vae_tile=self.vae_tile,
+            quantize=self.quantize,
             on_oom=self.on_oom,
         )
 
@@ -222,7 +226,9 @@ class _Resolver:
             boundary_ratio=self._boundary(spec),
             memory_mode=self.request.memory_mode,
             precision=self.request.precision,
+            offload=self.request.offload,
             vae_tile=self.request.vae_tile,
+            quantize=self.request.quantize,
             on_oom=_or(self.request.on_oom, self.defaults.on_oom),
         )
         if self.problems:

@@ -23,7 +23,9 @@ class MemoryChoices:
 
     memory_mode: MemoryMode | None = None
     precision: Precision | None = None
+    offload: Plan | None = None
     vae_tile: int | None = None
+    quantize: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ class Wishes:
             self,
             mode=asked.memory_mode or self.mode,
             precision=asked.precision or self.precision,
+            offload=asked.offload or self.offload,
             tile=self.tile if asked.vae_tile is None else asked.vae_tile,
+            quantize=self.quantize if asked.quantize is None else asked.quantize,
         )
 
     def problems(self, asked: MemoryChoices) -> Iterator[Problem]:
@@ -51,7 +55,9 @@ class Wishes:
         fixed = {
             "memory_mode": None if self.mode == "auto" else self.mode,
             "precision": None if self.precision == "auto" else self.precision,
+            "offload": None if self.offload == "auto" else self.offload,
             "vae_tile": self.tile,
+            "quantize": self.quantize or None,
         }
         for name, here in fixed.items():
             wanted = getattr(asked, name)

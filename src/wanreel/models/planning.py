@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from wanreel.core.alternatives import Outlook, alternatives
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.machines import Machine
 from wanreel.core.memory import Learned, MemoryPlan, PlanRun, Stage, ladder, price
@@ -67,6 +68,16 @@ class Planner:
             if kept and fits and plan.placement.arithmetic <= best.placement.arithmetic and lost <= best.load_seconds:
                 return (plan, *(it for it in plans if it is not plan))
         return plans
+
+    def outlook(self, spec: ModelSpec, request: ResolvedRequest) -> Outlook:
+        """The plan where nothing is loaded, and those that the request could ask for instead."""
+        work, machine, asked = Workload.of(spec, request), self.machine(), request.memory
+        learned, plain = self.learned(work, machine), replace(asked, precision=None, offload=None)
+        return Outlook(
+            machine,
+            ladder(work, machine, self.wishes.joined(asked), learned)[0],
+            alternatives(work, machine, self.wishes.joined(plain), learned),
+        )
 
     def default(self, spec: ModelSpec) -> MemoryPlan:
         """The plan for a request that asks for nothing in particular."""

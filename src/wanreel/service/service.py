@@ -266,6 +266,14 @@ class Service:
 
         The failed job stays as it is. Raises IllegalTransition where memory was not why, or nothing smaller is left.
         """
+        resolution, changes = self.reduced(job_id)
+        job = self.store.get(job_id)
+        notes = tuple(str(change) for change in changes)
+        terms = Terms(job.owner, job.priority, time_limit=job.time_limit, parent_id=job_id, notes=notes)
+        return self.enqueue(resolution, terms), changes
+
+    def reduced(self, job_id: str) -> tuple[Resolution, tuple[Adjustment, ...]]:
+        """What `reduce` would queue, and all that differs. Queues nothing; raises as it does."""
         job = self.store.get(job_id)
         if job.status is not JobStatus.FAILED or job.error is None or job.error.code != OutOfMemory.code:
             raise IllegalTransition(f"Job {job_id} did not run out of memory, so it is not reduced.")
@@ -277,10 +285,7 @@ class Service:
                 hint="Take a smaller model, or allow quantised weights.",
             )
         resolution = self._changed(job_id, knobs)
-        changes = changes_between(before, resolution.request, "memory ran out")
-        notes = tuple(str(change) for change in changes)
-        terms = Terms(job.owner, job.priority, time_limit=job.time_limit, parent_id=job_id, notes=notes)
-        return self.enqueue(resolution, terms), changes
+        return resolution, changes_between(before, resolution.request, "memory ran out")
 
     def edit(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
         """Change knobs of a queued job, which keeps its place. Raises InvalidRequest, IllegalTransition."""

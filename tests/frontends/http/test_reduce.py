@@ -59,3 +59,13 @@ def test_neither_are_jobs_that_did_not_fail(place: Place) -> None:
     video = place.submit()
     assert place.client.post(f"/v1/videos/{video['id']}/reduce").status_code == 409
     assert place.client.post(f"/v1/videos/{'0' * 32}/reduce").status_code == 404
+
+
+def test_what_it_would_be_is_told_before_and_is_what_comes(place: Place) -> None:
+    video = failed(place)
+    told = place.client.get(f"/v1/videos/{video['id']}/reduce")
+    assert told.status_code == 200 and place.client.get("/v1/queue").json()["queued"] == 0
+    made = place.client.post(f"/v1/videos/{video['id']}/reduce").json()["wanreel"]
+    assert told.json()["adjustments"] == made["adjustments"] and told.json()["request"] == made["request"]
+    other = place.submit()
+    assert place.client.get(f"/v1/videos/{other['id']}/reduce").status_code == 409

@@ -110,7 +110,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         news=News(service),
         rates=Rates(time.monotonic, submits_per_minute),
         pulse=Pulse(service, Probe(settings.data.root, "cpu"), settings.stats_seconds),
-        memory_plan=runtime.memory_plan,
+        outlook=runtime.outlook,
     )
     metrics = Metrics(house)
     postman = build_postman(service.store.outbox, fetcher, signing, outbound.webhook_url)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from wanreel.core.alternatives import Outlook
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import JobNotFound
 from wanreel.core.job import Job
-from wanreel.core.memory import MemoryPlan
 from wanreel.core.resolve import Resolution
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import caller_of
@@ -48,7 +48,7 @@ class House:
     news: News
     rates: Rates
     pulse: Pulse
-    memory_plan: Callable[[Resolution], MemoryPlan]  #: what a request takes on this machine
+    outlook: Callable[[Resolution], Outlook]  #: what a request takes on this machine
     stopping: bool = False  #: set when the server begins to leave: then it is not ready
 
     async def job_of(self, request: Request, job_id: str) -> Job:

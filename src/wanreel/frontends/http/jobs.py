@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Header, Query, Request
@@ -11,8 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.job import JobStatus
+from wanreel.core.memory import MemoryPlan
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolve import Adjustment, Resolution, ResolvedRequest
 from wanreel.frontends.http import files, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Body, read_body, read_json, take_only
@@ -53,9 +54,9 @@ class JobRoutes:
         router.post(
             "/videos/{video_id}/retry", response_model=Video, openapi_extra=again, summary="Queue a failed video again"
         )(self.retry)
-        router.post("/videos/{video_id}/reduce", response_model=Video, summary="Queue a smaller video instead")(
-            self.reduce
-        )
+        reduce = "/videos/{video_id}/reduce"
+        router.get(reduce, response_model=Plan, summary="What a smaller video would be")(self.reduced)
+        router.post(reduce, response_model=Video, summary="Queue a smaller video instead")(self.reduce)
         edit = {"requestBody": {"required": True, "content": {"application/json": {"schema": _edit_schema()}}}}
         router.patch("/videos/{video_id}", response_model=Video, openapi_extra=edit, summary="Change a queued video")(
             self.edit
@@ -95,13 +96,22 @@ class JobRoutes:
 
     def _plan(self, request: Request, body: Body) -> Plan:
         submission, resolution = self._intake.resolve(caller_of(request), body)
+        return self._plan_of(resolution, resolution.adjustments, submission.notes)
+
+    def _plan_of(self, resolution: Resolution, adjustments: Iterable[Adjustment], notes: Iterable[str]) -> Plan:
+        service, outlook = self._house.service, self._house.outlook(resolution)
+        steps = resolution.request.num_inference_steps
         return Plan(
             request=resolution.request.to_dict(),
-            adjustments=[adjustment.to_dict() for adjustment in resolution.adjustments],
-            notes=submission.notes,
-            queued=self._house.service.queue().queued,
+            adjustments=[adjustment.to_dict() for adjustment in adjustments],
+            notes=list(notes),
+            queued=service.queue().queued,
             estimate=self._estimate(resolution.request),
-            memory=schema.MemoryOfPlan.model_validate(self._house.memory_plan(resolution).to_dict()),
+            memory=schema.MemoryOfPlan.model_validate(_wire(outlook.plan, steps)),
+            machine=schema.MachineOfPlan(
+                gpu=outlook.machine.gpu, gpu_bytes=outlook.machine.gpu_free, host_bytes=outlook.machine.host_free
+            ),
+            alternatives=[_alternative(plan, steps, service.cost) for plan in outlook.alternatives],
         )
 
     def _estimate(self, request: ResolvedRequest) -> schema.Estimate:
@@ -131,6 +141,15 @@ class JobRoutes:
         changes, notes = self._changes(request, body)
         job = self._house.service.retry(job_id, changes)
         return self._house.shown_with(job, notes=notes)
+
+    async def reduced(self, request: Request, video_id: str) -> Plan:
+        """What `POST` to the same address would queue, and every change in `adjustments`. Queues nothing."""
+        job = await self._house.job_of(request, video_id)
+        return await run_in_threadpool(self._reduced, job.id)
+
+    def _reduced(self, job_id: str) -> Plan:
+        resolution, changes = self._house.service.reduced(job_id)
+        return self._plan_of(resolution, changes, ())
 
     async def reduce(self, request: Request, video_id: str) -> Video:
         """Queues a new, smaller video for one that ran out of memory. `adjustments` and `notes` name every change."""
@@ -299,6 +318,15 @@ _REASON: dict[str, Any] = {
 
 def _edit_schema() -> dict[str, Any]:
     return {name: value for name, value in schema.request_schema(multipart=False).items() if name != "required"}
+
+
+def _wire(plan: MemoryPlan, steps: int) -> dict[str, object]:
+    return plan.to_dict() | {"seconds": round(plan.seconds(steps), 1)}
+
+
+def _alternative(plan: MemoryPlan, steps: int, cost: Callable[[float], float | None]) -> schema.Alternative:
+    told = {name: value for name, value in _wire(plan, steps).items() if name in schema.Alternative.model_fields}
+    return schema.Alternative.model_validate(told | {"cost": cost(plan.seconds(steps))})
 
 
 def _choice(values: dict[str, object]) -> tuple[str | None, int | None]:

@@ -30,5 +30,6 @@ def _adopter(runtime: Runtime, service: Service) -> Callable[[Settings], None]:
     def adopt(after: Settings) -> None:
         runtime.settings = runtime.settings.model_copy(update={name: getattr(after, name) for name in live})
         service.store.capacity = runtime.settings.max_queue_size
+        service.gpu_price_per_hour = runtime.settings.gpu_price_per_hour
 
     return adopt

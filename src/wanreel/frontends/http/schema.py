@@ -180,7 +180,34 @@ class MemoryOfPlan(Wire):
     encode_seconds: float
     step_seconds: float = Field(description="By arithmetic; `estimate` goes by finished jobs.")
     decode_seconds: float
+    seconds: float = Field(description="Of the whole request once the model is loaded, by arithmetic.")
     reasons: list[str]
+
+
+class MachineOfPlan(Wire):
+    """What the plan is made for."""
+
+    gpu: str = Field(description="Empty where it computes on the CPU.")
+    gpu_bytes: int = Field(description="Of its memory, what may be used.")
+    host_bytes: int = Field(description="Main memory that is free now.")
+
+
+class Alternative(Wire):
+    """Another way to run the same request: ask for its `offload` (here `plan`) and `precision`."""
+
+    name: str
+    plan: str
+    precision: str
+    exact: bool
+    tile: str | None
+    fits: bool
+    gpu_bytes: int
+    host_bytes: int
+    disk_bytes: int
+    seconds: float = Field(description="By arithmetic, once the model is loaded.")
+    cost: float | None = Field(
+        default=None, exclude_if=_is_none, description="Of these seconds; left out where the operator set no price."
+    )
 
 
 class Plan(Wire):
@@ -192,6 +219,8 @@ class Plan(Wire):
     queued: int = Field(description="Jobs ahead of it.")
     estimate: Estimate
     memory: MemoryOfPlan
+    machine: MachineOfPlan
+    alternatives: list[Alternative] = Field(description="Empty on a CPU and for models of unknown size.")
 
 
 class Queue(Wire):

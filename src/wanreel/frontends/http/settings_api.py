@@ -58,6 +58,7 @@ ROWS: tuple[Row, ...] = (
     Row("memory_gb", "memory", "GiB"),
     Row("device", "memory"),
     Row("threads", "memory"),
+    Row("gpu_price_per_hour", "queue", live=True),
     Row("max_queue_size", "queue", live=True),
     Row("job_time_limit", "queue", "s"),
     Row("checkpoints", "queue"),

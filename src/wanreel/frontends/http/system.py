@@ -94,6 +94,12 @@ class System(Wire):
     free_bytes: int
     warnings: list[str]
     refresh_seconds: float = Field(description="Between two moments.")
+    run_seconds: float = Field(description="Worker time of all jobs that are kept.")
+    cost: float | None = Field(
+        default=None,
+        exclude_if=lambda cost: cost is None,
+        description="Of it; left out where the operator set no price.",
+    )
     history: list[SystemMoment] = Field(description="The last ones, oldest first; begins anew with the server.")
 
 
@@ -163,6 +169,7 @@ class SystemRoutes:
     def _system(self) -> System:
         pulse, moments = self._house.pulse, self._house.pulse.moments
         workers = [self._worker(record) for record in self._house.service.store.worker_records()]
+        seconds = self._house.service.store.run_seconds()
         warnings = [*self.faults(), *(moments[-1].host.warnings if moments else ())]
         return System(
             host=_host(moments[-1].host) if moments else None,
@@ -170,6 +177,8 @@ class SystemRoutes:
             free_bytes=free_bytes(self._house.service.data.root),
             warnings=list(dict.fromkeys([*warnings, *(text for worker in workers for text in worker.warnings)])),
             refresh_seconds=pulse.seconds,
+            run_seconds=round(seconds, 1),
+            cost=self._house.service.cost(seconds),
             history=[_moment(moment) for moment in moments],
         )
 

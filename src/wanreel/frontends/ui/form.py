@@ -56,7 +56,7 @@ def memory_of(house: House) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for spec, _ in house.models():
-        plan = house.memory_plan(resolve(_plain(spec), Catalog((spec,)), Defaults({}, frozenset({spec.name}))))
+        plan = house.outlook(resolve(_plain(spec), Catalog((spec,)), Defaults({}, frozenset({spec.name})))).plan
         if plan.gpu_bytes:
             found[spec.name] = {"plan": plan.placement.plan, "fits": plan.fits, "gpu_bytes": plan.gpu_bytes}
     return found

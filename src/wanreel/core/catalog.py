@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from typing import Literal
 
 from wanreel.core.errors import Problem, UnknownModel
+from wanreel.core.picture_models import PICTURE_MODELS, PictureSpec
+from wanreel.core.picture_models import tiny as tiny_picture_model
 from wanreel.core.request import PresetName, ResolutionName, Solver
 
 Mode = Literal["text", "picture", "first_last"]
@@ -387,9 +389,10 @@ UNSUPPORTED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Catalog:
-    """Which models can be named: the shipped rows, then the user's own."""
+    """Which models can be named: the shipped rows, then the user's own; iterating gives those that make videos."""
 
     models: tuple[ModelSpec, ...] = MODELS
+    pictures: tuple[PictureSpec, ...] = PICTURE_MODELS  #: those that make still pictures
 
     def __iter__(self) -> Iterator[ModelSpec]:
         return iter(self.models)
@@ -410,7 +413,28 @@ class Catalog:
                 return spec
         raise UnknownModel(self._unknown(name, wanted))
 
+    def picture(self, name: str) -> PictureSpec:
+        """The same for models that make pictures."""
+        wanted = name.strip().lower()
+        if wanted.startswith(TINY_PREFIX):
+            spec = self.picture(wanted.removeprefix(TINY_PREFIX))
+            return tiny_picture_model(spec, TINY_PREFIX + spec.name)
+        for spec in self.pictures:
+            if wanted in (spec.name.lower(), (spec.hub_id or "").lower()):
+                return spec
+        hint = f"Pictures are made by {' or '.join(spec.name for spec in self.pictures)}."
+        raise UnknownModel.of("model", "unknown_model", f"there is no model {name!r} that makes pictures.", hint)
+
+    def weights(self, name: str) -> ModelSpec | PictureSpec:
+        """The row called `name`, whatever it makes. Raises UnknownModel."""
+        try:
+            return self.picture(name)
+        except UnknownModel:
+            return self.get(name)
+
     def _unknown(self, name: str, wanted: str) -> Problem:
+        if any(wanted.removeprefix(TINY_PREFIX) == spec.name for spec in self.pictures):
+            return Problem("model", "makes_pictures", f"{name} makes pictures, no videos.", "See `wanreel picture`.")
         for family, title in UNSUPPORTED.items():
             if family in wanted:
                 return Problem(

@@ -1,0 +1,19 @@
+"""Work: what a job may be asked to make, whatever it is. The one place that tells kinds apart in records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wanreel.core.catalog import ModelSpec
+from wanreel.core.picture_models import PictureSpec
+from wanreel.core.picture_request import IMAGE, PictureResolution, ResolvedPicture
+from wanreel.core.resolve import Resolution, ResolvedRequest
+
+Work = ResolvedRequest | ResolvedPicture
+AnyResolution = Resolution | PictureResolution
+AnySpec = ModelSpec | PictureSpec
+
+
+def work_from_dict(data: Mapping[str, object]) -> Work:
+    """The inverse of `to_dict` of either. Raises KeyError or TypeError on foreign data."""
+    return ResolvedPicture.from_dict(data) if data["mode"] == IMAGE else ResolvedRequest.from_dict(data)

@@ -29,7 +29,8 @@ from wanreel.models.lora.report import LoraDesk
 from wanreel.models.lora.shelf import LoraShelf, Shelved, name_for
 from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.storage.digests import Digests
-from wanreel.storage.disk import BlobStore
+from wanreel.storage.disk import Blobs, BlobStore
+from wanreel.storage.keeping import Keeping
 
 if TYPE_CHECKING:
     import torch
@@ -63,10 +64,11 @@ class Runtime:
     _planner: Planner | None = field(default=None, repr=False)
     _registry: Registry | None = field(default=None, repr=False)
 
-    def take_picture(self, data: bytes, knob: str = "image") -> PictureRef:
-        """Check and clean a picture and keep it in the data directory. Raises UnreadablePicture naming `knob`."""
+    def take_picture(self, data: bytes, knob: str = "image", into: Blobs | None = None) -> PictureRef:
+        """Check and clean a picture and keep it `into`, or in the data directory. Raises UnreadablePicture naming `knob`."""
         picture = read_picture(data, knob)
-        return PictureRef(self.pictures.put(picture.png), picture.width, picture.height, picture.notes)
+        kept = self.pictures if into is None else into
+        return PictureRef(kept.put(picture.png), picture.width, picture.height, picture.notes)
 
     def take_picture_file(self, path: Path, knob: str = "image") -> PictureRef:
         """The same from a file. For local front doors alone: no request field is ever a path."""
@@ -166,13 +168,23 @@ class Runtime:
         elif folder == self.registry.folder(spec):
             self.registry.check(spec)
 
-    def generate(self, resolution: Resolution, cancel: CancelToken | None = None) -> Generator[Event]:
-        """Run it here and now. The caller owns the loop; closing the iterator stops and leaves nothing behind."""
+    def generate(
+        self, resolution: Resolution, cancel: CancelToken | None = None, keeping: Keeping | None = None
+    ) -> Generator[Event]:
+        """Run it here and now. The caller owns the loop; closing the iterator stops and leaves nothing behind.
+
+        With `keeping`, what another process did of the same work is not done again.
+        """
         with without_collecting():
             from wanreel.generation.render import Target, render
+            from wanreel.worker.renderer import render_kept
 
         cancel = cancel or CancelToken()
         yield from self.fetch(resolution.spec, cancel)
+        if keeping is not None:
+            share = self.settings.checkpoint_share
+            yield from render_kept(self.pool, resolution, self.loras, keeping, cancel, share)
+            return
         target = Target(self.settings.results_dir, self.pictures, loras=self.loras)
         yield from render(self.pool, resolution, target, cancel)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from wanreel.core.cancel import CancelToken
 from wanreel.core.events import Event
 from wanreel.core.resolve import Resolution
 from wanreel.generation.cadence import Cadence
@@ -12,6 +13,7 @@ from wanreel.generation.render import Saving, Target, render
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.pool import ModelPool
 from wanreel.storage.disk import Blobs
+from wanreel.storage.keeping import Keeping
 from wanreel.worker.attempt import Task
 
 
@@ -23,3 +25,12 @@ def render_task(pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, 
         saving = Saving(store, task.work, Cadence(share), urgent=lambda: task.keeper.draining)
     target = Target(task.results, pictures, task.stem, loras)
     return render(pool, Resolution(task.request, task.spec, ()), target, task.keeper.token, saving)
+
+
+def render_kept(
+    pool: ModelPool, resolution: Resolution, loras: LoraShelf, keeping: Keeping, cancel: CancelToken, share: float
+) -> Iterator[Event]:
+    """As `generation.render`, going on from what is kept, and keeping states at `share` of the run time."""
+    saving = Saving(CheckpointStore(keeping.checkpoints), keeping.work, Cadence(share), urgent=keeping.urgent)
+    target = Target(keeping.results, keeping.pictures, keeping.stem, loras)
+    return render(pool, resolution, target, cancel, saving)

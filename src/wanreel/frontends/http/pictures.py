@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +13,7 @@ from wanreel.core.picture import PictureRef
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Upload
 from wanreel.frontends.http.uploads import Uploads
-from wanreel.media.pictures import MAX_BYTES
+from wanreel.frontends.picture_text import Fetch, is_address, picture_bytes
 
 #: What takes a picture, and of which knob.
 FIELDS: Mapping[str, str] = {
@@ -37,15 +34,11 @@ FIELDS: Mapping[str, str] = {
     "last_frame_file": "last_image",
     "last_frame_path": "last_image",
 }
-_DATA_URL = re.compile(r"data:[\w.+/-]{0,100}(?:;[\w=.+-]{1,60})*;base64,", re.IGNORECASE)
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}:")
 _AT_A_TIME = 2  #: pictures read
 _PATIENCE = 30.0  #: seconds that a picture waits for its turn
-_LONGEST_BASE64 = 2 * MAX_BYTES  #: characters, line breaks included
 _SHORTEST_BASE64 = 64  #: characters; no picture we accept is smaller
 
 Take = Callable[[bytes, str], PictureRef]  #: checks bytes and keeps them; raises UnreadablePicture naming the knob
-Fetch = Callable[[str, str], bytes]  #: what lies at a URL; raises InvalidRequest naming the knob
 
 
 class Turnstile:
@@ -103,33 +96,13 @@ class PictureDesk:
 
     def _text(self, owner: str, field: str, text: str) -> PictureRef:
         knob = FIELDS[field]
-        if match := _DATA_URL.match(text):
-            return self.take(_decoded(text[match.end() :], knob), knob)
-        if _URL.match(text):
-            return self.take(self._fetched(text, knob), knob)
-        upload = self.uploads.get(owner, text) if len(text) <= _SHORTEST_BASE64 else None
-        if upload is not None:
-            return upload.picture
-        if field.endswith("_path") or len(text) < _SHORTEST_BASE64:
-            return self.uploads.find(owner, text, knob).picture
-        return self.take(_decoded(text, knob), knob)
-
-    def _fetched(self, url: str, knob: str) -> bytes:
-        if self.fetch is None or not url.lower().startswith(("http://", "https://")):
-            raise InvalidRequest.of(
-                knob, "url_not_read", "this server does not read addresses.",
-                "Send the picture as a file, as base64 or as a data: URL.",
-            )  # fmt: skip
-        return self.fetch(url, knob)
+        if not is_address(text):
+            upload = self.uploads.get(owner, text) if len(text) <= _SHORTEST_BASE64 else None
+            if upload is not None:
+                return upload.picture
+            if field.endswith("_path") or len(text) < _SHORTEST_BASE64:
+                return self.uploads.find(owner, text, knob).picture
+        return self.take(picture_bytes(text, knob, self.fetch, _HOW), knob)
 
 
 _HOW = "Send a file, base64, a data: URL, or the id of an upload."
-
-
-def _decoded(text: str, knob: str) -> bytes:
-    if len(text) > _LONGEST_BASE64:
-        raise InvalidRequest.of(knob, "too_large", "is larger than any picture that is read.", "Save it smaller.")
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise InvalidRequest.of(knob, "bad_base64", "is no picture in base64.", _HOW) from exc

@@ -164,7 +164,7 @@ def _read_part(file: BinaryIO, size: int, see: Callable[[bytes], None]) -> bytes
     """The part's MD5. `see` is shown its bytes too."""
     tag = hashlib.md5(usedforsecurity=False)
     while size > 0 and (chunk := file.read(min(CHUNK, size))):
-        whole.update(chunk)
+        see(chunk)
         tag.update(chunk)
         size -= len(chunk)
     return tag.digest()

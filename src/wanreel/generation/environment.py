@@ -6,10 +6,10 @@ import diffusers
 import torch
 
 from wanreel.models.attention import attention_facts
-from wanreel.models.wan_model import WanModel
+from wanreel.models.held import Held
 
 
-def environment_of(model: WanModel) -> dict[str, str]:
+def environment_of(model: Held) -> dict[str, str]:
     """Equal environments give equal bits. Where parts of the model live changes nothing and is not named."""
     device = model.device
     facts = {

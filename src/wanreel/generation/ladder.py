@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,13 +17,13 @@ from torch import Tensor
 from wanreel.core.errors import OutOfMemory
 from wanreel.core.events import Event, ModelLoaded, PlanChanged
 from wanreel.core.memory import MAX_RUNGS, STAGES, MemoryPlan, Stage, next_rung
-from wanreel.core.resolve import Resolution
+from wanreel.core.work import AnyResolution
 from wanreel.generation.conditioning import Conditioning
 from wanreel.generation.faults import mapped_faults
 from wanreel.generation.state import DenoiseState
+from wanreel.models.held import Held
 from wanreel.models.machine import describe_device, peak_bytes, restart_peak
 from wanreel.models.pool import ModelPool
-from wanreel.models.wan_model import WanModel
 
 T = TypeVar("T")
 
@@ -60,14 +60,17 @@ class Kept:
 
 
 def descend(
-    pool: ModelPool, resolution: Resolution, attempt: Callable[[WanModel, Kept], Generator[Event, None, T]]
+    pool: ModelPool, resolution: AnyResolution, attempt: Callable[[Any, Kept], Generator[Event, None, T]]
 ) -> Generator[Event, None, T]:
-    """What `attempt` returns under the first plan that carries it. Raises OutOfMemory when none is left."""
+    """What `attempt`, given the resolution's model, returns under the first plan that carries it.
+
+    Raises OutOfMemory when none is left.
+    """
     spec, request = resolution.spec, resolution.request
     plans = pool.plans(spec, request)
     plan, kept = plans[0], Kept()
     for rung in range(MAX_RUNGS + 1):
-        model: WanModel | None = None
+        model: Held | None = None
         try:
             with mapped_faults():
                 acquired = pool.acquire(spec, plan.placement)
@@ -99,7 +102,7 @@ def descend(
     raise OutOfMemory(f"Memory ran out under {MAX_RUNGS + 1} plans.")
 
 
-def _stage(kept: Kept, model: WanModel | None) -> Stage:
+def _stage(kept: Kept, model: Held | None) -> Stage:
     """Where memory ran out; while encoding, by the part that was at work."""
     if kept.conditioning is None and kept.latents is None and model is not None:
         return _ENCODING.get(model.visitor, kept.stage)
@@ -113,7 +116,7 @@ def _same_bits(plan: MemoryPlan, following: MemoryPlan) -> bool:
     return all(getattr(before, name) == getattr(after, name) for name in parts)
 
 
-def _make_room(model: WanModel | None) -> None:
+def _make_room(model: Held | None) -> None:
     gc.collect()
     if model is not None:
         model.vacate()

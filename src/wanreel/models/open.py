@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from wanreel.core.catalog import ModelSpec
+from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
+from wanreel.core.work import AnySpec
+from wanreel.models.held import Held
 from wanreel.models.load import Memory, load_model
 from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.models.tiny import build_tiny
-from wanreel.models.wan_model import WanModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,26 @@ class ModelOpener:
 
     shelf: Shelf
     device: torch.device
-    check: Callable[[ModelSpec], None] = lambda spec: None  #: before weights are read; raises BrokenWeights
+    check: Callable[[AnySpec], None] = lambda spec: None  #: before weights are read; raises BrokenWeights
     memory: Memory | None = None
 
-    def open(self, spec: ModelSpec, placement: Placement | None = None) -> WanModel:
+    def open(self, spec: AnySpec, placement: Placement | None = None) -> Held:
         """The model of `spec`, held as `placement` says. Raises ModelNotInstalled or BrokenWeights."""
+        if isinstance(spec, PictureSpec):
+            return self._open_pictures(spec, placement)
         if is_tiny(spec):
             return build_tiny(spec, device=self.device, placement=placement)
         self.check(spec)
         model = load_model(spec, self.shelf.folder(spec), self.device, placement=placement, memory=self.memory)
         model.preview_weights = self.shelf.preview(spec)
         return model
+
+    def _open_pictures(self, spec: PictureSpec, placement: Placement | None) -> Held:
+        # Here, because most processes make videos alone.
+        from wanreel.models.picture_load import load_picture_model
+        from wanreel.models.tiny_pictures import build_tiny_pictures
+
+        if is_tiny(spec):
+            return build_tiny_pictures(spec, device=self.device, placement=placement)
+        self.check(spec)
+        return load_picture_model(spec, self.shelf.folder(spec), self.device, placement)

@@ -6,38 +6,43 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import torch
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.machines import Machine
 from wanreel.core.memory import MemoryPlan, Stage
+from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.work import AnySpec, Work
+from wanreel.models.held import Held
+from wanreel.models.picture_model import PictureModel
 from wanreel.models.wan_model import WanModel
+
+Model = TypeVar("Model", bound=Held, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Acquired:
+class Acquired(Generic[Model]):
     """A model ready to use, and what it cost."""
 
-    model: WanModel
+    model: Model
     seconds: float  #: spent loading; 0.0 when it was in memory
 
 
 class Planning(Protocol):
-    """Who says under which plan a request runs."""
+    """Who says under which plan a request runs. What a spec and a request are is between it and the models."""
 
-    def plans(self, spec: ModelSpec, request: ResolvedRequest, held: Placement | None) -> tuple[MemoryPlan, ...]:
+    def plans(self, spec: Any, request: Any, held: Placement | None) -> tuple[MemoryPlan, ...]:
         """The plan and those to try after it. `held`: how the model is loaded, if it is."""
         ...
 
-    def ran(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
+    def ran(self, spec: Any, request: Any, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
         """The request ran under `plan`; `peaks`: GPU bytes at most, by stage."""
         ...
 
-    def ran_out(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, stage: Stage) -> None:
+    def ran_out(self, spec: Any, request: Any, plan: MemoryPlan, stage: Stage) -> None:
         """Memory ran out under `plan`: at this size it is not taken again."""
         ...
 
@@ -50,14 +55,14 @@ class ModelPool:
 
     def __init__(
         self,
-        load: Callable[[ModelSpec, Placement], WanModel],
+        load: Callable[[Any, Placement], Held],  #: from a row of the catalogue to its kind of model
         planning: Planning | None = None,
         machine: Callable[[], Machine] | None = None,
     ) -> None:
         self._load = load
         self._planning = planning
         self._machine = machine
-        self._models: dict[str, WanModel] = {}  # used longest ago first
+        self._models: dict[str, Held] = {}  # used longest ago first
         self._needs: dict[tuple[str, Placement], MemoryPlan] = {}  # of the request at hand
 
     @property
@@ -70,7 +75,7 @@ class ModelPool:
         """Of all in memory, the one used longest ago first."""
         return tuple(self._models)
 
-    def plans(self, spec: ModelSpec, request: ResolvedRequest) -> tuple[MemoryPlan, ...]:
+    def plans(self, spec: AnySpec, request: Work) -> tuple[MemoryPlan, ...]:
         """The plan for a request and those to try should memory run out.
 
         They count on all memory that this process holds, that of other models too: `acquire` makes the room.
@@ -82,12 +87,12 @@ class ModelPool:
         self._needs = {(spec.name, plan.placement): plan for plan in plans}
         return plans
 
-    def ran(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
+    def ran(self, spec: AnySpec, request: Work, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
         """Tell whoever plans how it went."""
         if self._planning is not None and self.names == (spec.name,):  # else the peaks are of several models
             self._planning.ran(spec, request, plan, peaks)
 
-    def ran_out(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, stage: Stage) -> None:
+    def ran_out(self, spec: AnySpec, request: Work, plan: MemoryPlan, stage: Stage) -> None:
         """The same when memory ran out. Other models leave, before a slower plan is tried beside them."""
         crowded = len(self._models) > 1
         for name in self.names:
@@ -96,7 +101,13 @@ class ModelPool:
         if self._planning is not None and not crowded:  # beside others it says nothing about the plan
             self._planning.ran_out(spec, request, plan, stage)
 
-    def acquire(self, spec: ModelSpec, placement: Placement | None = None) -> Acquired:
+    @overload
+    def acquire(self, spec: ModelSpec, placement: Placement | None = None) -> Acquired[WanModel]: ...
+
+    @overload
+    def acquire(self, spec: PictureSpec, placement: Placement | None = None) -> Acquired[PictureModel]: ...
+
+    def acquire(self, spec: AnySpec, placement: Placement | None = None) -> Acquired[Any]:
         """The model of `spec`, held and run as `placement` says; by default as it is, or all of it on the device.
 
         Raises ModelNotInstalled or BrokenWeights.
@@ -126,11 +137,11 @@ class ModelPool:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _find(self, spec: ModelSpec) -> WanModel | None:
+    def _find(self, spec: AnySpec) -> Held | None:
         held = self._models.get(spec.name)
         return held if held is not None and held.spec == spec else None
 
-    def _load_alone(self, spec: ModelSpec, placement: Placement) -> WanModel:
+    def _load_alone(self, spec: AnySpec, placement: Placement) -> Held:
         """Load; where memory does not suffice beside other models, without them."""
         try:
             return self._load(spec, placement)
@@ -140,13 +151,13 @@ class ModelPool:
         self.evict()  # not while the error is handled: it holds what was loaded so far
         return self._load(spec, placement)
 
-    def _make_room(self, spec: ModelSpec, placement: Placement, held: WanModel | None) -> None:
+    def _make_room(self, spec: AnySpec, placement: Placement, held: Held | None) -> None:
         """Let go of models used longest ago until this one's run fits beside the rest."""
         others = [name for name in self.names if name != spec.name]
         while others and not self._fits(spec, placement, held):
             self.evict(others.pop(0))
 
-    def _fits(self, spec: ModelSpec, placement: Placement, held: WanModel | None) -> bool:
+    def _fits(self, spec: AnySpec, placement: Placement, held: Held | None) -> bool:
         plan = self._needs.get((spec.name, placement))
         if self._machine is None or plan is None:
             return False
@@ -172,14 +183,12 @@ class Weights:
     host: int
 
 
-def weight_bytes(model: WanModel) -> Weights:
-    """What the model takes now; of the text encoder nothing while it is not loaded."""
-    parts: list[Any] = [model.vae, model.text_encoder, model.image_encoder, *(it.transformer for it in model.experts)]
-    modules = [part for part in parts if isinstance(part, torch.nn.Module)]
-    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+def weight_bytes(model: Held) -> Weights:
+    """What the model takes now; of a part nothing while it is not loaded."""
+    tensors = [tensor for module in model.modules.values() for tensor in (*module.parameters(), *module.buffers())]
     on_gpu = sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cuda")
     return Weights(on_gpu, sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cpu"))
 
 
-def _serves(model: WanModel, placement: Placement) -> bool:
+def _serves(model: Held, placement: Placement) -> bool:
     return model.placement.loading == placement.loading

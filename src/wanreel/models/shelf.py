@@ -9,6 +9,7 @@ from pathlib import Path
 from wanreel import demo
 from wanreel.core.catalog import TINY_PREFIX, ModelSpec
 from wanreel.core.errors import ModelNotInstalled
+from wanreel.core.work import AnySpec
 from wanreel.models.formats.assembly import NAME as ASSEMBLY
 
 INDEX = "model_index.json"  #: what makes a folder a Diffusers pipeline
@@ -22,7 +23,7 @@ class Shelf:
     root: Path
     own_folders: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
-    def folder(self, spec: ModelSpec) -> Path:
+    def folder(self, spec: AnySpec) -> Path:
         """The folder of `spec`: in Diffusers layout, or an assembly. Raises ModelNotInstalled, saying where one was looked for."""
         for folder in self._candidates(spec):
             if _holds_model(folder):
@@ -38,14 +39,14 @@ class Shelf:
         path = demo.preview_path() if spec.builtin else self.folder(spec) / PREVIEW
         return path if path.is_file() else None
 
-    def has(self, spec: ModelSpec) -> bool:
+    def has(self, spec: AnySpec) -> bool:
         """Whether `spec` can be loaded. Tiny models are made on the spot."""
         return is_tiny(spec) or any(_holds_model(folder) for folder in self._candidates(spec))
 
-    def installed(self, specs: Iterable[ModelSpec]) -> frozenset[str]:
+    def installed(self, specs: Iterable[AnySpec]) -> frozenset[str]:
         return frozenset(spec.name for spec in specs if self.has(spec))
 
-    def _candidates(self, spec: ModelSpec) -> tuple[Path, ...]:
+    def _candidates(self, spec: AnySpec) -> tuple[Path, ...]:
         own = self.own_folders.get(spec.name)
         if own is not None:
             return (own,)
@@ -58,6 +59,6 @@ def _holds_model(folder: Path) -> bool:
     return (folder / INDEX).is_file() or (folder / ASSEMBLY).is_file()
 
 
-def is_tiny(spec: ModelSpec) -> bool:
+def is_tiny(spec: AnySpec) -> bool:
     """Whether the model is made up on the spot instead of loaded."""
     return spec.name.startswith(TINY_PREFIX)

@@ -81,6 +81,13 @@ class WanModel:
             expert.rows = rows
 
     @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The parts that hold weights, by name; a text encoder that is not loaded yet is left out."""
+        parts = {"vae": self.vae, "text_encoder": self.text_encoder, "image_encoder": self.image_encoder}
+        parts |= {f"transformer_{number}": expert.transformer for number, expert in enumerate(self.experts, 1)}
+        return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+
+    @property
     def expand_timesteps(self) -> bool:
         """Whether each token has its own timestep (TI2V)."""
         return self.spec.conditioning == "first_frame"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import IllegalTransition, ModelNotInstalled
+from wanreel.core.work import AnySpec
 from wanreel.models.registry import Pin, Progress, Registry
 from wanreel.worker.errand import Errand
 
@@ -45,24 +45,24 @@ class Downloads:
                     found[name] = Progress("starting")
         return found
 
-    def pull(self, spec: ModelSpec) -> None:
+    def pull(self, spec: AnySpec) -> None:
         """Start or resume the download, unless it is under way. Raises ModelNotInstalled, HubUnavailable (offline)."""
         if spec.hub_id is None:
             raise ModelNotInstalled(f"{spec.name} has no repository to download it from.")
         self.registry.hub.check_online(spec.name)
         self._send("pull", spec)
 
-    def verify(self, spec: ModelSpec) -> None:
+    def verify(self, spec: AnySpec) -> None:
         """Start to read every byte of what was downloaded. Raises ModelNotInstalled when nothing was."""
         if spec.name not in self.pins():
             raise ModelNotInstalled(f"{spec.name} was not downloaded: there is nothing to compare its files with.")
         self._send("verify", spec)
 
-    def pause(self, spec: ModelSpec) -> None:
+    def pause(self, spec: AnySpec) -> None:
         """Raises IllegalTransition when it is not being downloaded."""
         self.registry.pause(spec)
 
-    def remove(self, spec: ModelSpec) -> int:
+    def remove(self, spec: AnySpec) -> int:
         """Returns the bytes freed. Raises ModelNotInstalled, IllegalTransition."""
         with self._lock:
             self._sweep()
@@ -83,7 +83,7 @@ class Downloads:
                     process.wait()
             self._running.clear()
 
-    def _send(self, verb: Literal["pull", "verify"], spec: ModelSpec) -> None:
+    def _send(self, verb: Literal["pull", "verify"], spec: AnySpec) -> None:
         registry = self.registry
         errand = Errand(
             verb,

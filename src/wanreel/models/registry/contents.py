@@ -8,30 +8,41 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import HubUnavailable, InvalidRequest
+from wanreel.core.picture_models import PictureSpec
+from wanreel.core.work import AnySpec
 from wanreel.models.registry.hub import HubFile
 
 INDEX = "model_index.json"
 _STEM = r"(diffusion_pytorch_model|model)"
-_MODULE = rf"(config\.json|{_STEM}(-\d{{5}}-of-\d{{5}})?\.safetensors|{_STEM}\.safetensors\.index\.json)"
+_TOKENIZER = r"(special_tokens_map\.json|spiece\.model|tokenizer\.json|tokenizer_config\.json|vocab\.json|merges\.txt)"
 #: By component: its files' names within its folder.
 _NAMES = {
-    "tokenizer": r"(special_tokens_map\.json|spiece\.model|tokenizer\.json|tokenizer_config\.json)",
+    "tokenizer": _TOKENIZER,
+    "tokenizer_2": _TOKENIZER,
     "scheduler": r"scheduler_config\.json",
     "image_processor": r"preprocessor_config\.json",
 }
 _LARGEST_TEXT = 64 * 2**20  # bytes of a file that is no weights
 
 
-def components(spec: ModelSpec) -> tuple[str, ...]:
+def components(spec: AnySpec) -> tuple[str, ...]:
     """The folders of `spec`'s repository that are used."""
+    if isinstance(spec, PictureSpec):
+        return spec.components
     clip = ("image_encoder", "image_processor") if spec.clip else ()
     experts = ("transformer", "transformer_2")[: spec.experts]
     return ("scheduler", "tokenizer", "text_encoder", *clip, "vae", *experts)
 
 
-def wanted_files(spec: ModelSpec, files: Iterable[HubFile], only: Collection[str] = ()) -> tuple[HubFile, ...]:
+def _module(variant: str | None) -> str:
+    """Names of a module's files; of a variant's, where a repository has several."""
+    kind = rf"\.{variant}" if variant else ""
+    weights = rf"{_STEM}{kind}(-\d{{5}}-of-\d{{5}})?\.safetensors"
+    return rf"(config\.json|{weights}|{_STEM}\.safetensors\.index{kind}\.json)"
+
+
+def wanted_files(spec: AnySpec, files: Iterable[HubFile], only: Collection[str] = ()) -> tuple[HubFile, ...]:
     """Those of `files` that `spec` needs, or that its components `only` need.
 
     Raises InvalidRequest for a component it has not, HubUnavailable when the repository lacks one.
@@ -43,7 +54,8 @@ def wanted_files(spec: ModelSpec, files: Iterable[HubFile], only: Collection[str
             "component", "unknown_value", f"{spec.name} has no {unknown[0]}.", f"It has {', '.join(names)}."
         )
     chosen = tuple(only) or names
-    patterns = {name: re.compile(f"{name}/{_NAMES.get(name, _MODULE)}") for name in chosen}
+    module = _module(spec.variant if isinstance(spec, PictureSpec) else None)
+    patterns = {name: re.compile(f"{name}/{_NAMES.get(name, module)}") for name in chosen}
     found = {name: [file for file in files if patterns[name].fullmatch(file.path)] for name in chosen}
     missing = [name for name, rows in found.items() if not rows]
     index = [file for file in files if file.path == INDEX and not only]

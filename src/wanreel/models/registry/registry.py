@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 from wanreel.core.cancel import CancelToken
-from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import (
     BrokenWeights,
     Cancelled,
@@ -24,6 +23,7 @@ from wanreel.core.errors import (
     ModelNotInstalled,
     WanreelError,
 )
+from wanreel.core.work import AnySpec
 from wanreel.host import free_bytes
 from wanreel.models.registry.contents import INDEX, wanted_files
 from wanreel.models.registry.hub import Hub, HubFile
@@ -89,12 +89,12 @@ class Registry:
     def pins(self) -> Pins:
         return Pins(self.root)
 
-    def folder(self, spec: ModelSpec) -> Path:
+    def folder(self, spec: AnySpec) -> Path:
         return self.root / spec.name
 
     # What is known without asking anybody
 
-    def progress(self, spec: ModelSpec) -> Progress | None:
+    def progress(self, spec: AnySpec) -> Progress | None:
         """The state of the model's download; None when there never was one."""
         return Download(self.root, spec.name).read() if spec.hub_id else None
 
@@ -103,12 +103,12 @@ class Registry:
         found = {path.stem: Download(self.root, path.stem).read() for path in (self.root / ".downloads").glob("*.json")}
         return {name: progress for name, progress in found.items() if progress is not None}
 
-    def is_complete(self, spec: ModelSpec) -> bool:
+    def is_complete(self, spec: AnySpec) -> bool:
         """Whether every pinned file is here, as far as names and sizes tell, and everything is pinned."""
         pin = self.pins.of(spec.name)
         return pin is not None and INDEX in pin.files and not self._missing(spec, pin)
 
-    def size(self, spec: ModelSpec) -> int | None:
+    def size(self, spec: AnySpec) -> int | None:
         """Bytes of the model's files: of those pinned, or else as the hub lists them. None when it does not answer."""
         pin = self.pins.of(spec.name)
         if pin is not None and INDEX in pin.files:
@@ -123,7 +123,7 @@ class Registry:
     # Pulling
 
     def pull(
-        self, spec: ModelSpec, cancel: CancelToken, only: Collection[str] = ()
+        self, spec: AnySpec, cancel: CancelToken, only: Collection[str] = ()
     ) -> Generator[Progress, None, tuple[str, ...]]:
         """Bring the weights of `spec`, or its components `only`. Yields how far it is; returns what is to be noted.
 
@@ -144,7 +144,7 @@ class Registry:
         finally:
             lock.release()
 
-    def pause(self, spec: ModelSpec) -> None:
+    def pause(self, spec: AnySpec) -> None:
         """Ask whoever downloads `spec` to stop; what arrived is kept. Raises IllegalTransition when nobody does."""
         download = Download(self.root, spec.name)
         if not download.running():
@@ -152,7 +152,7 @@ class Registry:
         download.order_pause()
 
     def _pull(
-        self, spec: ModelSpec, download: Download, only: Collection[str], cancel: CancelToken
+        self, spec: AnySpec, download: Download, only: Collection[str], cancel: CancelToken
     ) -> Generator[Progress, None, tuple[str, ...]]:
         kept = download.read() or Progress("starting")
         download.write(Progress("starting", kept.received_bytes, kept.total_bytes))
@@ -180,7 +180,7 @@ class Registry:
         download.write(replace(progress, received_bytes=last.received_bytes, total_bytes=last.total_bytes))
         download.clear_pause()
 
-    def _pin(self, spec: ModelSpec, only: Collection[str], cancel: CancelToken) -> tuple[Pin | None, tuple[str, ...]]:
+    def _pin(self, spec: AnySpec, only: Collection[str], cancel: CancelToken) -> tuple[Pin | None, tuple[str, ...]]:
         """What is to be received, written down before the first byte. None when a verified copy has to do."""
         pin = self.pins.of(spec.name)
         repo = spec.hub_id or ""
@@ -206,7 +206,7 @@ class Registry:
         return Pin(repo, listing.commit, files), ()
 
     def _receive(
-        self, spec: ModelSpec, download: Download, pin: Pin, cancel: CancelToken
+        self, spec: AnySpec, download: Download, pin: Pin, cancel: CancelToken
     ) -> Generator[Progress, None, None]:
         missing = self._missing(spec, pin)
         count = _Count(pin.size, sum(pin.files[path].size for path in pin.files if path not in missing))
@@ -223,7 +223,7 @@ class Registry:
             finally:
                 inner.cancel("stopped")
 
-    def _order(self, spec: ModelSpec, download: Download, pin: Pin, path: str) -> Order:
+    def _order(self, spec: AnySpec, download: Download, pin: Pin, path: str) -> Order:
         file = pin.files[path]
         listed = HubFile(path, file.size, file.sha256, file.blob)
         part = download.parts / f"{path.replace('/', '--')}.part"
@@ -269,7 +269,7 @@ class Registry:
             if order.file.sha256 is None:
                 self.pins.learn(model, path, sha256)
 
-    def _missing(self, spec: ModelSpec, pin: Pin) -> list[str]:
+    def _missing(self, spec: AnySpec, pin: Pin) -> list[str]:
         """Pinned files that are not here whole, smallest first."""
         folder = self.folder(spec)
         absent = [path for path, file in pin.files.items() if not self._is_here(folder / path, file)]
@@ -299,7 +299,7 @@ class Registry:
 
     # Checking
 
-    def check(self, spec: ModelSpec) -> None:
+    def check(self, spec: AnySpec) -> None:
         """Before the model is used: that every pinned file is what was received. Raises BrokenWeights naming each.
 
         Files that look untouched since they were hashed are not read again; others are.
@@ -330,7 +330,7 @@ class Registry:
     def _owns(self, path: Path) -> bool:
         return path.is_relative_to(self.root)
 
-    def faults(self, spec: ModelSpec, cancel: CancelToken, *, thorough: bool = True) -> tuple[Fault, ...]:
+    def faults(self, spec: AnySpec, cancel: CancelToken, *, thorough: bool = True) -> tuple[Fault, ...]:
         """What is wrong with the pinned files that are here; `thorough` reads every byte."""
         pin = self.pins.of(spec.name)
         found: list[Fault] = []
@@ -341,7 +341,7 @@ class Registry:
                 found.append(Fault(f"{spec.name}/{path}", what))
         return tuple(found)
 
-    def verify(self, spec: ModelSpec, cancel: CancelToken) -> Generator[Progress, None, tuple[Fault, ...]]:
+    def verify(self, spec: AnySpec, cancel: CancelToken) -> Generator[Progress, None, tuple[Fault, ...]]:
         """Read every pinned byte, yielding how far it is; returns what is wrong. Raises ModelNotInstalled, Cancelled,
         IllegalTransition while the model is downloaded."""
         pin = self.pins.of(spec.name)
@@ -387,7 +387,7 @@ class Registry:
 
     # Removing
 
-    def remove(self, spec: ModelSpec) -> int:
+    def remove(self, spec: AnySpec) -> int:
         """Delete the model's files, pins and parts. Returns the bytes freed. Raises IllegalTransition while it is
         downloaded, ModelNotInstalled when there is nothing."""
         download = Download(self.root, spec.name)

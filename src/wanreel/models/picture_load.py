@@ -1,0 +1,139 @@
+"""Loading a model of Stable Diffusion XL's kind from a folder in Diffusers layout. Never goes online, runs no code of it.
+
+Knows nothing of downloads. Only safetensors are read; classes are ours, whatever the folder names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
+
+from wanreel.core.errors import BrokenWeights
+from wanreel.core.picture_models import PictureSpec
+from wanreel.core.placement import Placement
+from wanreel.models.components import quiet
+from wanreel.models.folder import INDEX_NAME, read_json
+from wanreel.models.picture_model import PictureModel
+
+_CLASSES: Mapping[str, Any] = {
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "vae": AutoencoderKL,
+    "unet": UNet2DConditionModel,
+}
+
+
+def load_picture_model(
+    spec: PictureSpec, folder: Path, device: torch.device | str = "cpu", placement: Placement | None = None
+) -> PictureModel:
+    """The model in `folder`, ready to run on `device`. Without `placement` everything stays there.
+
+    Raises BrokenWeights when the folder is incomplete, damaged or of another model.
+    """
+    device, placement = torch.device(device), placement or Placement()
+    faults = list(_faults(spec, folder))
+    if faults:
+        raise BrokenWeights(f"{folder} does not hold {spec.name}: {'; '.join(faults)}.", hint=_hint(spec))
+    loader = _Loader(folder, device, placement)
+    index = read_json(folder / INDEX_NAME)
+    two = spec.text_encoders == 2
+    with torch.random.fork_rng(devices=[]):  # modules draw their first weights even when those are thrown away
+        return PictureModel(
+            spec=spec,
+            tokenizer=loader.tokenizer("tokenizer") if two else None,
+            tokenizer_2=loader.tokenizer("tokenizer_2"),
+            text_encoder=loader.module("text_encoder") if two else None,
+            text_encoder_2=loader.module("text_encoder_2"),
+            vae=loader.module("vae"),
+            unet=loader.module("unet"),
+            device=device,
+            dtype=dtype_on(device),
+            scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
+            empty_is_zero=index.get("force_zeros_for_empty_prompt", True) is True,
+            placement=placement,
+        )
+
+
+def dtype_on(device: torch.device) -> torch.dtype:
+    """fp16 on a GPU, in which the weights are published; fp32 where that is slow."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
+def _faults(spec: PictureSpec, folder: Path) -> Iterator[str]:
+    """What is missing or of another architecture, as far as names and configurations tell."""
+    if not (folder / INDEX_NAME).is_file():
+        yield f"{INDEX_NAME} is missing"
+    for name in spec.components:
+        if not (folder / name).is_dir():
+            yield f"{name}/ is missing"
+    yield from _config_faults(spec, folder, "unet", _unet_facts(spec))
+    yield from _config_faults(spec, folder, "vae", {"latent_channels": spec.latent_channels})
+
+
+def _unet_facts(spec: PictureSpec) -> Mapping[str, object]:
+    return {
+        "block_out_channels": list(spec.unet_channels),
+        "cross_attention_dim": spec.cross_attention,
+        "in_channels": spec.latent_channels,
+        "addition_embed_type": "text_time",
+    }
+
+
+def _config_faults(spec: PictureSpec, folder: Path, part: str, facts: Mapping[str, object]) -> Iterator[str]:
+    try:
+        config = read_json(folder / part / "config.json")
+    except BrokenWeights as error:
+        yield error.message
+        return
+    for key, value in facts.items():
+        if config.get(key) != value:
+            yield f"{part} has {key}={config.get(key)}, {spec.name} has {value}"
+
+
+def _hint(spec: PictureSpec) -> str:
+    return f"`wanreel models pull {spec.name}` brings it." if spec.hub_id else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """Loads the parts of one folder to where they belong."""
+
+    folder: Path
+    device: torch.device
+    placement: Placement
+
+    def module(self, name: str) -> Any:
+        place = self.folder / name
+        dtype = torch.float32 if name == "vae" else dtype_on(self.device)
+        variant = "fp16" if any(place.glob("*.fp16.safetensors")) else None
+        try:
+            with quiet():
+                module, info = _CLASSES[name].from_pretrained(
+                    place,
+                    torch_dtype=dtype,
+                    variant=variant,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    output_loading_info=True,
+                )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise BrokenWeights(f"{name}/ can't be loaded ({error}).") from error
+        wrong = sorted(str(key) for what in ("missing_keys", "mismatched_keys") for key in info[what])
+        if wrong:
+            raise BrokenWeights(f"{name}/ lacks {len(wrong)} tensors, or they have another shape ({wrong[0]}, …).")
+        home = self.device if self.placement.keeps_everything else torch.device("cpu")
+        return module.eval().requires_grad_(False).to(home)
+
+    def tokenizer(self, name: str) -> Any:
+        try:
+            with quiet():
+                return AutoTokenizer.from_pretrained(self.folder / name, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BrokenWeights(f"{name}/ can't be loaded ({error}).") from error

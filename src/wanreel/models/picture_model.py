@@ -1,0 +1,85 @@
+"""PictureModel: the loaded parts of one model of Stable Diffusion XL's kind. Knows nothing of how they were loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from wanreel.core.picture_models import PictureSpec
+from wanreel.core.placement import Placement
+from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
+
+PARTS = ("text_encoder", "text_encoder_2", "vae", "unet")
+
+
+@dataclass
+class PictureModel:
+    """Everything one picture needs, placed on one device. Not re-entrant: one picture at a time."""
+
+    spec: PictureSpec
+    tokenizer: Any | None  #: of the first text encoder; None where there is only the second
+    tokenizer_2: Any
+    text_encoder: Any | None  #: CLIP ViT-L
+    text_encoder_2: Any  #: OpenCLIP bigG, which gives the pooled embedding
+    vae: Any
+    unet: Any
+    device: torch.device
+    dtype: torch.dtype  #: of U-Net and text encoders; the VAE is in fp32, as it overflows in fp16
+    scheduler_config: Mapping[str, Any]
+    empty_is_zero: bool  #: no negative prompt means zeros in the place of an encoded empty text
+    placement: Placement = field(default_factory=Placement)
+    notes: tuple[str, ...] = ()
+    visitor: str = ""  #: the part that was last brought in by `resident`
+    _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
+    _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
+
+    def __post_init__(self) -> None:
+        self.run_with(self.placement)
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The parts that hold weights, by name."""
+        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+
+    @property
+    def encoders(self) -> tuple[tuple[str, Any], ...]:
+        """(part, tokenizer) of each text encoder, in the order in which their embeddings stand."""
+        first = () if self.text_encoder is None else (("text_encoder", self.tokenizer),)
+        return (*first, ("text_encoder_2", self.tokenizer_2))
+
+    def run_with(self, placement: Placement) -> None:
+        """Change what can be changed of the placement without loading again: the VAE's tiles."""
+        if placement.loading != self.placement.loading:
+            raise ValueError(f"{self.spec.name} is loaded as {self.placement.loading}, not as {placement.loading}")
+        self.placement = placement
+        tile = placement.tile
+        if tile is None:
+            self.vae.disable_tiling()
+            return
+        self.vae.enable_tiling()
+        self.vae.tile_sample_min_size = tile.height
+        self.vae.tile_latent_min_size = tile.height // self.spec.spatial_stride
+
+    @contextmanager
+    def resident(self, part: str) -> Generator[Any]:
+        """The part on the device for the length of the block, whatever else was there sent away where there is no room."""
+        self.visitor = part
+        module: nn.Module = getattr(self, part)
+        if self.placement.keeps_everything:
+            yield module
+            return
+        guest = self._guests.setdefault(part, ModuleGuest(module, self.device))
+        self._room.admit(guest)
+        try:
+            yield module
+        finally:
+            self._room.clear()
+
+    def vacate(self) -> None:
+        """Take every weight off the device that the placement does not keep there."""
+        self._room.clear()

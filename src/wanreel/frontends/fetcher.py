@@ -127,6 +127,17 @@ class Fetcher:
         except (Denied, *_FAULTS) as exc:
             raise RemoteError("It can't be reached.") from exc
 
+    def addresses(self, origin: str) -> list[str]:
+        """The IP addresses that a server may be called at, for callers that bring their own client.
+
+        Raises RemoteError, in the same words whatever the reason.
+        """
+        try:
+            target = self.rules.target(origin)
+            return self.rules.check_all(target, self._look_up(target, _Deadline(self._clock, self._clock() + TOTAL)))
+        except (Denied, _Unfit) as exc:
+            raise RemoteError("It can't be reached.") from exc
+
     @contextlib.contextmanager
     def _call(
         self, method: str, target: Target, headers: Mapping[str, str], body: bytes | None, deadline: _Deadline

@@ -50,16 +50,20 @@ class Wishes:
             quantize=self.quantize if asked.quantize is None else asked.quantize,
         )
 
-    def problems(self, asked: MemoryChoices) -> Iterator[Problem]:
-        """What a request may not choose here."""
-        fixed = {
+    @property
+    def fixed(self) -> dict[str, str | int | None]:
+        """What the operator set, by the knob's name; None where it is left open."""
+        return {
             "memory_mode": None if self.mode == "auto" else self.mode,
             "precision": None if self.precision == "auto" else self.precision,
             "offload": None if self.offload == "auto" else self.offload,
             "vae_tile": self.tile,
             "quantize": self.quantize or None,
         }
-        for name, here in fixed.items():
+
+    def problems(self, asked: MemoryChoices) -> Iterator[Problem]:
+        """What a request may not choose here."""
+        for name, here in self.fixed.items():
             wanted = getattr(asked, name)
             if wanted is None or wanted == here:
                 continue

@@ -107,11 +107,11 @@ class JobRoutes:
             notes=list(notes),
             queued=service.queue().queued,
             estimate=self._estimate(resolution.request),
-            memory=schema.MemoryOfPlan.model_validate(_wire(outlook.plan, steps)),
+            memory=schema.MemoryOfPlan.model_validate(_wire(outlook.plan, steps, service.cost)),
             machine=schema.MachineOfPlan(
                 gpu=outlook.machine.gpu, gpu_bytes=outlook.machine.gpu_free, host_bytes=outlook.machine.host_free
             ),
-            alternatives=[_alternative(plan, steps, service.cost) for plan in outlook.alternatives],
+            alternatives=[_alternative(_wire(plan, steps, service.cost)) for plan in outlook.alternatives],
         )
 
     def _estimate(self, request: ResolvedRequest) -> schema.Estimate:
@@ -320,13 +320,14 @@ def _edit_schema() -> dict[str, Any]:
     return {name: value for name, value in schema.request_schema(multipart=False).items() if name != "required"}
 
 
-def _wire(plan: MemoryPlan, steps: int) -> dict[str, object]:
-    return plan.to_dict() | {"seconds": round(plan.seconds(steps), 1)}
+def _wire(plan: MemoryPlan, steps: int, cost: Callable[[float | None], float | None]) -> dict[str, object]:
+    seconds = plan.seconds(steps)
+    return plan.to_dict() | {"seconds": round(seconds, 1), "cost": cost(seconds or None)}
 
 
-def _alternative(plan: MemoryPlan, steps: int, cost: Callable[[float], float | None]) -> schema.Alternative:
-    told = {name: value for name, value in _wire(plan, steps).items() if name in schema.Alternative.model_fields}
-    return schema.Alternative.model_validate(told | {"cost": cost(plan.seconds(steps))})
+def _alternative(told: dict[str, object]) -> schema.Alternative:
+    known = schema.Alternative.model_fields
+    return schema.Alternative.model_validate({name: value for name, value in told.items() if name in known})
 
 
 def _choice(values: dict[str, object]) -> tuple[str | None, int | None]:

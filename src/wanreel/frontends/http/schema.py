@@ -181,6 +181,9 @@ class MemoryOfPlan(Wire):
     step_seconds: float = Field(description="By arithmetic; `estimate` goes by finished jobs.")
     decode_seconds: float
     seconds: float = Field(description="Of the whole request once the model is loaded, by arithmetic.")
+    cost: float | None = Field(
+        default=None, exclude_if=_is_none, description="Of these seconds; left out where the operator set no price."
+    )
     reasons: list[str]
 
 

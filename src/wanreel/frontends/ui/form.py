@@ -45,6 +45,11 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
         },
         "knobs": {name: _knob(knob) for name, knob in KNOBS.items()},
         "models": [_model(spec, installed=installed) for spec, installed in models],
+        "memory": {
+            "choices": settings.memory_choices,
+            "fixed": {name: value for name, value in settings.wishes.fixed.items() if value is not None},
+            "on_oom": settings.on_oom,
+        },
         "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
     }
 

@@ -30,4 +30,6 @@ export function t(key, values = {}) {
 }
 
 export const number = (value, digits = 2) => new Intl.NumberFormat(chosen, { maximumFractionDigits: digits }).format(value);
+//: An amount in the operator's currency, whatever that is: "0.042", "12.30".
+export const money = (value) => new Intl.NumberFormat(chosen, value < 1 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(value);
 export const moment = (seconds) => new Intl.DateTimeFormat(chosen, { dateStyle: "medium", timeStyle: "short" }).format(new Date(seconds * 1000));

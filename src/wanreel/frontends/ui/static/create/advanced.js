@@ -5,13 +5,15 @@ import { number as said, t } from "../core/i18n.js";
 import { checkbox, choice, seg, slider, withFault } from "./controls.js";
 import * as form from "./state.js";
 
-export function advanced(now, opened) {
+//: memory: the panel of plans, which keeps itself.
+export function advanced(now, opened, memory) {
   const own = form.official(), one = form.model();
   const part = (name, label, aside, ...content) => h("details", { open: opened.has(name), dataset: { part: name } },
     h("summary", label, aside && h("span.soft.aside", aside)), h("div.details", content));
   return [
     !one.few_step && (own.negative_prompt || form.readsNegative()) && part("negative", t("knob.negative_prompt"), now.negative_prompt === null ? t("official") : t("own"), negative(now, own)),
     part("sampling", t("part.sampling"), "", sampling(now, own, one)),
+    memory,
     part("output", t("part.output"), `${now.output_format.toUpperCase()} · ${t(`quality.${now.quality}`)}`, output(now, own)),
     part("loras", t("part.loras"), now.loras.length ? String(now.loras.length) : "", loras(now, one)),
   ];

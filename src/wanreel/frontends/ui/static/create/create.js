@@ -9,17 +9,19 @@ import { openResult } from "../result/result.js";
 import { advanced } from "./advanced.js";
 import { seg, withFault } from "./controls.js";
 import { examples } from "./examples.js";
+import { optimizations } from "./optimizations.js";
 import { pictureField, takeFiles } from "./pictures.js";
 import { planLine } from "./plan.js";
 import * as form from "./state.js";
 
-let studio, result, plan, parts, wired = false, shown = false;
+let studio, result, plan, panel, parts, wired = false, shown = false;
 
 export function mount(root, given) {
   studio = given;
   form.open(studio.setup);
   result = openResult(studio, { reuse, useFrame, again: submit });
-  plan = planLine({ faults: showFaults });
+  panel = optimizations();
+  plan = planLine({ faults: showFaults, told: panel.told, explain: panel.open });
   parts = { left: h("form.inputs", { aria: { label: t("create.form") }, novalidate: true, onsubmit: (event) => { event.preventDefault(); submit(); } }), right: result.root };
   fill(root, h("h1.sr", t("nav.create")), h("div.create", parts.left, parts.right));
   draw();
@@ -115,7 +117,7 @@ async function useFrame(blob, from) {
 
 // Drawing
 
-const REDRAWS = new Set(["mode", "model", "image", "last_image", "aspect", "resolution", "preset", "loras", "output_format"]);
+const REDRAWS = new Set(["memory_mode", "mode", "model", "image", "last_image", "aspect", "resolution", "preset", "loras", "output_format"]);
 
 function changed(names) {
   if (names.some((name) => REDRAWS.has(name))) draw();
@@ -139,9 +141,10 @@ function draw() {
     sizeFields(now),
     lengthField(),
     seedField(now),
-    advanced(now, opened),
+    advanced(now, opened, panel.root),
     h("div.go", plan.root, h("div.go-row", h("button.primary.big", { type: "submit", id: "generate", disabled: !studio.setup.account.can_submit }, icon("spark"), t("generate"), h("kbd", "Ctrl ↵")), copies(now)),
       !studio.setup.account.can_submit && h("div.help", t("read_only"))));
+  panel.draw();
   if (focus) document.getElementById(focus)?.focus();
   else if (radio) $(`[data-knob="${radio[0]}"] input[value="${radio[1]}"]`, parts.left)?.focus();
   plan.ask();

@@ -1,7 +1,7 @@
 // The line above the button: what would run, and how that differs from what was asked (POST /v1/plan), a moment after each change.
 import * as api from "../core/api.js";
 import { clock, fill, h, icon } from "../core/dom.js";
-import { t } from "../core/i18n.js";
+import { money, t } from "../core/i18n.js";
 import { CHIPS, fit, gigabytes } from "../core/memory.js";
 import * as form from "./state.js";
 
@@ -9,9 +9,10 @@ const WAIT = 300; // ms after the last change
 //: Told by the form itself already.
 const KNOWN = new Set(["seed", "model"]);
 
-export function planLine({ faults }) {
+//: faults(problems) shows those of fields and returns the rest; told(plan | null) at each answer; explain() shows why it runs so.
+export function planLine({ faults, told, explain }) {
   const root = h("div.plan", { role: "status", aria: { live: "polite" } });
-  let timer = null, running = null, opened = false;
+  let timer = null, running = null;
 
   function ask() {
     clearTimeout(timer);
@@ -24,7 +25,7 @@ export function planLine({ faults }) {
     const request = form.toRequest();
     const now = form.values();
     const incomplete = (form.state.mode !== "text" && !now.image) || (form.state.mode === "first_last" && !now.last_image);
-    if (incomplete) return fill(root, h("div.plan-main.soft", t("plan.needs_picture")));
+    if (incomplete) { told(null); return fill(root, h("div.plan-main.soft", t("plan.needs_picture"))); }
     try {
       show(await api.send("POST", "/v1/plan", { json: { ...request, prompt: request.prompt.trim() || "-" }, signal: running.signal }));
       faults([]);
@@ -38,6 +39,7 @@ export function planLine({ faults }) {
 
   function show(plan) {
     const { request } = plan;
+    told(plan);
     const facts = [
       `${request.export_width} × ${request.export_height}`,
       t("plan.frames", { n: request.num_frames, seconds: (request.num_frames / request.fps).toFixed(2) }),
@@ -46,20 +48,10 @@ export function planLine({ faults }) {
     ];
     const notes = [...plan.adjustments.filter((one) => !KNOWN.has(one.field) || /download/.test(one.reason)).map(sentence), ...plan.notes];
     const fits = fit(plan.memory);
-    fill(root, h("div.plan-main", facts.map((fact) => h("span", fact)), fits && h(`i.chip.${CHIPS[fits]}`, t(`fit.${fits}`))),
+    fill(root, h("div.plan-main", facts.map((fact) => h("span", fact)), fits && h(`i.chip.${CHIPS[fits]}`, t(`fit.${fits}`)),
+      plan.memory.gpu_bytes > 0 && h("button.plan-why", { type: "button", onclick: explain }, t("plan.why"))),
       plan.queued > 0 && h("div.help", t("plan.queued", { n: plan.queued })),
-      notes.length > 0 && h("ul.plan-notes", notes.map((note) => h("li", note))),
-      explained(plan.memory));
-  }
-
-  //: Why it runs so, for those who ask. Stays open while the plan changes.
-  function explained(memory) {
-    if (!memory.reasons.length) return null;
-    const share = (name, bytes) => bytes > 0 && h("div", h("dt", name), h("dd", t("plan.gb", { gb: gigabytes(bytes) })));
-    return h("details.plan-why", { open: opened, ontoggle: (event) => { opened = event.target.open; } },
-      h("summary", t("plan.why")),
-      h("ul.plan-notes", memory.reasons.map((reason) => h("li", reason)), !memory.exact && h("li", t("plan.rounded", { precision: memory.precision }))),
-      memory.gpu_bytes > 0 && h("dl.facts", memory.stages.map((stage) => share(t(`plan.stage.${stage.stage}`), stage.peak)), share(t("plan.host"), memory.host_bytes)));
+      notes.length > 0 && h("ul.plan-notes", notes.map((note) => h("li", note))));
   }
 
   return { root, ask };
@@ -67,8 +59,10 @@ export function planLine({ faults }) {
 
 //: Time and memory, where the server predicts them.
 function predicted({ estimate, memory }) {
+  const seconds = estimate.seconds ?? memory.seconds, cost = estimate.cost ?? memory.cost;
   return [
-    ...(Number.isFinite(estimate.seconds) ? [t("plan.time", { time: clock(estimate.seconds) })] : []),
+    ...(seconds ? [t("plan.time", { time: clock(seconds) })] : []),
+    ...(Number.isFinite(cost) ? [t("plan.cost", { cost: money(cost) })] : []),
     ...(memory.gpu_bytes ? [t("plan.memory", { gb: gigabytes(memory.gpu_bytes) }), t(`plan.way.${memory.plan}`)] : []),
   ];
 }

@@ -9,7 +9,9 @@ const EMPTY = {
   prompt: "", negative_prompt: null, model: null, image: null, last_image: null, aspect: null, resolution: null, width: null, height: null,
   preset: "standard", num_frames: null, seed: null, locked: false, num_inference_steps: null, flow_shift: null, guidance_high: null,
   guidance_low: null, guided_steps: null, boundary_ratio: null, solver: null, fps: null, output_format: "mp4", quality: "high", metadata: true, loras: [], copies: 1,
+  memory_mode: null, precision: null, offload: null, vae_tile: null, quantize: null, on_oom: null,
 };
+const MEMORY = ["memory_mode", "precision", "offload", "vae_tile", "quantize"];
 const listeners = new Set();
 let setup = null;
 
@@ -56,6 +58,8 @@ function keep() {
 
 export const models = (mode = state.mode) => setup.models.filter((model) => model.modes.includes(mode));
 export const knob = (name) => setup.knobs[name];
+//: What the operator says of memory: {choices: whether requests may choose, fixed: {knob: value}, on_oom}.
+export const memory = () => setup.memory;
 
 export function model(mode = state.mode) {
   const all = setup.models;
@@ -70,7 +74,7 @@ export function chooseModel(name) {
   const moved = mode !== state.mode;
   // Values that the other model may not take go back to its own.
   Object.assign(state.tabs[mode], { model: name, num_frames: null, solver: null, num_inference_steps: null, flow_shift: null, guidance_high: null,
-    guidance_low: null, guided_steps: null, boundary_ratio: null, negative_prompt: null, resolution: null, aspect: null, fps: null, preset: found.few_step ? "fast" : "standard", loras: [] });
+    guidance_low: null, guided_steps: null, boundary_ratio: null, precision: null, offload: null, negative_prompt: null, resolution: null, aspect: null, fps: null, preset: found.few_step ? "fast" : "standard", loras: [] });
   if (moved) switchTo(mode);
   else change({ model: name });
   return moved;
@@ -148,6 +152,8 @@ export function toRequest() {
   request.quality = now.quality;
   request.metadata = now.metadata;
   if (now.loras.length) request.loras = now.loras;
+  for (const name of MEMORY) if (now[name] !== null && setup.memory.choices && !(name in setup.memory.fixed)) request[name] = now[name];
+  if (now.on_oom !== null) request.on_oom = now.on_oom;
   return request;
 }
 

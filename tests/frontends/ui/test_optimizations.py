@@ -1,0 +1,114 @@
+"""How memory is used, as the page tells it and lets it be chosen: plans, a smaller video, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright")
+
+from playwright.sync_api import Browser, Page, expect
+
+from frontends.ui.shelves import CHROMIUM, Shop, open_browser, open_shop, visit
+from wanreel.core.machines import card_named, machine_of_card
+
+pytestmark = [
+    pytest.mark.xdist_group("page"),
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
+    # Gradio's and Playwright's: loops left open, names that go.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test when a script of it failed."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", reduced_motion="reduce")
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    context.close()
+    assert faults == []
+
+
+def asked(page: Page) -> dict[str, object]:
+    """What the page asks for, handed in with Generate. Nothing is queued."""
+    page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": {"message": "Later."}}))
+    with page.expect_request("**/v1/videos") as sent:
+        page.locator("#generate").click()
+    expect(page.locator("#generate")).to_be_enabled()
+    return sent.value.post_data_json
+
+
+def test_ways_to_run_are_told_and_the_one_chosen_is_asked_for(
+    page: Page, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = machine_of_card(card_named("RTX 4090"), host_gib=96)
+    monkeypatch.setattr(shop.runtime, "machine", lambda: card)
+    monkeypatch.setattr(type(shop.runtime.shelf), "has", lambda _shelf, _spec: True)
+    monkeypatch.setattr(shop.service, "gpu_price_per_hour", 0.5)
+    visit(page, shop, "create")
+    page.locator("#knob-prompt").fill("a cat")
+    page.locator("#knob-model").select_option("t2v-a14b")
+    panel = page.locator("details[data-part=memory]")
+    panel.locator("summary").click()
+    expect(panel.locator(".mem-way")).to_contain_text("Block by block")
+    expect(panel.locator(".mem-facts")).to_contain_text("19.9 of 23 GB")
+    expect(panel.locator(".mem-facts")).to_contain_text("Cost")
+    expect(page.locator(".plan-main")).to_contain_text("costs 0.8")
+    expect(panel.locator(".mem-stages .highest")).to_contain_text("Decoding")
+    ways = panel.locator(".way")
+    expect(ways.filter(has_text="All on the GPU").first).to_contain_text("does not fit")
+    expect(ways.filter(has_text="All on the GPU").get_by_role("radio").first).to_be_disabled()
+    ways.filter(has_text="int4 weights").get_by_role("radio").check()
+    expect(panel.locator("summary .aside")).to_contain_text("One part at a time")
+    expect(panel.locator(".mem-way .chip.warn")).to_have_text("int4")
+    expect(panel.locator("#knob-precision")).to_have_value("int4")  # the knobs follow
+    panel.locator("#knob-vae_tile").select_option("256")
+    panel.locator("[data-knob=memory_mode] input[value=smallest]").check(force=True)
+    panel.locator("#knob-on_oom").select_option("reduce")
+    body = asked(page)
+    knobs = ("precision", "offload", "vae_tile", "memory_mode", "on_oom")
+    assert [body[name] for name in knobs] == ["int4", "exclusive", 256, "smallest", "reduce"]
+    ways.first.get_by_role("radio").check()
+    assert not {"precision", "offload"} & asked(page).keys()
+
+
+def test_what_the_operator_fixed_is_shown_and_locked_and_a_cpu_has_no_ways(
+    page: Page, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit(page, shop, "create")
+    panel = page.locator("details[data-part=memory]")
+    panel.locator("summary").click()
+    expect(panel.locator(".mem-now")).to_contain_text("computes on the CPU")
+    expect(panel.locator("#knob-vae_tile")).to_be_enabled()
+    expect(panel.locator("#knob-precision, .way")).to_have_count(0)
+    card = machine_of_card(card_named("RTX 4090"), host_gib=96)
+    fixed = shop.runtime.settings.model_copy(update={"precision": "fp8"})
+    monkeypatch.setattr(shop.runtime, "settings", fixed)
+    monkeypatch.setattr(shop.runtime, "machine", lambda: card)
+    monkeypatch.setattr(type(shop.runtime.shelf), "has", lambda _shelf, _spec: True)
+    page.reload()
+    page.locator("#knob-model").select_option("t2v-14b")
+    page.locator("details[data-part=memory] summary").click()
+    expect(panel.locator("#knob-precision")).to_be_disabled()
+    expect(panel.locator("#knob-precision")).to_have_value("fp8")
+    expect(panel.locator("[data-knob=precision]")).to_contain_text("Set by the operator")
+    expect(panel.locator("#knob-offload")).to_be_enabled()

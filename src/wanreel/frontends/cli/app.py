@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "serve": ("serve", "serve", "Serve the HTTP API, with workers."),
     "plan": ("plan", "plan", "Show what a request would take, before anything is loaded."),
     "submit": ("submit", "submit", "Queue a video, or a batch of them, and return at once."),
+    "runpod": ("runpod", "runpod", "Make the videos that a RunPod endpoint is asked for."),
     "worker": ("worker", "worker", "Make the videos that were queued."),
     "jobs": ("jobs", "jobs", "List jobs and the state of the queue."),
     "show": ("jobs", "show", "Show everything about a job."),

@@ -19,6 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_browser, open_shop, visit
+from wanreel.core.events import PlanChanged
 from wanreel.core.job import JobStatus, Search
 from wanreel.core.machines import GIB, card_named, machine_of_card
 from wanreel.core.settings import load_settings
@@ -207,7 +208,8 @@ def test_a_failed_video_offers_its_cure(page: Page, shop: Shop) -> None:
     visit(page, shop, "queue")
     row = page.locator(f".q-end[data-id='{job_id}']")
     expect(row).to_contain_text("There was not enough memory. Ask for less.")
-    row.get_by_role("button", name="Try a smaller video").click()
+    row.get_by_role("button", name="Make it smaller").click()
+    page.get_by_role("button", name="Choose myself").click()
     expect(page.get_by_label("Size")).to_have_value("128x128")
     page.get_by_role("button", name="Try again").last.click()
     expect(page.locator(".q-line .q-words")).to_have_text(["too large"])
@@ -321,16 +323,28 @@ def test_guided_steps_and_boundary_are_sent_where_a_model_listens(page: Page, sh
     expect(page.locator("#knob-guided_steps")).to_have_count(0)
 
 
-def test_a_failed_result_offers_its_cure(page: Page, shop: Shop) -> None:
+def test_a_failed_result_is_made_smaller_and_both_are_linked(page: Page, shop: Shop) -> None:
     job_id = shop.submit("far too large", width=192, height=192)
-    shop.hand.fail(shop.hand.claim())
+    running = shop.hand.claim()
+    changed = PlanChanged(1, "denoise", 3, "resident", "streamed", same_bits=True, reason="out")
+    shop.hand.leases.note(running.id, running.attempt, f"plan_changed: {changed}")
+    shop.hand.fail(running)
     visit(page, shop, f"create?id={job_id}")
+    expect(page.locator(".about")).to_contain_text("Denoising, step 3: memory ran out; it went on from there")
     page.locator("[data-act=cure]").click()
-    expect(page.get_by_label("Size")).to_have_value("128x128")
-    page.get_by_role("dialog").get_by_role("button", name="Try again").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".r-changes")).to_contain_text("192 × 192")
+    expect(dialog.locator(".r-changes strong")).to_have_text(["144 × 144"])
+    assert shop.waiting() == []  # nothing is queued before it is agreed to
+    dialog.get_by_role("button", name="Make it smaller").click()
     expect(page.locator(".stage-chip")).to_have_text("Waiting")
-    assert json.loads(shop.service.get(job_id).request)["width"] == 128
-    shop.service.cancel(job_id)
+    made = shop.service.store.queued()[0]
+    assert made.parent_id == job_id and json.loads(made.request)["width"] == 144
+    page.locator("[data-act=parent]").click()
+    expect(page.locator(".stage")).to_contain_text("It did not work")
+    page.locator("[data-act=smaller]").click()
+    expect(page.locator(".stage-chip")).to_have_text("Waiting")
+    shop.service.cancel(made.id)
 
 
 def test_generate_stays_in_sight_and_covers_nothing(page: Page, shop: Shop) -> None:

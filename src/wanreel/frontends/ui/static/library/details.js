@@ -1,7 +1,8 @@
 // One video: it plays, with everything that made it, and what can be done with it. Arrows go to its neighbours.
 import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
-import { has, moment, number, t } from "../core/i18n.js";
+import { has, moment, money, number, t } from "../core/i18n.js";
+import { isRung, said } from "../parts/notes.js";
 
 const HIDDEN = ["prompt", "negative_prompt", "image", "last_image", "loras", "metadata", "mode", "width", "height", "export_width", "export_height", "num_frames", "fps"];
 
@@ -42,7 +43,7 @@ export function openDetails(video, studio, gallery) {
             status === "completed" && studio.setup.account.can_submit && button("library.show", "create", open),
             button("library.delete", "trash", remove, "danger")),
           video.error && h("p.note.bad", icon("warning"), video.error.message),
-          video.wanreel.notes.map((note) => h("p.note", icon("info"), note)),
+          video.wanreel.notes.map((note) => h("p.note", { class: isRung(note) ? "warn" : "" }, icon(isRung(note) ? "warning" : "info"), h("span", said(note)))),
           h("dl.l-recipe", rows(request)),
           request.negative_prompt && h("details", h("summary", t("library.negative")), h("p.soft", request.negative_prompt)),
           status === "completed" && manifest())));
@@ -72,6 +73,7 @@ export function openDetails(video, studio, gallery) {
     if (!shown.some(([name]) => name === "seed")) shown.push(["seed", request.seed]);
     shown.splice(1, 0, ["mode", t(`library.mode.${request.mode}`)], ["size", written], ["length", t("library.length", { frames: number(request.num_frames), rate: number(request.fps) })]);
     if (generated !== written) shown.splice(3, 0, ["generated", generated]);
+    if (video.wanreel.cost !== undefined) shown.push(["cost", money(video.wanreel.cost)]);
     if (request.loras.length) shown.push(["loras", request.loras.map((lora) => `${lora.name} ${lora.strength_high} / ${lora.strength_low}`).join(", ")]);
     return shown.flatMap(([name, value]) => {
       const label = [`library.knob.${name}`, `knob.${name}`].find(has);

@@ -5,6 +5,7 @@ import { h } from "../core/dom.js";
 import { t } from "../core/i18n.js";
 import { styled } from "../parts/style.js";
 import { openEdit } from "./edit.js";
+import { openReduce } from "./reduce.js";
 
 await styled("edit.css", import.meta.url);
 
@@ -29,5 +30,10 @@ export function remedy(video, { studio, cure }) {
 }
 
 export function openCure(video, studio, advice, done) {
+  if (advice === "smaller") openReduce(video, { done, other: () => openChange(video, studio, advice, done) });
+  else openChange(video, studio, advice, done);
+}
+
+function openChange(video, studio, advice, done) {
   openEdit(video, studio, { title: t("queue.cure.title"), text: video.error.message, agree: t("queue.cure.agree"), advice, send: (changes) => api.send("POST", `/v1/videos/${video.id}/retry`, { json: changes }), done });
 }

@@ -1,7 +1,7 @@
 // The machine: CPU, memory, GPUs, disk and throughput of the last minutes. Looks only while it is seen.
 import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
-import { number, t } from "../core/i18n.js";
+import { money, number, t } from "../core/i18n.js";
 import { bytes, duration } from "../parts/format.js";
 import { fault, loading } from "../parts/notice.js";
 import { sparkline } from "./sparkline.js";
@@ -59,7 +59,8 @@ export class Stats {
       h("section.card.q-machine", h("h2", t("stats.throughput")),
         chart("steps", t("stats.per_second", { steps: number(history.at(-1)?.steps_per_second ?? 0, 2) }), of((moment) => moment.steps_per_second)),
         chart("waiting", number(history.at(-1)?.queued ?? 0), of((moment) => moment.queued)),
-        h("p.soft.q-sum", t("stats.ended", { count: number(ended), time: duration(span) }))));
+        h("p.soft.q-sum", t("stats.ended", { count: number(ended), time: duration(span) })),
+        system.cost !== undefined && h("div.q-figure.q-cost", h("span", t("stats.cost", { time: duration(system.run_seconds) })), h("strong", money(system.cost)))));
   }
 
   #worker(worker, moments) {

@@ -1,13 +1,14 @@
 // Result: the video being made or chosen, what can be done with it, and the newest ones. Comes back to its job after a reload.
 import * as api from "../core/api.js";
 import { $, clock, fill, h, icon } from "../core/dom.js";
-import { number, t } from "../core/i18n.js";
+import { money, number, t } from "../core/i18n.js";
 import * as jobs from "../core/jobs.js";
 import * as live from "../core/live.js";
 import * as prefs from "../core/prefs.js";
 import { failed, toast } from "../core/toast.js";
 import { choice, dialog, seg } from "../create/controls.js";
 import { sentence } from "../create/plan.js";
+import { said } from "../parts/notes.js";
 import { openCure, remedy } from "../queue/cures.js";
 import { compare, file, player } from "./media.js";
 import { bell, finished, title } from "./notify.js";
@@ -194,14 +195,22 @@ function drawFailed(video) {
 }
 
 function about(video) {
-  const { request, adjustments, notes } = video.wanreel;
+  const { request, adjustments, notes, cost } = video.wanreel;
   const facts = [["knob.model", request.model], ["size.label", `${request.export_width} × ${request.export_height}`],
     ["length.label", t("length.told", { seconds: (request.num_frames / request.fps).toFixed(2), frames: request.num_frames })], ["knob.seed", String(request.seed)],
     ["knob.num_inference_steps", request.num_inference_steps], ["knob.guidance", request.guidance_high === request.guidance_low ? number(request.guidance_high) : `${number(request.guidance_high)} / ${number(request.guidance_low)}`],
-    ["knob.flow_shift", number(request.flow_shift)], ["knob.solver", request.solver]];
-  const said = [...adjustments.filter((one) => one.field !== "seed").map(sentence), ...notes];
+    ["knob.flow_shift", number(request.flow_shift)], ["knob.solver", request.solver], ...(cost === undefined ? [] : [["memory.cost", money(cost)]])];
+  const told = [...adjustments.filter((one) => one.field !== "seed").map(sentence), ...notes.map(said)];
   return h("div.about", h("p.about-prompt", video.prompt), h("dl.facts", facts.map(([key, value]) => h("div", h("dt", t(key)), h("dd", value)))),
-    said.length > 0 && h("ul.plan-notes", said.map((note) => h("li", note))));
+    told.length > 0 && h("ul.plan-notes", [...new Set(told)].map((note) => h("li", note))), relatives(video));
+}
+
+//: The video that this one was made from, and the one that was made in its place.
+function relatives(video) {
+  const link = (id, key) => h("button.quiet", { type: "button", dataset: { act: key }, onclick: () => choose(id) }, icon(key === "parent" ? "left" : "right"), t(`relative.${key}`));
+  const smaller = video.wanreel.status === "failed" && view.recent.find((other) => other.wanreel.parent_id === video.id);
+  const { parent_id: parent } = video.wanreel;
+  return (parent || smaller) && h("div.buttons.relatives", parent && link(parent, "parent"), smaller && link(smaller.id, "smaller"));
 }
 
 // What can be done

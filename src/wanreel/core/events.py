@@ -4,6 +4,7 @@ Downloading* → ModelLoaded → LorasApplied? → Encoded? → Resumed? → (Sa
 Decoded* → Exported → Completed. Downloading comes where the weights are not here yet; Encoded is missing where finished
 latents were found. A generation that fails or is cancelled raises a typed error instead of a last event; a job's own log
 then says "failed" or "cancelled". PlanChanged may come anywhere before Exported; ModelLoaded comes after it once more.
+Still pictures come the same way and end with Drawn; with a refiner, from ModelLoaded to the steps twice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wanreel.core.drawing import Drawing
 from wanreel.core.lora import LoraApplied
 from wanreel.core.video import Video
 
@@ -115,7 +117,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    video: Video
+    video: Video | Drawing
     seconds: float  #: decode and export together
     decode_seconds: float = 0.0  #: of these, until the frames were there
 
@@ -123,6 +125,14 @@ class Exported:
 @dataclass(frozen=True, slots=True)
 class Completed:
     video: Video
+    seconds: float  #: since the request began
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The end of a request for pictures."""
+
+    drawing: Drawing
     seconds: float  #: since the request began
 
 
@@ -140,4 +150,5 @@ Event = (
     | Decoded
     | Exported
     | Completed
+    | Drawn
 )

@@ -13,7 +13,7 @@ from wanreel.media.skim import NoVideo, comment_of
 
 MARK = "wanreel"  #: first key of every recipe, by which ours are told from others' comments
 MAX_TITLE = 200  #: characters
-_KINDS_HINT = "Give an MP4, WebM, WebP or GIF that Wanreel made."
+_KINDS_HINT = "Give an MP4, WebM, WebP, GIF or PNG that Wanreel made."
 _LONE = re.compile("[\ud800-\udfff]")  # halves of characters, which UTF-8 can't write
 
 

@@ -32,7 +32,7 @@ class _Part:
 
 
 def comment_of(file: BinaryIO) -> str:
-    """The comment of an MP4, WebM, WebP or GIF; empty where there is none. Raises NoVideo."""
+    """The comment of an MP4, WebM, WebP, GIF or PNG; empty where there is none. Raises NoVideo."""
     skim = _Skim(file)
     head = skim.read(0, 12)
     if head[4:8] == b"ftyp":
@@ -43,6 +43,8 @@ def comment_of(file: BinaryIO) -> str:
         return skim.webp()
     if head[:4] == b"GIF8":
         return skim.gif()
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return skim.png()
     raise NoVideo("no kind of video that is read here")
 
 
@@ -135,6 +137,23 @@ class _Skim:
             if kind == b"XMP ":
                 return xmp_text(self._content(_Part(kind, at + 8, min(at + 8 + size, self._size))))
             at += 8 + size + size % 2
+        return ""
+
+    # PNG, third edition, sections 5.3 and 11.3.3. Comments stand before the pixels in ours
+
+    def png(self) -> str:
+        at = 8
+        while at + 8 <= self._size:
+            size, kind = struct.unpack(">I4s", self._exactly(at, 8))
+            part = _Part(kind, at + 8, min(at + 8 + size, self._size))
+            if kind == b"IDAT":
+                return ""
+            if kind == b"iTXt":
+                # Keyword, compression flag and method, language, translated keyword, text; NUL between them.
+                keyword, _, rest = self._content(part).partition(b"\0")
+                if keyword == b"Comment" and rest[:1] == b"\0":
+                    return rest[2:].split(b"\0", 2)[-1].decode(errors="replace")
+            at += 12 + size
         return ""
 
     # GIF89a, sections 18, 24 and 26. Comments stand before the first picture in ours

@@ -223,6 +223,13 @@ class VideoRequest:
         """What it asks of the plan of memory."""
         return MemoryChoices(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
 
+    storage: str | None = _knob(
+        "name",
+        "The operator's storage profile that the result is copied to; local: none.",
+        maximum=64,
+        group="output",
+    )
+
     def problems(self) -> list[Problem]:
         """Everything wrong with the values by themselves: kinds, bounds, choices, NaN. Models are `resolve`'s matter."""
         found: list[Problem] = []

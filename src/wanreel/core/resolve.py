@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, cast
 
 from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
+from wanreel.core.destination import LOCAL
 from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
 from wanreel.core.few_step import FewStepRecipe, recipes_for
 from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
@@ -136,6 +137,7 @@ class Resolution:
     request: ResolvedRequest
     spec: ModelSpec
     adjustments: tuple[Adjustment, ...]
+    storage: str = ""  #: the profile that the result is copied to; empty where it stays here
 
 
 def _no_loras(ref: LoraRef, spec: ModelSpec) -> LoraFacts:
@@ -154,6 +156,8 @@ class Defaults:
     lora: Callable[[LoraRef, ModelSpec], LoraFacts] = _no_loras
     wishes: Wishes = Wishes()  #: the operator's, which requests keep to
     on_oom: OnOom = "fail"
+    storages: tuple[str, ...] = ()  #: the operator's storage profiles
+    storage: str = ""  #: the one for requests that name none
 
 
 def resolve(
@@ -195,6 +199,7 @@ class _Resolver:
             self._check_solver(spec)
         self._check_contradictions()
         self.problems.extend(self.defaults.wishes.problems(self.request.memory))
+        storage = self._storage()
         if spec is None or self.problems:
             raise InvalidRequest(*self.problems)
         frame = self._frame(spec)
@@ -233,7 +238,15 @@ class _Resolver:
         )
         if self.problems:
             raise InvalidRequest(*self.problems)
-        return Resolution(resolved, spec, tuple(self.adjustments))
+        return Resolution(resolved, spec, tuple(self.adjustments), storage)
+
+    def _storage(self) -> str:
+        """The profile that the result goes to. One that is not there is a problem."""
+        name = _or(self.request.storage, self.defaults.storage)
+        if name and name != LOCAL and name not in self.defaults.storages:
+            known = " | ".join((*self.defaults.storages, LOCAL))
+            self.problems.append(Problem("storage", "unknown_value", "there is no such profile.", f"Choose {known}."))
+        return "" if name == LOCAL else name
 
     def _spec(self) -> ModelSpec | None:
         if self.request.model is not None:

@@ -72,10 +72,11 @@ def equal(one: DenoiseState, other: DenoiseState) -> bool:
 def test_a_run_goes_on_from_disk_to_the_same_bits(store: CheckpointStore, name: str, solver: str) -> None:
     case = make_case(name, solver=solver)
     me, conditioning = identity_of(case), case.encode()
+    assert identity_of(case) == me, "whoever comes later is the same"
     whole = list(denoise(case.model(), conditioning, case.request))
     for state in whole:
         store.save(me, state)
-        restored = store.latest(identity_of(case))
+        restored = store.latest(me)
         assert restored.inexact == restored.refused == ()
         assert restored.state is not None
         assert equal(restored.state, state)

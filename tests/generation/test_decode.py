@@ -85,7 +85,7 @@ def test_a_tile_as_large_as_the_frame_changes_nothing() -> None:
 def test_tiles_leave_no_seam_in_what_the_demo_decodes() -> None:
     """A trained decoder: against whole frames, pixels where windows meet are no further off than others."""
     model = load_model(CATALOG.get("demo"), demo.weights_path())
-    latents = latents_for(model, side=20) / 2
+    latents = latents_for(model, side=20, frames=2) / 2
     untiled = np.concatenate(list(decode(model, latents))).astype(int)
     model.run_with(Placement(tile=Tile(96, 112, 64)))
     off = np.abs(np.concatenate(list(decode(model, latents))) - untiled).mean(axis=(0, 1, 3))

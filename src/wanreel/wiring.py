@@ -18,9 +18,12 @@ from wanreel.core.importing import without_collecting
 from wanreel.core.machines import CARDS, GIB, Machine, card_named, machine_of, machine_of_card
 from wanreel.core.memory import MemoryPlan
 from wanreel.core.picture import PictureRef
+from wanreel.core.picture_models import DEFAULT, PictureSpec
+from wanreel.core.picture_request import PictureRequest, PictureResolution, ResolvedPicture, resolve_picture
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedRequest, resolve
 from wanreel.core.settings import Settings
+from wanreel.core.work import AnySpec
 from wanreel.host import free_memory, nvidia_gpus
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe, recipe_in
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from wanreel.worker.worker import Worker
 
 
+_WORKERS_PATIENCE = 120.0  # seconds that a worker waits for the job database before it gives its work up
 _CONTEXT = int(0.6 * GIB)  # of a GPU, taken by the driver and the CUDA context
 
 
@@ -102,6 +106,8 @@ class Runtime:
             self.shelf.installed(self.catalog),
             lora_names=tuple(lora.name for lora in self.loras.list()),
             lora=self.lora_desk.facts,
+            storages=tuple(sorted(self.settings.storage)),
+            storage=self.settings.default_storage,
             wishes=self.settings.wishes,
             on_oom=self.settings.on_oom,
         )
@@ -121,7 +127,17 @@ class Runtime:
 
     def _to_download(self, resolution: Resolution) -> Resolution:
         """The same with a word on what is downloaded first. Raises ModelNotInstalled where that may not be."""
-        spec = resolution.spec
+        return replace(resolution, adjustments=(*resolution.adjustments, self._download_note(resolution.spec)))
+
+    def resolve_picture(self, request: PictureRequest) -> PictureResolution:
+        """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""
+        resolution = resolve_picture(request, self.catalog.picture, DEFAULT)
+        models = [spec for spec in (resolution.spec, resolution.refiner) if spec is not None]
+        notes = tuple(self._download_note(spec) for spec in models if not self.shelf.has(spec))
+        return replace(resolution, adjustments=(*resolution.adjustments, *notes))
+
+    def _download_note(self, spec: AnySpec) -> Adjustment:
+        """That the model's weights are downloaded first. Raises ModelNotInstalled where that may not be."""
         if not self.downloads(spec):
             if spec.hub_id is not None and not self.settings.download:
                 raise ModelNotInstalled(
@@ -130,8 +146,7 @@ class Runtime:
             self.shelf.folder(spec)  # raises, saying where it looked
         size = self.registry.size(spec)
         amount = "of a size that the hub does not tell now" if size is None else f"{size / 1e9:.1f} GB"
-        note = Adjustment("model", None, spec.name, f"downloaded first: {amount}, {spec.licence}, from {spec.hub_id}")
-        return replace(resolution, adjustments=(*resolution.adjustments, note))
+        return Adjustment("model", None, spec.name, f"downloaded first: {amount}, {spec.licence}, from {spec.hub_id}")
 
     @property
     def registry(self) -> Registry:
@@ -147,19 +162,19 @@ class Runtime:
             )
         return self._registry
 
-    def downloads(self, spec: ModelSpec) -> bool:
+    def downloads(self, spec: AnySpec) -> bool:
         """Whether the weights of `spec` are downloaded when they are needed and not here."""
         pulled = spec.hub_id is not None and not spec.builtin and spec.name not in self.shelf.own_folders
         return pulled and self.settings.download and not self.registry.hub.silent
 
-    def fetch(self, spec: ModelSpec, cancel: CancelToken) -> Iterator[Event]:
+    def fetch(self, spec: AnySpec, cancel: CancelToken) -> Iterator[Event]:
         """Bring the weights of `spec` if they are not here and may be downloaded."""
         if self.shelf.has(spec) or not self.downloads(spec):
             return
         for progress in self.registry.pull(spec, cancel):
             yield Downloading(spec.name, progress.received_bytes, progress.total_bytes)
 
-    def check_weights(self, spec: ModelSpec) -> None:
+    def check_weights(self, spec: AnySpec) -> None:
         """Before weights are read: that those that were downloaded are what they were. Raises BrokenWeights."""
         folder = self.shelf.folder(spec)
         assembly = Assembly.read(folder)
@@ -187,6 +202,20 @@ class Runtime:
             return
         target = Target(self.settings.results_dir, self.pictures, loras=self.loras)
         yield from render(self.pool, resolution, target, cancel)
+
+    def draw(
+        self, resolution: PictureResolution, cancel: CancelToken | None = None, stem: str | None = None
+    ) -> Generator[Event]:
+        """The same for pictures. `stem`: name of the files without suffix, which are replaced; None: a new one."""
+        with without_collecting():
+            from wanreel.generation.draw import draw
+            from wanreel.generation.picture_export import SheetTarget
+
+        cancel = cancel or CancelToken()
+        for spec in (resolution.spec, resolution.refiner):
+            if spec is not None:
+                yield from self.fetch(spec, cancel)
+        yield from draw(self.pool, resolution, SheetTarget(self.settings.results_dir, self.pictures, stem), cancel)
 
     def recipe_values(self, video: Path) -> dict[str, object]:
         """The knobs that make the video in `video` again, for `VideoRequest.from_mapping`. Raises UnreadableRecipe."""
@@ -217,10 +246,11 @@ class Runtime:
         if self._pool is None:
             with without_collecting():
                 from wanreel.models.open import ModelOpener
+                from wanreel.models.picture_planning import EveryPlanner
                 from wanreel.models.pool import ModelPool
 
             opener = ModelOpener(self.shelf, self.device, self.check_weights, self._memory())
-            self._pool = ModelPool(opener.open, self.planner, self.planner.machine)
+            self._pool = ModelPool(opener.open, EveryPlanner(self.planner), self.planner.machine)
         return self._pool
 
     @property
@@ -279,7 +309,7 @@ class Runtime:
             raise SettingsError(f"card: {card!r} is not in the table.", hint=f"Known are {known}.")
         return machine_of_card(row, host_gib=host_gib or free_memory() / GIB)
 
-    def weights_folder(self, spec: ModelSpec) -> Path | None:
+    def weights_folder(self, spec: AnySpec) -> Path | None:
         """Where the model's weights lie; None for one that is made up on the spot. Raises ModelNotInstalled."""
         return None if is_tiny(spec) else self.shelf.folder(spec)
 
@@ -297,10 +327,12 @@ class Runtime:
 
     def load(self, model: str) -> None:
         """Bring a model into memory ahead of the first request, from the hub if it must be."""
-        spec = self.catalog.get(model)
+        from wanreel.models.picture_planning import EveryPlanner
+
+        spec = self.catalog.weights(model)
         for _ in self.fetch(spec, CancelToken()):
             pass
-        self.pool.acquire(spec, self.planner.default(spec).placement)
+        self.pool.acquire(spec, EveryPlanner(self.planner).default(spec).placement)
 
     def warm_up(self) -> None:
         """Load the model that the settings want in memory from the start. Raises UnknownModel, ModelError."""
@@ -343,12 +375,20 @@ def build_runtime(settings: Settings) -> Runtime:
 # The queue. Its parts are imported where they are built, as SQLAlchemy would slow down every other command.
 
 
-def build_store(settings: Settings) -> JobStore:
-    """The job database of the data directory. Raises StoreError."""
+def build_store(settings: Settings, *, patience: float = 5.0) -> JobStore:
+    """The job database: of the data directory, or on the server that the settings name. Raises StoreError.
+
+    `patience`: seconds that calls wait for a server that is away.
+    """
     from wanreel.jobs import JobStore
 
-    settings.data.root.mkdir(parents=True, exist_ok=True)
-    return JobStore.open(settings.data.database, capacity=settings.max_queue_size, fault=settings.fault)
+    data, url = settings.data, settings.database_url.get_secret_value()
+    data.root.mkdir(parents=True, exist_ok=True)
+    if not url:
+        return JobStore.open(data.database, capacity=settings.max_queue_size, fault=settings.fault)
+    return JobStore.open_server(
+        url, data.root, patience=patience, capacity=settings.max_queue_size, fault=settings.fault
+    )
 
 
 def build_service(runtime: Runtime) -> Service:
@@ -363,6 +403,7 @@ def build_service(runtime: Runtime) -> Service:
     return Service(
         store=store,
         resolve=runtime.resolve,
+        resolve_picture=runtime.resolve_picture,
         data=settings.data,
         results=settings.results_dir,
         time_limit=settings.job_time_limit,
@@ -386,13 +427,13 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
 
     digests = Digests(runtime.settings.data.digests)
     settings = runtime.settings
-    store = build_store(settings)
+    store = build_store(settings, patience=_WORKERS_PATIENCE)
     runtime.plan_records = store.plans
     life = Life.begin(settings.data.workers, settings.device.replace(":", "-"))
     shop = Workshop(
         store=store,
         render=lambda task: _render(runtime, task),
-        spec_of=runtime.catalog.get,
+        spec_of=runtime.catalog.weights,
         weights_of=lambda spec: weight_hashes(runtime.weights_folder(spec), digests),
         data=settings.data,
         results=settings.results_dir,
@@ -413,8 +454,14 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     """Torch comes in here, with the first job: so a worker that was just started claims at once."""
     yield from runtime.fetch(task.spec, task.keeper.token)
     with without_collecting():
-        from wanreel.worker.renderer import render_task
+        from wanreel.worker.renderer import draw_task, render_task
 
+    if isinstance(task.request, ResolvedPicture):
+        resolution = runtime.resolve_picture(task.request.as_request())
+        if resolution.refiner is not None:
+            yield from runtime.fetch(resolution.refiner, task.keeper.token)
+        yield from draw_task(runtime.pool, runtime.pictures, task, resolution)
+        return
     yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, runtime.settings.checkpoint_share)
 
 
@@ -457,3 +504,8 @@ def _request_of(recipe: str, name: str) -> ResolvedRequest:
 def specs_with_state(runtime: Runtime) -> list[tuple[ModelSpec, bool]]:
     """Every model of the catalogue and whether it is installed."""
     return [(spec, runtime.shelf.has(spec)) for spec in runtime.catalog]
+
+
+def picture_specs_with_state(runtime: Runtime) -> list[tuple[PictureSpec, bool]]:
+    """The same of the models that make pictures."""
+    return [(spec, runtime.shelf.has(spec)) for spec in runtime.catalog.pictures]

@@ -1,6 +1,6 @@
 """T1 for the store: a process that uses it is killed with SIGKILL again and again, and nothing may be lost or doubled.
 
-Run as a program, because it forks: `python kill_loop.py FOLDER KILLS SEED`. Prints one JSON object with the figures and
+Run as a program, because it forks: `python kill_loop.py PLACE KILLS SEED` (see `places`). Prints one JSON object with the figures and
 exits with 1 when something was lost. The first kills are at each failpoint inside the store, twice; the others come at
 random moments.
 """
@@ -20,12 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from jobs.places import open_place
 from wanreel.core.errors import Cancelled, IllegalTransition, WanreelError
-from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import ArtifactRef, JobFailure, JobStatus, NewJob, Progress
 from wanreel.jobs import JobStore
-from wanreel.jobs.ballast import Ballast
-from wanreel.jobs.database import Database
 
 #: The writes that the child below makes.
 WRITES = (
@@ -37,20 +37,19 @@ ONCE = ("register", "recover")
 FAILPOINTS = [f"{write}.{place}" for write in WRITES for place in ("begun", "before_commit", "after_commit")]
 
 
-def open_store(path: Path, fault: str = "") -> JobStore:
-    ballast = Ballast(path.with_suffix(".ballast"), size=0)
-    return JobStore(Database(path, failpoints=Failpoints(fault), ballast=ballast), capacity=10**6)
+def open_store(place: str, fault: str = "") -> JobStore:
+    return JobStore(open_place(place, fault), capacity=10**6)
 
 
 # The child: acts at random and tells each thing it was promised.
 
 
-def child(path: Path, fault: str, seed: int, name: str, pending: list[str], tell: int) -> None:
+def child(place: str, fault: str, seed: int, name: str, pending: list[str], tell: int) -> None:
     def say(*words: str) -> None:
         os.write(tell, (" ".join(words) + "\n").encode())
 
     chance = random.Random(seed)
-    store = open_store(path, fault)
+    store = open_store(place, fault)
     store.leases.register(name)
     store.leases.recover(lambda worker: worker == name)
     say("up")
@@ -134,14 +133,14 @@ class History:
         return sorted(self.tried - self.acked.keys())
 
 
-def run_and_kill(path: Path, history: History, chance: random.Random, number: int, fault: str) -> bool:
+def run_and_kill(place: str, history: History, chance: random.Random, number: int, fault: str) -> bool:
     """One life of a child. True when the failpoint ended it and not our patience."""
     hear, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(hear)
         try:
-            child(path, fault, chance.randrange(2**32) + number, f"w{number}", history.pending, tell)
+            child(place, fault, chance.randrange(2**32) + number, f"w{number}", history.pending, tell)
         except WanreelError as exc:
             os.write(2, f"{exc!r}\n".encode())
         os._exit(3)
@@ -168,9 +167,9 @@ def run_and_kill(path: Path, history: History, chance: random.Random, number: in
     return not ours
 
 
-def check(path: Path, history: History) -> None:
+def check(place: str, history: History) -> None:
     """Every promise, against what a fresh look finds."""
-    store = open_store(path)
+    store = open_store(place)
     found = {job.id: job for job in store.list(limit=10**6)}
     for key, job_id in history.acked.items():
         if job_id not in found:
@@ -184,9 +183,9 @@ def check(path: Path, history: History) -> None:
     store.close()
 
 
-def finish(path: Path, history: History) -> Counter[str]:
+def finish(place: str, history: History) -> Counter[str]:
     """The last life runs to the end: every job must come to one."""
-    store = open_store(path)
+    store = open_store(place)
     store.leases.recover(lambda _: False)
     store.resume()
     for key in history.pending:
@@ -207,8 +206,7 @@ def finish(path: Path, history: History) -> Counter[str]:
     return states
 
 
-def main(folder: Path, kills: int, seed: int) -> int:
-    path = folder / "wanreel.db"
+def main(place: str, kills: int, seed: int) -> int:
     chance, history = random.Random(seed), History()
     reached: set[str] = set()
     started = time.monotonic()
@@ -216,12 +214,12 @@ def main(folder: Path, kills: int, seed: int) -> int:
         name = FAILPOINTS[number % len(FAILPOINTS)] if number < 2 * len(FAILPOINTS) else ""
         pass_number = 1 if name.startswith(ONCE) else 1 + number // len(FAILPOINTS)
         fault = f"{name}:kill@{pass_number}" if name else ""
-        if run_and_kill(path, history, chance, number, fault) and fault:
+        if run_and_kill(place, history, chance, number, fault) and fault:
             reached.add(name)
         if number % 100 == 99:
-            check(path, history)
-    check(path, history)
-    states = finish(path, history)
+            check(place, history)
+    check(place, history)
+    states = finish(place, history)
     missed = sorted(set(FAILPOINTS[:kills]) - reached)
     figures = {
         "kills": kills,
@@ -238,4 +236,4 @@ def main(folder: Path, kills: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from wanreel.core.failpoints import Failpoints
+from wanreel.jobs.ballast import Ballast
 from wanreel.jobs.database import Database
+from wanreel.jobs.transactions import Transactions
 
 
 def fast_folder() -> str | None:
@@ -35,6 +38,17 @@ def new_database(folder: Path) -> Path:
     path = folder / "wanreel.db"
     path.write_bytes(_template())
     return path
+
+
+def open_place(place: str, fault: str = "", *, patience: float = 30.0) -> Transactions:
+    """The database at a file's path, without ballast, or at the URL of a server."""
+    failpoints = Failpoints(fault)
+    if place.startswith("postgresql:"):
+        from wanreel.jobs.postgres import PostgresDatabase
+
+        return PostgresDatabase(place, Path(tempfile.gettempdir()), patience=patience, failpoints=failpoints)
+    path = Path(place)
+    return Database(path, failpoints=failpoints, ballast=Ballast(path.with_suffix(".ballast"), size=0))
 
 
 def needs(program: str) -> None:

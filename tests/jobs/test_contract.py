@@ -1,4 +1,4 @@
-"""T11: the SQLite store keeps the contract, with a clock that jumps about (T9)."""
+"""T11: the store keeps the contract on both databases, with a clock that jumps about (T9)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import Connection, delete, update
 
 from jobs.contract import CAPACITY, MAX_ATTEMPTS, StoreContract
-from jobs.places import fast_folder, new_database
+from jobs.places import fast_folder, new_database, open_place
+from jobs.postgres_server import Server
 from wanreel.jobs import JobStore
 from wanreel.jobs.ballast import Ballast
 from wanreel.jobs.database import Database
+from wanreel.jobs.tables import metadata, queue
 
 
 def jumping_clock() -> Callable[[], float]:
@@ -49,18 +53,56 @@ class SqliteContract(StoreContract):
         shutil.rmtree(self.folder)
 
 
-def run(examples: int, steps: int) -> None:
+class PostgresContract(StoreContract):
+    """The contract on a database of a server. It is emptied for each run, as making one takes longer."""
+
+    url: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        database = open_place(self.url)
+        database.write("empty", _empty)
+        database.close()
+
+    def open_store(self) -> JobStore:
+        clock = jumping_clock()
+        return JobStore(open_place(self.url), capacity=CAPACITY, max_attempts=MAX_ATTEMPTS, clock=clock)
+
+
+def _empty(connection: Connection) -> None:
+    for table in reversed(metadata.sorted_tables):
+        if table.name != "queue":
+            connection.execute(delete(table))
+    connection.execute(update(queue).values(paused=False, automatic=False, reason=""))
+
+
+def run(kind: type[StoreContract], examples: int, steps: int) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     chosen = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks)
-    run_state_machine_as_test(SqliteContract, settings=chosen)
+    run_state_machine_as_test(kind, settings=chosen)
 
 
 def test_contract() -> None:
-    run(examples=200, steps=30)
+    run(SqliteContract, examples=200, steps=30)
+
+
+@pytest.fixture
+def on_postgres(postgres: Server) -> type[StoreContract]:
+    return type("OnPostgres", (PostgresContract,), {"url": postgres.new_database("wanreel_template")})
+
+
+def test_contract_on_postgres(on_postgres: type[StoreContract]) -> None:
+    run(on_postgres, examples=25, steps=30)
 
 
 @pytest.mark.deep
 def test_contract_at_length() -> None:
-    run(examples=5000, steps=60)
+    run(SqliteContract, examples=5000, steps=60)
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(3600)
+def test_contract_at_length_on_postgres(on_postgres: type[StoreContract]) -> None:
+    run(on_postgres, examples=1000, steps=60)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.places import new_database, posix_only
+from jobs.places import new_database, open_place, posix_only
 from wanreel.core.errors import JobNotFound
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import Job, JobStatus, NewJob, Search, folded
@@ -30,9 +30,9 @@ PROMPTS = (
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
+def store(place: str) -> Iterator[JobStore]:
     ticks = iter(range(1000, 100_000, 10))
-    store = JobStore(Database(new_database(tmp_path)), clock=lambda: float(next(ticks)))
+    store = JobStore(open_place(place), clock=lambda: float(next(ticks)))
     yield store
     store.close()
 
@@ -123,8 +123,9 @@ def test_the_overview_counts_models_beside_the_one_chosen(store: JobStore) -> No
     assert overview.models == {"demo": 3, "other": 1}
 
 
-def test_counting_reads_no_requests(store: JobStore) -> None:
+def test_counting_reads_no_requests(tmp_path: Path) -> None:
     """The plan stays on the index, so that it takes milliseconds however long the requests are."""
+    store = JobStore(Database(new_database(tmp_path)))
     put(store, "a cat")
     statement = "SELECT id, favourite FROM jobs WHERE status = 'completed' AND owner = '' ORDER BY seq DESC"
     plan = store._database.read(  # pyright: ignore[reportPrivateUsage]
@@ -133,6 +134,7 @@ def test_counting_reads_no_requests(store: JobStore) -> None:
     assert plan == ["SEARCH jobs USING COVERING INDEX ix_jobs_library (status=? AND owner=?)"] or plan == [
         "SEARCH jobs USING COVERING INDEX ix_jobs_library (status=?)"
     ]
+    store.close()
 
 
 # The migration

@@ -6,16 +6,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from jobs.places import new_database, posix_only
+from jobs.places import open_place, posix_only
 from wanreel.core.delivery import Delivery, DeliveryState
-from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import Job, JobFailure, JobStatus, NewJob
 from wanreel.jobs import JobStore
-from wanreel.jobs.database import Database
 from wanreel.jobs.outbox import DELAYS, LEASE
 
 URL = "https://hooks.example/x?token=t"
@@ -35,8 +32,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[JobStore]:
-    opened = JobStore(Database(new_database(tmp_path)), capacity=1000, max_attempts=1, clock=clock)
+def store(place: str, clock: Clock) -> Iterator[JobStore]:
+    opened = JobStore(open_place(place), capacity=1000, max_attempts=1, clock=clock)
     yield opened
     opened.close()
 
@@ -185,16 +182,15 @@ def test_a_sender_that_died_has_cost_one_attempt(store: JobStore, clock: Clock) 
     assert store.outbox.take() is None
 
 
-def test_senders_do_not_take_each_others_messages(tmp_path: Path) -> None:
-    path = new_database(tmp_path)
-    first = JobStore(Database(path), capacity=1000)
+def test_senders_do_not_take_each_others_messages(place: str) -> None:
+    first = JobStore(open_place(place), capacity=1000)
     for _ in range(40):
         add(first)
         complete(first)
     taken: list[str] = []
 
     def send() -> None:
-        store = JobStore(Database(path))
+        store = JobStore(open_place(place))
         while (message := store.outbox.take()) is not None:
             taken.append(message.id)
             store.outbox.delivered(message, "status 200")
@@ -251,20 +247,19 @@ def test_a_job_that_ends_twice_is_told_of_twice(store: JobStore) -> None:
 @posix_only
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside xdist's threads
 @pytest.mark.parametrize(("fault", "told"), [("complete.before_commit", False), ("complete.after_commit", True)])
-def test_killed_while_a_job_ends(tmp_path: Path, fault: str, told: bool) -> None:
+def test_killed_while_a_job_ends(place: str, fault: str, told: bool) -> None:
     """The end and its message are on disk together, or neither is."""
-    path = new_database(tmp_path)
-    store = JobStore(Database(path))
+    store = JobStore(open_place(place))
     job_id = add(store)
     store.close()
     pid = os.fork()
     if pid == 0:
         try:
-            complete(JobStore(Database(path, failpoints=Failpoints(f"{fault}:kill"))))
+            complete(JobStore(open_place(place, f"{fault}:kill")))
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
-    again = JobStore(Database(path))
+    again = JobStore(open_place(place))
     assert again.get(job_id).ended is told
     assert (again.outbox.take() is not None) is told
     again.close()

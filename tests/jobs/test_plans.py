@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from jobs.places import open_place
 from wanreel.core.memory import PlanRun, Stage
 from wanreel.jobs import JobStore
 from wanreel.jobs import plans as plans_module
@@ -17,22 +16,22 @@ def run(plan: str = "streamed", *, model: str = "i2v-a14b", failed: Stage | None
     return PlanRun("NVIDIA H200", model, "1280x720x81", plan, failed or "", PEAKS, PEAKS, PEAKS, PEAKS)
 
 
-def test_runs_come_back_as_they_were_newest_first(tmp_path: Path) -> None:
-    store = JobStore.open(tmp_path / "wanreel.db")
+def test_runs_come_back_as_they_were_newest_first(place: str) -> None:
+    store = JobStore(open_place(place))
     runs = [run("resident", failed="decode"), run("streamed"), run(model="ti2v-5b")]
     for it in runs:
         store.plans.add(it)
     store.close()
-    again = JobStore.open(tmp_path / "wanreel.db")
+    again = JobStore(open_place(place))
     assert again.plans.runs("NVIDIA H200", "i2v-a14b") == (runs[1], runs[0])
     assert again.plans.runs("", "i2v-a14b") == ()
     assert again.plans.newest() == tuple(reversed(runs))
     again.close()
 
 
-def test_old_runs_are_forgotten_by_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_runs_are_forgotten_by_model(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans_module, "_KEPT", 3)
-    store = JobStore.open(tmp_path / "wanreel.db")
+    store = JobStore(open_place(place))
     store.plans.add(run(model="ti2v-5b"))
     for number in range(5):
         store.plans.add(run(f"plan {number}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.places import new_database
+from jobs.places import open_place
 from wanreel.core.errors import (
     Cancelled,
     IdempotencyConflict,
@@ -23,12 +23,11 @@ from wanreel.core.errors import (
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus, NewJob, Outcome, Progress
 from wanreel.jobs import JobStore, Liveness
-from wanreel.jobs.database import Database
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[JobStore]:
-    opened = JobStore(Database(new_database(tmp_path)), capacity=1000)
+def store(place: str) -> Iterator[JobStore]:
+    opened = JobStore(open_place(place), capacity=1000)
     yield opened
     opened.close()
 
@@ -132,8 +131,8 @@ def test_prediction_comes_from_measured_seconds(store: JobStore) -> None:
     assert store.standing(store.list(status=JobStatus.COMPLETED)[0].id) is None
 
 
-def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
-    small = JobStore(Database(new_database(tmp_path)), capacity=2)
+def test_a_full_queue_says_when_to_come_back(place: str) -> None:
+    small = JobStore(open_place(place), capacity=2)
     add(small)
     finish(small, seconds=42.0)
     add(small)
@@ -166,8 +165,8 @@ def test_an_idempotency_key_is_for_one_owner_and_one_body(store: JobStore) -> No
     assert store.enqueue(NewJob("{}", "demo", owner="bob"), idempotency_key="k").id != first.id
 
 
-def test_a_key_still_works_when_the_queue_is_full(tmp_path: Path) -> None:
-    small = JobStore(Database(new_database(tmp_path)), capacity=1)
+def test_a_key_still_works_when_the_queue_is_full(place: str) -> None:
+    small = JobStore(open_place(place), capacity=1)
     job = small.enqueue(NewJob("{}", "demo"), idempotency_key="k")
     assert small.enqueue(NewJob("{}", "demo"), idempotency_key="k").id == job.id
     small.close()
@@ -304,18 +303,13 @@ def test_a_tailer_sees_every_event_once(store: JobStore) -> None:
     assert [event.job_id for event in newer] == [third.id], "numbers of deleted events are not used again"
 
 
-def test_notes_and_upload(store: JobStore) -> None:
+def test_notes(store: JobStore) -> None:
     job = add(store)
     claimed = store.leases.claim("w")
     assert claimed is not None
     for _ in range(2):
         store.leases.note(job.id, 1, "resumed_inexact: another device")
     assert store.get(job.id).notes == ("resumed_inexact: another device",)
-    with pytest.raises(IllegalTransition):
-        store.set_upload(job.id, "done")
-    store.leases.complete(job.id, 1, "ab", upload="pending")
-    assert store.get(job.id).upload == "pending"
-    assert store.set_upload(job.id, "done").upload == "done"
 
 
 def test_an_equal_completed_job_is_found(store: JobStore) -> None:

@@ -14,17 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from jobs.places import fast_folder, new_database, posix_only
+from jobs.places import fast_folder, new_database, open_place, posix_only
+from jobs.postgres_server import Server
 from wanreel.core.job import JobStatus, NewJob
 from wanreel.jobs import JobStore, Liveness
 
 RACE = Path(__file__).with_name("worker_race.py")
 
 ZOMBIE = """
-import pathlib, sys
+import sys
+sys.path.insert(0, sys.argv[2])
+from jobs.places import open_place
 from wanreel.core.errors import LeaseLost
 from wanreel.jobs import JobStore
-store = JobStore.open(pathlib.Path(sys.argv[1]))
+store = JobStore(open_place(sys.argv[1]))
 job = store.leases.claim("zombie")
 print("claimed", flush=True)
 sys.stdin.readline()
@@ -46,11 +49,10 @@ sys.stdin.readline()
 """
 
 
-def race(jobs: int, processes: int) -> dict[str, object]:
+def race(jobs: int, processes: int, place: str = "") -> dict[str, object]:
     folder = Path(tempfile.mkdtemp(dir=fast_folder()))
     try:
-        new_database(folder)
-        command = [sys.executable, str(RACE), str(folder), str(jobs), str(processes)]
+        command = [sys.executable, str(RACE), place or str(new_database(folder)), str(jobs), str(processes)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
         shutil.rmtree(folder)
@@ -71,17 +73,21 @@ def test_eight_processes_claim_each_job_once() -> None:
 
 
 @posix_only
+def test_eight_processes_claim_each_job_once_on_postgres(postgres: Server) -> None:
+    hold(race(400, 8, postgres.new_database("wanreel_template")))
+
+
+@posix_only
 @pytest.mark.deep
 def test_eight_processes_claim_each_of_10000_jobs_once() -> None:
     hold(race(10_000, 8))
 
 
 @posix_only
-def test_a_stopped_worker_that_wakes_up_is_fenced(tmp_path: Path) -> None:
-    path = new_database(tmp_path)
-    store = JobStore.open(path)
+def test_a_stopped_worker_that_wakes_up_is_fenced(place: str) -> None:
+    store = JobStore(open_place(place))
     job = store.enqueue(NewJob("{}", "demo"))
-    command = [sys.executable, "-c", ZOMBIE, str(path)]
+    command = [sys.executable, "-c", ZOMBIE, place, str(RACE.parents[1])]
     zombie = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert zombie.stdin is not None
     assert zombie.stdout is not None

@@ -1,6 +1,6 @@
-"""T8: several processes empty one queue. `python worker_race.py FOLDER JOBS PROCESSES` prints the figures as JSON.
+"""T8: several processes empty one queue. `python worker_race.py PLACE JOBS PROCESSES` prints the figures as JSON.
 
-A program of its own because it forks. FOLDER/wanreel.db must exist.
+A program of its own because it forks. The database must exist.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from jobs.places import open_place
 from wanreel.core.job import JobStatus, NewJob, Outcome
 from wanreel.jobs import JobStore
 
 
-def worker(path: Path, name: str, tell: int, start: int) -> None:
-    store = JobStore.open(path)
+def worker(place: str, name: str, tell: int, start: int) -> None:
+    store = JobStore(open_place(place))
     os.read(start, 1)
     while (job := store.leases.claim(name)) is not None:
         os.write(tell, f"{job.id}\n".encode())
@@ -25,9 +28,8 @@ def worker(path: Path, name: str, tell: int, start: int) -> None:
     store.close()
 
 
-def main(folder: Path, count: int, processes: int) -> int:
-    path = folder / "wanreel.db"
-    store = JobStore.open(path, capacity=count)
+def main(place: str, count: int, processes: int) -> int:
+    store = JobStore(open_place(place), capacity=count)
     began = time.monotonic()
     accepted = {store.enqueue(NewJob("{}", "demo")).id for _ in range(count)}
     enqueued = time.monotonic() - began
@@ -39,7 +41,7 @@ def main(folder: Path, count: int, processes: int) -> int:
         pid = os.fork()
         if pid == 0:
             os.close(hear)
-            worker(path, f"w{number}", tell, start)
+            worker(place, f"w{number}", tell, start)
             os._exit(0)
         children.append(pid)
     os.close(tell)
@@ -49,7 +51,7 @@ def main(folder: Path, count: int, processes: int) -> int:
         claims = Counter(line.strip() for line in heard)
     worked = time.monotonic() - began
     codes = [os.waitpid(pid, 0)[1] for pid in children]
-    store = JobStore.open(path)
+    store = JobStore(open_place(place))
     done = store.list(status=JobStatus.COMPLETED, limit=count + 1)
     shares = Counter(job.result_sha256 for job in done)
     figures = {
@@ -68,4 +70,4 @@ def main(folder: Path, count: int, processes: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

@@ -33,6 +33,7 @@ WanreelError
     ├── PoisonJob             the job failed on every attempt it was allowed
     ├── JobTimeout            the job ran past its time limit
     └── StoreError            the job database can't be used as it is
+        └── StoreUnavailable  its server can't be reached now
 """
 
 from __future__ import annotations
@@ -291,6 +292,14 @@ class StoreError(JobError):
     """The job database can't be used as it is: corrupt, newer than this program, or on an unfit file system."""
 
     code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """The server of the job database can't be reached now, or is held by others; what is accepted stays accepted."""
+
+    code = "store_unavailable"
+    retryable = True
+    default_hint = "Look whether the database server runs; work goes on by itself when it is back."
 
 
 def error_of_code(code: str) -> type[WanreelError] | None:

@@ -265,6 +265,16 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(default_factory=_user_data_dir)
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="The job database: postgresql://user:password@host/name; empty for SQLite in the data directory.",
+    )
+    worker_lease_seconds: float = Field(
+        default=30.0,
+        ge=1.0,
+        le=3600.0,
+        description="On PostgreSQL: a worker that did not show itself for so long is taken for dead, seconds.",
+    )
     models_dir: Path | None = Field(default=None, description="Weights, when not under the data directory.")
     offline: bool = Field(default=False, description="Never ask the model hub for anything.")
     download: bool = Field(default=True, description="Download a model's weights when it is first used.")

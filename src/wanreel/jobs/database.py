@@ -1,10 +1,11 @@
-"""Database: transactions on the job database and what their failures mean. Knows nothing of jobs."""
+"""Database: transactions on a SQLite file and what their failures mean. Knows nothing of jobs."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ from wanreel.core.failpoints import Failpoints
 from wanreel.host import free_bytes
 from wanreel.jobs.ballast import Ballast
 from wanreel.jobs.migrate import MIGRATIONS, migrate
-from wanreel.jobs.sqlite import Fault, SqlitePolicy, check_file, create_file, fault_of, make_engine, writing
+from wanreel.jobs.sqlite import SqlitePolicy, check_file, create_file, fault_of, make_engine, writing
+from wanreel.jobs.transactions import Calls, Fault
 
 T = TypeVar("T")
 
@@ -30,6 +32,8 @@ class Database:
 
     Raises StoreError where the file is damaged, newer than this program, not ours, or on a network file system.
     """
+
+    shared = False
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Database:
             migrate(path, self._policy, migrations, self._failpoints)
         except (DBAPIError, sqlite3.Error, OSError) as exc:
             raise self._meaning(exc) from exc
+        self.folder = path.parent
         self._reader_engine = make_engine(path, self._policy)
         self._writer_engine = writing(self._reader_engine)
         self.ballast.restore()
@@ -82,6 +87,14 @@ class Database:
             if not (urgent and self.ballast.release()):
                 raise
         return self._write_once(name, body)
+
+    def keep_space(self) -> None:
+        """Take the ballast back that a full disk cost."""
+        self.ballast.restore()
+
+    def listening(self, calls: Calls) -> AbstractContextManager[object]:
+        """Nothing is announced in a file: who waits for something has to look."""
+        return nullcontext()
 
     def close(self) -> None:
         """Close every connection. A thread that is inside `read` or `write` must have left."""

@@ -18,10 +18,10 @@ from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorag
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress
 from wanreel.core.measures import Measures
 from wanreel.core.sample import Sample
-from wanreel.jobs import line, log, records
-from wanreel.jobs.database import Database
+from wanreel.jobs import line, locks, log, records
 from wanreel.jobs.rows import attempt_of, failure_columns
 from wanreel.jobs.tables import artifacts, attempts, jobs, workers
+from wanreel.jobs.transactions import Transactions
 
 MAX_ATTEMPTS = 3
 
@@ -29,7 +29,7 @@ MAX_ATTEMPTS = 3
 class Leases:
     """Claiming jobs and recording what became of them. One per process; safe to use from several threads."""
 
-    def __init__(self, database: Database, clock: Callable[[], float], max_attempts: int = MAX_ATTEMPTS) -> None:
+    def __init__(self, database: Transactions, clock: Callable[[], float], max_attempts: int = MAX_ATTEMPTS) -> None:
         self._database = database
         self._clock = clock
         self._max_attempts = max_attempts
@@ -67,12 +67,15 @@ class Leases:
         """
 
         def body(c: Connection) -> Job | None:
-            draining = c.scalar(select(workers.c.drain).where(workers.c.name == worker))
-            if draining or records.queue_row(c).paused:
+            locks.hold_gate_open(c)
+            if not _may_claim(c, worker):
                 return None
             row = line.next_in_line(c)
             return None if row is None else self._hand_over(c, row, worker)
 
+        # Most looks find nothing, and should keep nobody from writing.
+        if not self._database.read(lambda c: line.has_queued(c) and _may_claim(c, worker)):
+            return None
         return self._database.write("claim", body, urgent=True)
 
     def _hand_over(self, c: Connection, row: Row[Any], worker: str) -> Job:
@@ -112,7 +115,7 @@ class Leases:
         """
 
         def look(c: Connection) -> Orders:
-            return self._orders(c, self._held(c, job_id, attempt))
+            return self._orders(c, self._held(c, job_id, attempt, only_look=True))
 
         def body(c: Connection) -> Orders:
             row = self._held(c, job_id, attempt)
@@ -175,7 +178,6 @@ class Leases:
         files: tuple[ArtifactRef, ...] = (),
         *,
         seconds: float | None = None,
-        upload: str | None = None,
     ) -> Job:
         """Make the result the job's one visible result. The files must be on disk under their final names.
 
@@ -185,7 +187,7 @@ class Leases:
         """
 
         def body(c: Connection) -> Job:
-            row = records.find(c, job_id)
+            row = records.hold(c, job_id)
             ours = row.status == JobStatus.COMPLETED and row.attempt == attempt
             if ours and row.result_sha256 == result_sha256:
                 return records.reread(c, job_id)
@@ -193,7 +195,7 @@ class Leases:
                 raise Cancelled(f"Job {job_id} was cancelled before its result was recorded.")
             for file in files:
                 c.execute(insert(artifacts).values(job_id=job_id, **_columns(file)))
-            records.change(c, job_id, result_sha256=result_sha256, upload=upload)
+            records.change(c, job_id, result_sha256=result_sha256)
             records.end(c, job_id, JobStatus.COMPLETED, self._clock())
             self._close(c, job_id, attempt, Outcome.COMPLETED, seconds)
             return records.reread(c, job_id)
@@ -281,9 +283,10 @@ class Leases:
 
     # Shared
 
-    def _held(self, c: Connection, job_id: str, attempt: int) -> Row[Any]:
-        """The job's row if the attempt is the one in force. Raises LeaseLost."""
-        row = c.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    def _held(self, c: Connection, job_id: str, attempt: int, *, only_look: bool = False) -> Row[Any]:
+        """The job's row if the attempt is the one in force, held unless it is only looked at. Raises LeaseLost."""
+        rows = select(jobs).where(jobs.c.id == job_id)
+        row = c.execute(rows if only_look else rows.with_for_update(key_share=True)).first()
         if row is None or row.status != JobStatus.IN_PROGRESS or row.attempt != attempt:
             now = "gone" if row is None else f"{row.status} with attempt {row.attempt}"
             raise LeaseLost(f"Attempt {attempt} no longer holds job {job_id}, which is {now}.")
@@ -321,6 +324,12 @@ class Leases:
         """Back to its old place in line."""
         records.change(c, job_id, status=JobStatus.QUEUED, worker=None)
         log.append(c, job_id, "requeued", self._clock(), {"reason": reason})
+
+
+def _may_claim(connection: Connection, worker: str) -> bool:
+    """Whether the queue is not paused and this worker is not to leave."""
+    draining = connection.scalar(select(workers.c.drain).where(workers.c.name == worker))
+    return not draining and not records.queue_row(connection).paused
 
 
 def attempts_of(connection: Connection, job_id: str) -> tuple[Attempt, ...]:

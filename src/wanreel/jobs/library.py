@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from wanreel.core.job import Job, Overview, Search, folded
+from wanreel.core.picture_request import IMAGE
 from wanreel.jobs import records
 from wanreel.jobs.rows import job_of
 from wanreel.jobs.tables import jobs
@@ -53,6 +54,8 @@ def _conditions(wanted: Search, without: str = "") -> list[ColumnElement[bool]]:
         value = getattr(wanted, name)
         if value is not None and name != without:
             found.append(jobs.c[name] == value)
+    if wanted.pictures is not None:
+        found.append((jobs.c.mode == IMAGE) if wanted.pictures else (jobs.c.mode != IMAGE))
     if wanted.since is not None:
         found.append(jobs.c.created_at >= wanted.since)
     if wanted.until is not None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql
 
 from wanreel.core.job import JobStatus, LineMark, Outcome, Standing
+from wanreel.jobs.locks import is_shared
 from wanreel.jobs.tables import attempts, events, jobs, queue, turns, workers
 
 #: Completed attempts over which the run time is averaged.
@@ -28,6 +30,7 @@ _MARK = select(
     queue.c.paused,
 )
 _ORDER = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.place, jobs.c.seq)
+_NEXT = select(jobs).where(_QUEUED).order_by(*_ORDER).limit(1).with_for_update(skip_locked=True, key_share=True)
 _REVERSED = (jobs.c.priority, jobs.c.turn.desc(), jobs.c.place.desc(), jobs.c.seq.desc())
 
 
@@ -42,16 +45,27 @@ def join_line(connection: Connection, owner: str, priority: int) -> dict[str, in
 
 
 def next_in_line(connection: Connection) -> Row[Any] | None:
-    """The job to claim now."""
-    return connection.execute(select(jobs).where(_QUEUED).order_by(*_ORDER).limit(1)).first()
+    """The job to claim now, held until this transaction ends; without those that others are just claiming."""
+    return connection.execute(_NEXT).first()
+
+
+def has_queued(connection: Connection) -> bool:
+    """Whether anybody waits."""
+    return connection.execute(select(jobs.c.seq).where(_QUEUED).limit(1)).first() is not None
 
 
 def pass_turn(connection: Connection, priority: int, turn: int) -> None:
     """Remember that this turn was claimed, so that nobody joins before it."""
     known = connection.scalar(select(turns.c.turn).where(turns.c.priority == priority))
-    if known is None:
+    if known is not None and known >= turn:
+        return
+    if is_shared(connection):
+        row = postgresql.insert(turns).values(priority=priority, turn=turn)
+        higher = func.greatest(turns.c.turn, row.excluded.turn)
+        connection.execute(row.on_conflict_do_update(index_elements=[turns.c.priority], set_={"turn": higher}))
+    elif known is None:
         connection.execute(insert(turns).values(priority=priority, turn=turn))
-    elif known < turn:
+    else:
         connection.execute(update(turns).where(turns.c.priority == priority).values(turn=turn))
 
 

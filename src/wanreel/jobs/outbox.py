@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 
 from wanreel.core.delivery import Delivery, DeliveryReport, DeliveryState
 from wanreel.core.job import JobStatus
-from wanreel.jobs.database import Database
 from wanreel.jobs.tables import deliveries, jobs, webhooks
+from wanreel.jobs.transactions import Transactions
 
 #: Seconds between an attempt and the next: a few at once, then every three hours until a day is over. Counted, not timed:
 #: a clock that jumps can bring an attempt forward and never loses a message.
@@ -29,7 +29,7 @@ LEASE = 60.0
 class Outbox:
     """The messages in one database. Safe to use from several threads and processes."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Transactions, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
 
@@ -40,7 +40,7 @@ class Outbox:
             return None
 
         def body(c: Connection) -> Delivery | None:
-            row = _due(c, now)
+            row = _due(c, now, held=True)
             if row is None:
                 return None
             values = {"attempts": row.attempts + 1, "due_at": now + LEASE}
@@ -70,6 +70,9 @@ class Outbox:
 
     def _record(self, taken: Delivery, values: dict[str, Any]) -> None:
         def body(c: Connection) -> None:
+            # Held, so that who deletes the job meanwhile does not overlook this message.
+            job = select(jobs.c.seq).where(jobs.c.id == taken.job_id).with_for_update(key_share=True)
+            c.execute(job)
             # A late answer must not undo what a later attempt has achieved.
             mine = (deliveries.c.id == taken.id) & (deliveries.c.state == DeliveryState.PENDING)
             c.execute(update(deliveries).where(mine).values(**values))
@@ -132,11 +135,13 @@ def forget(connection: Connection, job_id: str) -> None:
     connection.execute(delete(deliveries).where(over))
 
 
-def _due(connection: Connection, now: float) -> Row[Any] | None:
+def _due(connection: Connection, now: float, *, held: bool = False) -> Row[Any] | None:
     """The message that has waited longest. One that is put off for longer than ever happens is due: the clock was set back."""
     ready = or_(deliveries.c.due_at <= now, deliveries.c.due_at > now + 2 * (LEASE + max(DELAYS)))
     pending = select(deliveries).where(deliveries.c.state == DeliveryState.PENDING, ready)
-    return connection.execute(pending.order_by(deliveries.c.due_at, deliveries.c.seq).limit(1)).first()
+    longest = pending.order_by(deliveries.c.due_at, deliveries.c.seq).limit(1)
+    # Of several senders each takes another one.
+    return connection.execute(longest.with_for_update(skip_locked=True) if held else longest).first()
 
 
 def _forget_if_alone(connection: Connection, job_id: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any, cast
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from wanreel.core.memory import PlanRun
-from wanreel.jobs.database import Database
 from wanreel.jobs.tables import plan_runs
+from wanreel.jobs.transactions import Transactions
 
 #: Of one model on one kind of machine; older ones say little, as software changes.
 _KEPT = 200
@@ -20,7 +20,7 @@ _MAPPINGS = ("predicted", "measured", "weights", "activations")
 class PlanRuns:
     """The remembered runs of one store."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Transactions, clock: Callable[[], float]) -> None:
         self._database, self._clock = database, clock
 
     def runs(self, machine: str, model: str) -> tuple[PlanRun, ...]:

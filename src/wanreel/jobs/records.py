@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from wanreel.core.errors import IllegalTransition, JobNotFound
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus
-from wanreel.jobs import log, outbox
+from wanreel.jobs import log, outbox, uploads
 from wanreel.jobs.rows import artifact_of, failure_columns, job_of
 from wanreel.jobs.tables import artifacts, jobs, queue
 
 
 def find(connection: Connection, job_id: str) -> Row[Any]:
     """The job's row. Raises JobNotFound."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+    return _found(connection, job_id, select(jobs))
+
+
+def hold(connection: Connection, job_id: str) -> Row[Any]:
+    """The same, and nobody else changes the job until this transaction ends."""
+    return _found(connection, job_id, select(jobs).with_for_update(key_share=True))
+
+
+def _found(connection: Connection, job_id: str, rows: Select[Any]) -> Row[Any]:
+    row = connection.execute(rows.where(jobs.c.id == job_id)).first()
     if row is None:
         raise JobNotFound(f"There is no job {job_id!r}.", hint="List them with `wanreel jobs`.")
     return row
 
 
 def find_queued(connection: Connection, job_id: str, action: str) -> Row[Any]:
-    """The same, for what can be done to queued jobs only. Raises IllegalTransition."""
-    row = find(connection, job_id)
+    """The same as `hold`, for what can be done to queued jobs only. Raises IllegalTransition."""
+    row = hold(connection, job_id)
     if row.status != JobStatus.QUEUED:
         raise illegal(row, action)
     return row
@@ -59,6 +68,8 @@ def end(connection: Connection, job_id: str, status: JobStatus, at: float, failu
         **failure_columns(failure),
     )
     outbox.announce(connection, find(connection, job_id), status, at, data)
+    if status is JobStatus.COMPLETED:
+        uploads.announce(connection, job_id, at)
 
 
 def artifacts_of(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:

@@ -9,6 +9,7 @@ from sqlalchemy import Row
 
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobEvent, JobFailure, JobStatus, Outcome, Progress
 from wanreel.core.sample import Sample, WorkerRecord
+from wanreel.core.upload import UploadState
 
 
 def job_of(row: Row[Any]) -> Job:
@@ -33,7 +34,7 @@ def job_of(row: Row[Any]) -> Job:
         result_sha256=row.result_sha256,
         error=_failure_of(row),
         notes=tuple(json.loads(row.notes)),
-        upload=row.upload,
+        upload=UploadState(row.upload) if row.upload else None,
         favourite=row.favourite,
     )
 

@@ -1,7 +1,6 @@
 """How SQLite is used: settings in force on every connection, transactions, error codes. Knows nothing of jobs.
 
-Another database needs an engine, a way to serialise writers at the start of a transaction (an advisory lock on
-PostgreSQL) and a `Fault` for each of its errors; nothing outside this module names SQLite's ways.
+Nothing outside this module names SQLite's ways; PostgreSQL's are in `postgres.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 
 from wanreel.core.errors import StoreError
 from wanreel.host import fsync_directory, is_network_filesystem
+from wanreel.jobs.transactions import Fault
 
 _WRITES = "wanreel_writes"
 
@@ -46,16 +45,6 @@ class SqlitePolicy:
         the directory (sqlite.org/pragma.html#pragma_synchronous).
         """
         return cls("wal", "FULL") if tuple(version) >= _SAFE_WAL else cls("delete", "EXTRA")
-
-
-class Fault(Enum):
-    """What a database error means to the store."""
-
-    FULL = auto()  #: the disk is full; nothing was changed
-    BUSY = auto()  #: others held the lock all the time allowed
-    BROKEN = auto()  #: reading, writing or syncing failed; what is on disk is unknown
-    CORRUPT = auto()  #: the file is not a sound database
-    OTHER = auto()
 
 
 _FAULTS = {

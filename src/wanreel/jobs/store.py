@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,14 +36,17 @@ from wanreel.core.job import (
 )
 from wanreel.core.measures import Measures
 from wanreel.core.sample import WorkerRecord
+from wanreel.core.upload import UNFINISHED
 from wanreel.host import free_bytes
-from wanreel.jobs import history, library, line, log, outbox, records
+from wanreel.jobs import history, library, line, locks, log, outbox, records, signals, uploads
 from wanreel.jobs.database import Database
 from wanreel.jobs.leases import MAX_ATTEMPTS, Leases, attempts_of
 from wanreel.jobs.outbox import Outbox
 from wanreel.jobs.plans import PlanRuns
 from wanreel.jobs.rows import failure_columns, job_of, worker_of
 from wanreel.jobs.tables import idempotency, jobs, queue, workers
+from wanreel.jobs.transactions import Calls, Transactions
+from wanreel.jobs.uploads import Uploads
 
 CAPACITY = 100  # queued jobs
 
@@ -52,7 +56,7 @@ class JobStore:
 
     def __init__(
         self,
-        database: Database,
+        database: Transactions,
         *,
         capacity: int = CAPACITY,
         max_attempts: int = MAX_ATTEMPTS,
@@ -63,6 +67,7 @@ class JobStore:
         self._clock = clock
         self.leases = Leases(database, clock, max_attempts)
         self.outbox = Outbox(database, clock)
+        self.uploads = Uploads(database, clock)
         self.plans = PlanRuns(database, clock)
 
     @classmethod
@@ -72,6 +77,27 @@ class JobStore:
         `fault` is a rule for `Failpoints`, for tests.
         """
         return cls(Database(path, failpoints=Failpoints(fault)), capacity=capacity)
+
+    @classmethod
+    def open_server(cls, url: str, folder: Path, *, patience: float, capacity: int = CAPACITY, fault: str = "") -> Self:
+        """The same on a PostgreSQL server at `url`. `folder` is this machine's data directory.
+
+        A call waits up to `patience` seconds for a server that is away. Raises SettingsError, StoreError, and
+        MissingDependency where the driver is not installed.
+        """
+        from wanreel.jobs.postgres import PostgresDatabase
+
+        database = PostgresDatabase(url, folder, patience=patience, failpoints=Failpoints(fault))
+        return cls(database, capacity=capacity)
+
+    @property
+    def shared(self) -> bool:
+        """Whether workers of several machines may use it."""
+        return self._database.shared
+
+    def listening(self, calls: Calls) -> AbstractContextManager[object]:
+        """While it is open, calls what stands beside each topic of `signals` that is announced; never on SQLite."""
+        return self._database.listening(calls)
 
     def close(self) -> None:
         """Close the database. The store can't be used afterwards."""
@@ -89,6 +115,7 @@ class JobStore:
         digest = _digest(new.request if body is None else body)
 
         def accept(c: Connection) -> Job:
+            locks.hold_line(c)
             if idempotency_key is not None:
                 known = self._job_of_key(c, new.owner, idempotency_key, digest)
                 if known is not None:
@@ -141,6 +168,8 @@ class JobStore:
         log.append(c, job_id, "queued", now)
         if new.webhook_url:
             outbox.subscribe(c, job_id, new.webhook_url)
+        if new.upload_to is not None:
+            uploads.direct(c, job_id, new.upload_to, now)
         return job_id
 
     def get(self, job_id: str) -> Job:
@@ -220,11 +249,12 @@ class JobStore:
 
     def tail(self, *, after: int, limit: int = 1000) -> tuple[JobEvent, ...]:
         """Events of all jobs with a number above `after`, oldest first, for one tailer that serves many watchers."""
-        return self._database.read(lambda c: log.of_all(c, after, limit))
+        settled = self._database.read(log.settled)
+        return self._database.read(lambda c: log.of_all(c, after, settled, limit)) if settled > after else ()
 
     def last_event_number(self) -> int:
         """Where a tailer that wants only what is new starts."""
-        return self._database.read(log.last_number)
+        return self._database.read(log.settled)
 
     # The line
 
@@ -278,20 +308,23 @@ class JobStore:
 
         To be called every few seconds. A pause that a person asked for is left alone.
         """
-        free = free_bytes(self._database.path.parent)
+        free = free_bytes(self._database.folder)
         state = self.queue()
         if free < minimum_free and not state.paused:
             reason = f"The disk has {free / 2**30:.2f} GiB left; {minimum_free / 2**30:.2f} GiB are needed."
             return self._set_pause(paused=True, reason=reason, automatic=True)
         if free >= minimum_free:
-            self._database.ballast.restore()
+            self._database.keep_space()
             if state.automatic:
                 return self._set_pause(paused=False)
         return state
 
     def _set_pause(self, *, paused: bool, reason: str = "", automatic: bool = False) -> QueueState:
         def body(c: Connection) -> QueueState:
+            locks.shut_gate(c)
             c.execute(update(queue).values(paused=paused, automatic=automatic, reason=reason))
+            if not paused:
+                signals.announce(c, signals.LINE)
             return self._state(c)
 
         return self._database.write("pause" if paused else "resume", body, urgent=True)
@@ -307,6 +340,7 @@ class JobStore:
         """Put a queued job right before another queued one, or at the end. It takes the other's priority and turn."""
 
         def body(c: Connection) -> Job:
+            locks.hold_line(c)
             row = records.find_queued(c, job_id, "moved")
             if before is None:
                 values = line.place_last(c, row)
@@ -332,6 +366,7 @@ class JobStore:
         """Give a queued job another priority; it joins the end of its owner's jobs there."""
 
         def body(c: Connection) -> Job:
+            locks.hold_line(c)
             row = records.find_queued(c, job_id, "given another priority")
             values = {} if row.priority == priority else line.join_line(c, row.owner, priority)
             return self._edited(c, job_id, "moved", values)
@@ -352,7 +387,7 @@ class JobStore:
         """
 
         def body(c: Connection) -> Job:
-            row = records.find(c, job_id)
+            row = records.hold(c, job_id)
             if row.status == JobStatus.QUEUED:
                 records.end(c, job_id, JobStatus.CANCELLED, self._clock())
             elif row.status == JobStatus.IN_PROGRESS and not row.cancel_requested:
@@ -368,7 +403,8 @@ class JobStore:
         """Queue a failed or cancelled job again, with all its attempts before it; `changed` brings another request."""
 
         def body(c: Connection) -> Job:
-            row = records.find(c, job_id)
+            locks.hold_line(c)
+            row = records.hold(c, job_id)
             if row.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
                 raise records.illegal(row, "retried")
             self._refuse_if_full(c)
@@ -385,30 +421,17 @@ class JobStore:
         """Mark a job, or take the mark off."""
 
         def body(c: Connection) -> Job:
-            records.find(c, job_id)
+            records.hold(c, job_id)
             records.change(c, job_id, favourite=favourite)
             return records.reread(c, job_id)
 
         return self._database.write("set_favourite", body)
 
-    def set_upload(self, job_id: str, state: str) -> Job:
-        """Record how the copy of a completed job's result to other storage fares."""
-
-        def body(c: Connection) -> Job:
-            row = records.find(c, job_id)
-            if row.status != JobStatus.COMPLETED:
-                raise records.illegal(row, "uploaded")
-            records.change(c, job_id, upload=state)
-            log.append(c, job_id, "upload", self._clock(), {"state": state}, compact=True)
-            return records.reread(c, job_id)
-
-        return self._database.write("set_upload", body, urgent=True)
-
     def delete(self, job_id: str) -> tuple[ArtifactRef, ...]:
         """Forget a job that does not run, with its events and idempotency key. Returns its files, to be deleted after."""
 
         def body(c: Connection) -> tuple[ArtifactRef, ...]:
-            row = records.find(c, job_id)
+            row = records.hold(c, job_id)
             if row.status == JobStatus.IN_PROGRESS:
                 raise records.illegal(row, "deleted")
             return records.remove(c, job_id)
@@ -421,9 +444,11 @@ class JobStore:
         Retention goes by number and not by age, because an age is only as good as the clock.
         """
         ended = select(jobs.c.id).where(jobs.c.status.in_(TERMINAL)).order_by(jobs.c.ended_number.desc())
+        # What is still to be copied elsewhere is nobody's to forget.
+        ended = ended.where(jobs.c.upload.is_(None) | jobs.c.upload.not_in(UNFINISHED))
 
         def body(c: Connection) -> tuple[tuple[str, tuple[ArtifactRef, ...]], ...]:
-            old = list(c.scalars(ended.offset(keep)))
+            old = list(c.scalars(ended.offset(keep).with_for_update()))
             return tuple((job_id, records.remove(c, job_id)) for job_id in old)
 
         return self._database.write("prune", body, urgent=True)

@@ -67,11 +67,14 @@ jobs = Table(
     Column("favourite", Boolean, nullable=False, server_default=false()),
     Column("mode", Text, nullable=False, server_default=""),
     Column("words", Text, nullable=False, server_default=""),  # the prompt, folded, for searching
+    Column("adapters", Text, nullable=False, server_default=""),  # the LoRAs that a worker best has applied already
+    Column("passed_over", Integer, nullable=False, server_default="0"),  # as the next in line; see `line.py`
     UniqueConstraint("id", name="uq_jobs_id"),
     CheckConstraint("status IN ('queued', 'in_progress', 'completed', 'failed', 'cancelled')", name="ck_jobs_status"),
     sqlite_autoincrement=True,
 )
 Index("ix_jobs_line", jobs.c.status, jobs.c.priority.desc(), jobs.c.turn, jobs.c.place, jobs.c.seq)
+Index("ix_jobs_warm", jobs.c.status, jobs.c.priority, jobs.c.model, jobs.c.turn, jobs.c.place, jobs.c.seq)
 Index("ix_jobs_owner", jobs.c.owner, jobs.c.priority, jobs.c.turn)
 Index("ix_jobs_owner_seq", jobs.c.owner, jobs.c.seq)
 Index("ix_jobs_ended", jobs.c.ended_number)
@@ -167,7 +170,11 @@ workers = Table(
     Column("started_at", Float, nullable=False),
     Column("drain", Boolean, nullable=False),
     Column("sample", Text, nullable=False, server_default=""),  # JSON object; see `core.sample`
+    Column(
+        "renewed_at", Float, nullable=False, server_default="0"
+    ),  # by the server's clock; 0 where no lease is needed
 )
+Index("ix_workers_renewed", workers.c.renewed_at)
 
 webhooks = Table(
     "webhooks",
@@ -198,6 +205,37 @@ deliveries = Table(
 )
 Index("ix_deliveries_due", deliveries.c.state, deliveries.c.due_at)
 Index("ix_deliveries_job", deliveries.c.job_id, deliveries.c.seq)
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("profile", Text, nullable=False),  # of the operator's; empty where the request brought its own storage
+    Column("holder", Text, nullable=False),  # the process that has the request's keys in memory
+    Column("token", Text, nullable=False),  # by which it finds them
+    Column("renewed_at", Float, nullable=False),  # when the holder last showed that it lives
+)
+Index("ix_destinations_holder", destinations.c.holder)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    _job_id(),
+    Column("kind", Text, nullable=False),  # of the artifact
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Float, nullable=False),  # of the next attempt; while one runs, when it is taken for dead
+    Column("outcome", Text, nullable=False),  # how the newest attempt that failed went, in words
+    Column("sender", Text, nullable=False),  # the process that is at it
+    Column("bucket", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("is_here", Boolean, nullable=False),  # whether the local file was not yet deleted as a safe copy
+    UniqueConstraint("job_id", "kind", name="uq_uploads_kind"),
+    CheckConstraint("state IN ('waiting', 'uploading', 'done', 'failed', 'credentials_lost')", name="ck_uploads_state"),
+    sqlite_autoincrement=True,
+)
+Index("ix_uploads_due", uploads.c.state, uploads.c.due_at)
 
 plan_runs = Table(
     "plan_runs",

@@ -1,0 +1,20 @@
+"""Signals: announcements that leave the database with the transaction that makes them. Knows nothing of who listens.
+
+PostgreSQL delivers them (LISTEN and NOTIFY). With SQLite there are none: its workers are rung by `service.bell`, and its
+watchers look by themselves.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, select
+
+from wanreel.jobs.locks import is_shared
+
+LINE = "wanreel_line"  #: a job may be there to be claimed
+NEWS = "wanreel_news"  #: something happened to a job that its watchers or its worker should hear of soon
+
+
+def announce(connection: Connection, topic: str) -> None:
+    """Tell all who listen, when this transaction has ended well."""
+    if is_shared(connection):
+        connection.execute(select(func.pg_notify(topic, "")))

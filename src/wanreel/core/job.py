@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from wanreel.core.errors import WanreelError
+from wanreel.core.upload import UploadState, UploadTo
 
 
 class JobStatus(StrEnum):
@@ -105,9 +106,10 @@ class NewJob:
     priority: int = 0  #: higher goes first
     parent_id: str | None = None  #: the job this one was made from
     time_limit: float | None = None  #: seconds of run time one attempt may take
-    mode: str = ""  #: "text", "picture", "first_last": what the library filters by
+    mode: str = ""  #: "text", "picture", "first_last" for videos, "image" for pictures: what the library filters by
     prompt: str = ""  #: what the library searches
     webhook_url: str = ""  #: who is told of its end; "" for nobody
+    upload_to: UploadTo | None = None  #: where its files are copied when it completes; None for nowhere
     notes: tuple[str, ...] = ()  #: what its makers are to know of it
 
 
@@ -134,7 +136,7 @@ class Job:
     result_sha256: str | None  #: of the video's bytes
     error: JobFailure | None
     notes: tuple[str, ...]  #: "resumed_inexact: …", "plan_changed: …"
-    upload: str | None  #: state of the copy elsewhere: "pending", "done", "credentials_lost", …
+    upload: UploadState | None  #: of the copy elsewhere, once it has completed; None where there is to be none
     favourite: bool = False  #: marked by its owner
 
     @property
@@ -184,6 +186,7 @@ class Search:
     status: JobStatus | None = None
     model: str | None = None
     mode: str | None = None
+    pictures: bool | None = None  #: True: those that make pictures alone, False: those that make videos
     favourite: bool | None = None
     text: str = ""  #: every word of it must occur in the prompt, in any case
     since: float | None = None  #: accepted at this time or later, seconds since 1970

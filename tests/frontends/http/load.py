@@ -21,6 +21,8 @@ class Outcome:
     statuses: Counter[int] = field(default_factory=Counter[int])
     submit_seconds: list[float] = field(default_factory=list[float])
     events: int = 0
+    streams: int = 0  #: that have begun
+    opening_seconds: float = 0.0  #: until all connections and streams were there
 
     @property
     def faults(self) -> int:
@@ -31,11 +33,16 @@ async def load(port: int, *, connections: int, streams: int, rate: float, second
     """Open-loop load: a request is sent when it is due, whatever became of those before.
 
     Of ten requests one submits, six look, two list and one cancels. `connections` stay open meanwhile and do nothing.
+    The requests begin when every connection has had its answer and every stream has begun.
     """
     outcome = Outcome()
     ids = [await _submit(port, outcome)]
+    began = time.monotonic()
     async with _idle(port, connections):
         following = [asyncio.create_task(_follow(port, ids[0], outcome)) for _ in range(streams)]
+        while outcome.streams < streams:
+            await asyncio.sleep(0.01)
+        outcome.opening_seconds = time.monotonic() - began
         asked: list[asyncio.Task[None]] = []
         for number in range(int(rate * seconds)):
             asked.append(asyncio.create_task(_one(port, number, ids, outcome)))
@@ -83,6 +90,8 @@ async def _follow(port: int, video: str, outcome: Outcome) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"GET /v1/videos/{video}/events HTTP/1.1\r\n{_HEAD}\r\n".encode())
+        await reader.readline()
+        outcome.streams += 1
         async for line in reader:
             outcome.events += line.startswith(b"event:")
     finally:
@@ -91,10 +100,11 @@ async def _follow(port: int, video: str, outcome: Outcome) -> None:
 
 @contextlib.asynccontextmanager
 async def _idle(port: int, count: int) -> AsyncGenerator[None]:
-    """So many connections that have asked once and are kept."""
+    """So many connections that have asked once, were answered and are kept."""
     opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
     for _, writer in opened:
         writer.write(f"GET /live HTTP/1.1\r\n{_HEAD}\r\n".encode())
+    await asyncio.gather(*(reader.readuntil(b"}") for reader, _ in opened))
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from openai import OpenAI
 from PIL import Image
 
 from frontends.http.load import load
+from frontends.http.started import Served, serve
 from wanreel.host import open_file_limit
 
 pytestmark = [
@@ -38,41 +39,6 @@ pytestmark = [
 
 #: Small and quick, whatever the model would do by default.
 QUICK = {"num_frames": 5, "num_inference_steps": 2, "seed": 11}
-
-
-class Served:
-    """A running `wanreel serve`."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str, data: Path) -> None:
-        self.process, self.url, self.data = process, url, data
-
-
-@contextlib.contextmanager
-def serve(data: Path, *options: str) -> Generator[Served]:
-    environment = os.environ | {"WANREEL_DATA_DIR": str(data), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "wanreel", "serve", "--port", "0", "--quiet", *options]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://[\d.]+:\d+", line)
-        assert found, f"{line!r}, exit code {process.poll()}"
-        yield Served(process, found[0], data)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serve(tmp_path_factory.mktemp("served")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +195,7 @@ def test_the_log_is_json_and_holds_no_key(tmp_path: Path) -> None:
     environment = os.environ | {"WANREEL_DATA_DIR": str(tmp_path / "data"), "WANREEL_HTTP__API_KEY": secret}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "wanreel", "serve", "--port", "0", "--api-only", "--json-log"],
+            [sys.executable, "-m", "wanreel", "serve", "--port", "0", "--api-only", "--no-page", "--json-log"],
             env=environment | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -274,6 +240,9 @@ def test_a_thousand_clients_for_a_minute(tmp_path: Path, monkeypatch: pytest.Mon
         outcome = asyncio.run(load(port, connections=1000, streams=300, rate=40, seconds=60))
         grown = resident_bytes(crowded.process) - before
     slowest = sorted(outcome.submit_seconds)[int(len(outcome.submit_seconds) * 0.99)]
-    print(f"{outcome.statuses}, submit p99 {slowest:.3f} s, {grown / 1e6:.0f} MB more")
-    assert outcome.faults == 0
+    print(
+        f"{outcome.statuses}, submit p99 {slowest:.3f} s, {grown / 1e6:.0f} MB more, open in {outcome.opening_seconds:.1f} s"
+    )
+    assert outcome.faults == 0 and set(outcome.statuses) == {200}
+    assert slowest <= 1.0
     assert grown < 200e6

@@ -184,7 +184,15 @@ def _api(  # noqa: PLR0913 - the parts of one app
     for router in more:
         api.include_router(router)
     _declare_keys(api)
+    _know_routes(api)
     return api
+
+
+def _know_routes(api: FastAPI) -> None:
+    """Have FastAPI work out what each route takes. Otherwise it does when the first request comes, which then waits."""
+    nowhere = {"type": "http", "method": "GET", "path": "/-", "root_path": "", "headers": []}
+    for route in api.router.routes:
+        route.matches(nowhere)
 
 
 def _declare_keys(api: FastAPI) -> None:

@@ -136,11 +136,12 @@ class News:
 
     async def _follow_job(self, job_id: str, listener: _Listener, seq: int) -> AsyncIterator[JobEvent | None]:
         while not self._closed:
-            # Read before its events: then every event of an ended job is among them.
-            ended = (await self._read(self._service.get, job_id)).ended
-            async for event in self._recorded(job_id, seq):
+            ended, page = await self._read(self._look, job_id, seq)
+            for event in page:
                 seq = event.seq
                 yield event
+            if len(page) == _PAGE:
+                continue
             if ended:
                 return
             async for event in _new(listener):
@@ -150,6 +151,12 @@ class News:
                 if event.kind in TERMINAL:
                     return
             yield None
+
+    def _look(self, job_id: str, after: int) -> tuple[bool, tuple[JobEvent, ...]]:
+        """Whether the job has ended, and a page of its events."""
+        # In this order, so that every event of an ended job is among them.
+        ended = self._service.get(job_id).ended
+        return ended, self._service.store.events(job_id, after=after, limit=_PAGE)
 
     async def of_owner(self, owner: str | None, after: int | None) -> AsyncIterator[JobEvent | None]:
         """Events of all the owner's jobs with a number above `after`, new ones by default, without end."""
@@ -162,7 +169,7 @@ class News:
         self, owner: str | None, listener: _Listener, number: int
     ) -> AsyncIterator[JobEvent | None]:
         while not self._closed:
-            async for event in self._recorded(None, number):
+            async for event in self._recorded(number):
                 number = event.number
                 if owner is None or owner == await self._owner_of(event.job_id):
                     yield event
@@ -172,19 +179,15 @@ class News:
                     yield event
             yield None
 
-    async def _recorded(self, job_id: str | None, after: int) -> AsyncIterator[JobEvent]:
-        """What is in the log by now, of one job by seq or of all by number."""
-        store = self._service.store
+    async def _recorded(self, after: int) -> AsyncIterator[JobEvent]:
+        """What is in the log of all jobs by now."""
         while True:
-            if job_id is None:
-                page = await self._read(store.tail, after=after, limit=_PAGE)
-            else:
-                page = await self._read(store.events, job_id, after=after, limit=_PAGE)
+            page = await self._read(self._service.store.tail, after=after, limit=_PAGE)
             for event in page:
                 yield event
             if len(page) < _PAGE:
                 return
-            after = page[-1].number if job_id is None else page[-1].seq
+            after = page[-1].number
 
     async def wait(self, job_id: str) -> None:
         """Returns when the job has ended. Raises JobNotFound."""

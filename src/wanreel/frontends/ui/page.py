@@ -17,9 +17,11 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
+from wanreel.core.importing import giving_way
 from wanreel.core.settings import Settings
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake
+from wanreel.frontends.ui.calm import Calm
 
 #: In the order of the tabs. Each has a module static/NAME/NAME.js.
 SCREENS = ("create", "queue", "library", "models", "settings")
@@ -39,12 +41,12 @@ _HEAD = """
 @contextlib.asynccontextmanager
 async def open_page(house: House, intake: Intake, settings: Settings) -> AsyncGenerator[ASGIApp]:
     """Gradio's app, running. Importing and building it happens in a thread. Raises ImportError without Gradio."""
-    app = await run_in_threadpool(_build, house, intake, settings)
+    app = await run_in_threadpool(_build, house, intake, settings, Calm())
     async with app.router.lifespan_context(app):
         yield app
 
 
-def _build(house: House, intake: Intake, settings: Settings) -> FastAPI:
+def _build(house: House, intake: Intake, settings: Settings, calm: Calm) -> FastAPI:
     """Blocks over seconds: Gradio is large."""
     temporary = settings.data.root / "gradio"
     shutil.rmtree(temporary, ignore_errors=True)  # nothing in it outlives a server
@@ -53,10 +55,11 @@ def _build(house: House, intake: Intake, settings: Settings) -> FastAPI:
     os.environ.update(  # noqa: TID251
         GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=str(temporary)
     )
-    import gradio as gr
+    with giving_way(calm.wait):
+        import gradio as gr
 
-    from wanreel.frontends.ui.endpoints import Endpoints
-    from wanreel.frontends.ui.theme import build_theme
+        from wanreel.frontends.ui.endpoints import Endpoints
+        from wanreel.frontends.ui.theme import build_theme
 
     with gr.Blocks(title="Wanreel", analytics_enabled=False, fill_width=True) as blocks:
         gr.Column(elem_id="studio-bar")

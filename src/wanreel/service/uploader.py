@@ -20,6 +20,7 @@ from typing import Self
 from wanreel.core.cancel import CancelToken
 from wanreel.core.destination import Destination, object_name
 from wanreel.core.errors import Cancelled, RemoteError, StorageRefused, WanreelError
+from wanreel.core.settings import Settings
 from wanreel.core.upload import Upload, UploadTo
 from wanreel.jobs import JobStore
 from wanreel.service.vault import Vault
@@ -156,3 +157,10 @@ class Uploader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def build_uploader(
+    settings: Settings, store: JobStore, connect: Callable[[Destination], ObjectStorage] | None = None
+) -> Uploader:
+    """One for the operator's profiles and, with `connect`, for keys that come with requests. Not yet started."""
+    return Uploader(store, settings.results_dir, Depots(settings.destination), connect)

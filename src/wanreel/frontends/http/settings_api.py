@@ -94,11 +94,22 @@ class Setting(Wire):
     pending: bool = Field(description="Whether the value waits for a restart.")
 
 
+class Profile(Wire):
+    """A profile of S3 storage, without its keys. Written in config.toml alone."""
+
+    name: str
+    bucket: str
+    prefix: str
+    endpoint: str = Field(description="Empty for AWS.")
+    default: bool = Field(description="Whether it takes the videos that name none.")
+
+
 class SettingsList(Wire):
     object: Literal["settings"] = "settings"
     file: str = Field(description="Where they are kept.")
     restart_needed: bool
     data: list[Setting]
+    storage: list[Profile]
 
 
 @dataclass
@@ -155,7 +166,21 @@ class SettingsDesk:
 
     def _listed(self, running: Settings, after: Settings) -> SettingsList:
         data = [self._shown(row, running, after) for row in ROWS]
-        return SettingsList(file=str(running.data.config), restart_needed=any(item.pending for item in data), data=data)
+        return SettingsList(
+            file=str(running.data.config),
+            restart_needed=any(item.pending for item in data),
+            data=data,
+            storage=[
+                Profile(
+                    name=name,
+                    bucket=profile.bucket,
+                    prefix=profile.prefix,
+                    endpoint=profile.endpoint,
+                    default=name == running.default_storage,
+                )
+                for name, profile in running.storage.items()
+            ],
+        )
 
     def _shown(self, row: Row, running: Settings, after: Settings) -> Setting:
         facts = _facts(row.name)

@@ -170,11 +170,11 @@ function promptField(now) {
 async function adoptExample(example) {
   if (example.mode !== form.state.mode) form.switchTo(example.mode);
   form.change({ prompt: example.text });
-  if (example.picture && !form.values().image) {
-    const address = new URL(`../images/examples/${example.picture}`, import.meta.url);
-    const blob = await (await fetch(address)).blob();
-    await takeFiles([new File([blob], example.picture, { type: blob.type })], "image");
-  }
+  const wanted = [["image", example.picture], ["last_image", example.last_picture]].filter(([knob, name]) => name && !form.values()[knob]);
+  await Promise.all(wanted.map(async ([knob, name]) => {
+    const blob = await (await fetch(new URL(`../images/examples/${name}`, import.meta.url))).blob();
+    await takeFiles([new File([blob], name, { type: blob.type })], knob);
+  }));
   draw();
   $("#knob-prompt").focus();
 }

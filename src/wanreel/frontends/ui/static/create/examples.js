@@ -28,8 +28,8 @@ async function open(adopt) {
 const words = (example) => (language() === "zh" && example.zh) || example.text;
 
 function card(example, pick) {
-  const art = example.picture
-    ? h("img", { src: new URL(`../images/examples/${example.picture}`, import.meta.url).href, alt: "", loading: "lazy" })
+  const shown = (name) => h("img", { src: new URL(`../images/examples/${name}`, import.meta.url).href, alt: "", loading: "lazy" });
+  const art = example.last_picture ? h("span.example-pair", shown(example.picture), shown(example.last_picture)) : example.picture ? shown(example.picture)
     : h("span.example-art", { dataset: { topic: example.topic }, aria: { hidden: "true" } });
   return h("button.example", { type: "button", onclick: pick }, art,
     h("span.example-text", h("span.chip", t(`topic.${example.topic}`)), h("span", words(example))));

@@ -69,7 +69,10 @@ export function openDetails(video, studio, gallery) {
   function rows(request) {
     const size = (width, height) => `${width} × ${height}`;
     const generated = size(request.width, request.height), written = size(request.export_width, request.export_height);
-    const shown = Object.entries(request).filter(([name, value]) => !HIDDEN.includes(name) && value !== null && value !== "" && value !== 0);
+    const usual = (name, value) => value === null || value === "" || value === 0 || (name === "on_oom" && value === "fail");
+    const one = request.guidance_high === request.guidance_low;
+    const shown = Object.entries(request).filter(([name, value]) => !HIDDEN.includes(name) && !usual(name, value) && !(one && name === "guidance_low"))
+      .map(([name, value]) => (one && name === "guidance_high" ? ["guidance", value] : [name, inWords(name, value)]));
     if (!shown.some(([name]) => name === "seed")) shown.push(["seed", request.seed]);
     shown.splice(1, 0, ["mode", t(`library.mode.${request.mode}`)], ["size", written], ["length", t("library.length", { frames: number(request.num_frames), rate: number(request.fps) })]);
     if (generated !== written) shown.splice(3, 0, ["generated", generated]);
@@ -134,4 +137,12 @@ export function openDetails(video, studio, gallery) {
     else return;
     event.preventDefault();
   }
+}
+
+//: What a knob's value is called on the page.
+function inWords(name, value) {
+  if (name === "output_format") return value.toUpperCase();
+  if (typeof value === "boolean") return t(value ? "settings.on" : "settings.off");
+  const key = { quality: `quality.${value}`, memory_mode: `memory.mode.${value}`, offload: `memory.way.${value}`, precision: `memory.precision.${value}`, on_oom: `memory.on_oom.${value}` }[name];
+  return key && has(key) ? t(key) : value;
 }

@@ -66,7 +66,7 @@ export class Stats {
   #worker(worker, moments) {
     const { gpu, host } = worker;
     return h("section.card.q-machine",
-      h("h2", t("stats.worker", { name: worker.description }), h(`span.chip.${worker.alive ? "good" : "bad"}`, t(!worker.alive ? "stats.gone" : worker.draining ? "stats.leaving" : "stats.alive"))),
+      h("h2", t("stats.worker", { name: worker.description || worker.name }), h(`span.chip.${worker.alive ? "good" : "bad"}`, t(!worker.alive ? "stats.gone" : worker.draining ? "stats.leaving" : "stats.alive"))),
       h("p.soft.q-sum", worker.model ? t("stats.holds", { model: worker.model }) : t("stats.holds.none"), host && ` · ${t("stats.process", { ram: bytes(host.process_bytes) })}`),
       gpu && [
         h("p.soft.q-sum", [gpu.name, gpu.temperature_celsius && `${gpu.temperature_celsius} °C`].filter(Boolean).join(" · ")),

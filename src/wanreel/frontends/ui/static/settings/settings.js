@@ -7,14 +7,16 @@ import { toast } from "../core/toast.js";
 import { fault, loading } from "../parts/notice.js";
 import { styled } from "../parts/style.js";
 import { keysCard } from "./keys.js";
+import { storageCard, workersCard } from "./machines.js";
 
 await styled("settings.css", import.meta.url);
 
 const GROUPS = ["models", "memory", "queue", "folders", "page"];
 
 export function mount(root, studio) {
-  const server = h("div.s-server");
-  fill(root, h("h1", t("settings.title")), h("div.s-screen", browserCard(studio), server, studio.setup.account.admin && keysCard(studio)));
+  const server = h("div.s-server"), { admin } = studio.setup.account;
+  const workers = admin && workersCard();
+  fill(root, h("h1", t("settings.title")), h("div.s-screen", browserCard(studio), server, workers && workers.root, admin && keysCard(studio)));
   let given = null; // what the server last said
 
   async function read() {
@@ -37,7 +39,7 @@ export function mount(root, studio) {
     const actions = h("div.s-save", { hidden: true }, h("span", { role: "status" }), h("button.quiet", { type: "button", onclick: draw }, t("settings.discard")), save);
     const form = h("form", { novalidate: true, aria: { label: t("settings.server") }, oninput: changed, onsubmit: submit },
       given.restart_needed && h("p.note.warn.s-restart", icon("warning"), h("span", t("settings.restart", { names: waiting.map((setting) => label(setting)).join(", ") }))),
-      GROUPS.map((group) => card(group)).filter(Boolean),
+      GROUPS.map((group) => card(group)).filter(Boolean), storageCard(given.storage),
       h("p.help", t("settings.file", { file: given.file })), actions);
     fill(server, form);
 
@@ -94,7 +96,7 @@ export function mount(root, studio) {
     }
   }
 
-  return { show: read };
+  return { show() { read(); workers?.show(); } };
 }
 
 function browserCard(studio) {
@@ -107,18 +109,26 @@ function browserCard(studio) {
 }
 
 const label = (setting) => (has(`settings.name.${setting.name}`) ? t(`settings.name.${setting.name}`) : setting.name.replaceAll("_", " "));
+const WORDS = { memory_mode: "memory.mode", offload: "memory.way", precision: "memory.precision", on_oom: "memory.on_oom" };
+
+//: A choice as Create calls it, with the name that files and commands know it by.
+function inWords(name, choice) {
+  const key = `${WORDS[name]}.${choice}`;
+  return choice === "auto" ? t("memory.auto") : has(key) ? `${t(key)} (${choice})` : choice;
+}
+
 const shown = ({ default: value }) => (value === null ? t("settings.automatic") : typeof value === "boolean" ? t(value ? "settings.on" : "settings.off") : typeof value === "number" ? number(value) : value);
 
 function control(setting, id, fixed) {
   const own = { id, name: setting.name, disabled: fixed, aria: { describedby: `${id}-help` }, dataset: { kind: setting.kind, was: JSON.stringify(setting.value) } };
   if (setting.kind === "flag") return h("div", h("label.check", h("input", { ...own, type: "checkbox", checked: setting.value }), t("settings.on")));
-  if (setting.kind === "choice") return h("select", own, setting.choices.map((choice) => h("option", { value: choice, selected: choice === setting.value }, choice)));
+  if (setting.kind === "choice") return h("select", own, setting.choices.map((choice) => h("option", { value: choice, selected: choice === setting.value }, inWords(setting.name, choice))));
   const text = setting.kind === "text" || setting.kind === "folder";
   const input = h("input", {
-    ...own, type: text ? "text" : "number", value: setting.value ?? "", placeholder: setting.optional ? shown(setting) : "", spellcheck: false,
+    ...own, type: text ? "text" : "number", value: setting.value ?? "", placeholder: has(`settings.empty.${setting.name}`) ? t(`settings.empty.${setting.name}`) : setting.optional ? shown(setting) : "", spellcheck: false,
     ...(text ? {} : { min: setting.minimum ?? "", max: setting.maximum ?? "", step: setting.kind === "integer" ? 1 : "any" }),
   });
-  return setting.unit ? h("div.s-unit", input, h("span.soft", setting.unit)) : input;
+  return setting.unit ? h("div.s-unit", input, h("span.soft", has(`settings.unit.${setting.unit}`) ? t(`settings.unit.${setting.unit}`) : setting.unit)) : input;
 }
 
 //: What differs from what the server said. An emptied field goes back to its default.

@@ -1,7 +1,8 @@
-"""How memory is used, as the page tells it and lets it be chosen: plans, a smaller video, costs."""
+"""What the page tells and lets be chosen of memory, costs, pairs of pictures, workers and storage, in a real browser."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from frontends.ui.shelves import CHROMIUM, Shop, open_browser, open_shop, visit
 from wanreel.core.machines import card_named, machine_of_card
+from wanreel.core.settings import StorageProfile
 
 pytestmark = [
     pytest.mark.xdist_group("page"),
@@ -112,3 +114,39 @@ def test_what_the_operator_fixed_is_shown_and_locked_and_a_cpu_has_no_ways(
     expect(panel.locator("#knob-precision")).to_have_value("fp8")
     expect(panel.locator("[data-knob=precision]")).to_contain_text("Set by the operator")
     expect(panel.locator("#knob-offload")).to_be_enabled()
+
+
+def test_an_example_brings_its_first_and_its_last_picture(page: Page, shop: Shop) -> None:
+    visit(page, shop, "create")
+    page.locator("#examples").click()
+    page.locator(".examples-modes input[value=first_last]").check(force=True)
+    page.locator(".example").first.click()
+    expect(page.locator(".picture.held img")).to_have_count(2)
+    pair = [page.locator(f"[data-knob={name}] img").get_attribute("src") for name in ("image", "last_image")]
+    assert None not in pair and len(set(pair)) == 2
+    expect(page.locator("#knob-prompt")).not_to_have_value("")
+
+
+def test_costs_workers_and_storage_are_shown_where_there_are_any(
+    page: Page, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = shop.submit("a kite")
+    shop.hand.complete(shop.hand.claim())
+    visit(page, shop, f"create?id={video}")
+    expect(page.locator(".about")).to_contain_text("unipc")
+    expect(page.locator(".about")).not_to_contain_text("Cost")
+    monkeypatch.setattr(shop.service, "gpu_price_per_hour", 36.0)
+    place = {"r2": StorageProfile(bucket="videos", endpoint="https://r2.example.com")}
+    settings = shop.runtime.settings.model_copy(update={"storage": place, "default_storage": "r2"})
+    monkeypatch.setattr(shop.runtime, "settings", settings)
+    page.reload()
+    expect(page.locator(".about")).to_contain_text(re.compile(r"Cost\s*0\.01"))
+    visit(page, shop, "queue")
+    expect(page.locator(".q-cost")).to_contain_text("Cost of 1 s at work")
+    expect(page.locator(".q-cost strong")).to_have_text("0.01")
+    visit(page, shop, "settings")
+    storage = page.locator("section", has=page.get_by_role("heading", name="Storage"))
+    expect(storage).to_contain_text("s3://videos/wanreel")
+    expect(storage).to_contain_text("for every video")
+    workers = page.locator("section", has=page.get_by_role("heading", name="Workers"))
+    expect(workers.locator("li .chip")).to_have_text("gone")  # the hand holds no lock

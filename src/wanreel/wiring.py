@@ -391,14 +391,22 @@ def build_store(settings: Settings, *, patience: float = 5.0) -> JobStore:
     )
 
 
-def build_service(runtime: Runtime) -> Service:
-    """The queue as front doors see it. Close it before the runtime."""
+def build_liveness(settings: Settings, store: JobStore) -> Liveness:
+    """What tells which workers of the store live."""
+    from wanreel.jobs import Liveness, SharedLiveness
+
+    folder = settings.data.workers
+    return SharedLiveness(folder, store.leases, settings.worker_lease_seconds) if store.shared else Liveness(folder)
+
+
+def build_service(runtime: Runtime, store: JobStore | None = None) -> Service:
+    """The queue as front doors see it, over `store` or one of its own. Close it before the runtime."""
     from wanreel.service import Service
     from wanreel.worker.weights import same_weights
 
     settings = runtime.settings
     digests = Digests(settings.data.digests)
-    store = build_store(settings)
+    store = store or build_store(settings)
     runtime.plan_records = runtime.plan_records or store.plans
     return Service(
         store=store,
@@ -419,6 +427,8 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
     A `supervised` one leaves when the process that started it has ended.
     """
     from wanreel.core.failpoints import Failpoints
+    from wanreel.service import make_less
+    from wanreel.service.uploader import build_uploader
     from wanreel.worker.attempt import Workshop
     from wanreel.worker.retention import Retention
     from wanreel.worker.space import Reserve
@@ -445,6 +455,8 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         warm_up=runtime.warm_up,
         obey=lambda order: runtime.load(order.model) if order.verb == "load" else runtime.unload(order.model),
         sample_seconds=settings.stats_seconds,
+        reduce=lambda job_id: make_less(build_service(runtime, store), job_id),
+        uploader=build_uploader(settings, store) if settings.storage else None,
     )
     retention = Retention(store, settings.data.checkpoints, settings.keep_artifacts_days)
     return Worker(life, shop, retention, description=settings.device, supervised=supervised)

@@ -27,7 +27,7 @@ from wanreel.core.resolve import Defaults, resolve
 from wanreel.core.settings import DataDirectory
 from wanreel.core.video import Video
 from wanreel.jobs import JobStore
-from wanreel.service import Service
+from wanreel.service import Service, make_less
 from wanreel.worker.attempt import Task, Workshop
 from wanreel.worker.retention import Retention
 from wanreel.worker.space import Reserve
@@ -128,6 +128,7 @@ class Bench:
             reserve=Reserve(life.name, self.data.checkpoints, self.data.outputs),
             failpoints=Failpoints(fault),
             keep_free=self.keep_free,
+            reduce=lambda job_id: make_less(self.service, job_id),
         )
         return Worker(life, shop, Retention(self.store, self.data.checkpoints, 0.0), **options)  # type: ignore[arg-type]
 

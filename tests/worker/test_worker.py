@@ -129,7 +129,47 @@ def test_what_may_pass_is_tried_three_times(bench: Bench, error: Exception) -> N
     bench.work()
     failed = bench.store.get(job.id)
     assert outcomes(bench, job) == [Outcome.FAILED] * 3
-    assert failed.error is not None and failed.error.code == "poison"
+    code = "poison" if isinstance(error, ExportFailed) else "out_of_memory"
+    assert failed.error is not None and failed.error.code == code and "3 attempts" in failed.error.message
+
+
+def test_a_job_that_may_be_reduced_is_so_when_no_plan_is_left(bench: Bench) -> None:
+    """At once and not after three times the same; linked, every change told, and again until it fits."""
+    job = bench.submit(width=128, height=128, on_oom="reduce")
+    tried: list[tuple[int, int]] = []
+
+    def too_large(task: Task, at: str) -> None:
+        if at == "loaded":
+            tried.append((task.video[0].width, task.video[0].height))
+            if task.video[0].width > 80:
+                raise OutOfMemory("full")
+
+    bench.render.tricks.append(too_large)
+    bench.work()
+    failed = bench.store.get(job.id)
+    assert failed.status is JobStatus.FAILED and failed.error is not None and failed.error.code == "out_of_memory"
+    assert outcomes(bench, job) == [Outcome.FAILED]
+    *others, made = reversed(bench.store.list())
+    assert made.status is JobStatus.COMPLETED and made.parent_id == others[-1].id
+    assert [it.id for it in others][0] == job.id and all(it.status is JobStatus.FAILED for it in others)
+    assert tried[0] == (128, 128) and tried == sorted(set(tried), reverse=True) and len(tried) == len(others) + 1
+    assert any(note.startswith("width:") for note in made.notes)
+
+
+def test_nobody_asks_for_less_by_default_and_another_fault_is_no_reason(bench: Bench) -> None:
+    plain, other = bench.submit(num_inference_steps=1), bench.submit(on_oom="reduce", num_inference_steps=1)
+    errors = {plain.id: OutOfMemory("full"), other.id: BrokenWeights("damaged")}
+    bench.render.tricks.append(lambda task, at: raising(errors[task.work])(task) if at == "loaded" else None)
+    bench.work()
+    assert {job.id for job in bench.store.list()} == {plain.id, other.id}
+
+
+def test_what_is_as_small_as_it_gets_fails(bench: Bench) -> None:
+    job = bench.submit(on_oom="reduce")
+    bench.render.tricks.append(lambda task, at: raising(OutOfMemory("full"))(task) if at == "loaded" else None)
+    assert bench.work() == 0
+    assert all(it.status is JobStatus.FAILED for it in bench.store.list())
+    assert outcomes(bench, job) == [Outcome.FAILED]
 
 
 def test_a_failed_export_is_retried_and_leaves_nothing(bench: Bench) -> None:

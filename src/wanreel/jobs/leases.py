@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, PoisonJob
+from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, OutOfMemory, PoisonJob
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress
 from wanreel.core.measures import Measures
 from wanreel.core.sample import Sample
@@ -316,7 +316,9 @@ class Leases:
             records.end(c, row.id, JobStatus.CANCELLED, self._clock())
         elif row.attempts_charged >= self._max_attempts:
             message = f"The job failed on {row.attempts_charged} attempts; the last one: {failure.message}"
-            records.end(c, row.id, JobStatus.FAILED, self._clock(), JobFailure(PoisonJob.code, message, failure.hint))
+            # What a job that ran out of memory needs is known: to be smaller.
+            code = failure.code if failure.code == OutOfMemory.code else PoisonJob.code
+            records.end(c, row.id, JobStatus.FAILED, self._clock(), JobFailure(code, message, failure.hint))
         else:
             self._queue_again(c, row.id, failure.code)
 

@@ -96,6 +96,10 @@ class Outbox:
 
         return self._database.read(body)
 
+    def address_of(self, job_id: str) -> str:
+        """Who is told of the job's end; "" for nobody."""
+        return self._database.read(lambda c: c.scalar(select(webhooks.c.url).where(webhooks.c.job_id == job_id)) or "")
+
 
 _WAITING = DeliveryReport(DeliveryState.WAITING, None, 0, "")
 

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from wanreel.service.estimate import Estimate
+from wanreel.service.reducing import make_less, wants_less
 from wanreel.service.service import Service, Terms, checkpoints_of, remove_tree
 from wanreel.service.stored import request_of, same_generation, text_of
 
-__all__ = ["Estimate", "Service", "Terms", "checkpoints_of", "remove_tree", "request_of", "same_generation", "text_of"]
+__all__ = [
+    "Estimate",
+    "Service",
+    "Terms",
+    "checkpoints_of",
+    "make_less",
+    "remove_tree",
+    "request_of",
+    "same_generation",
+    "text_of",
+    "wants_less",
+    "work_of",
+]

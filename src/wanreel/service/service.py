@@ -269,7 +269,14 @@ class Service:
         resolution, changes = self.reduced(job_id)
         job = self.store.get(job_id)
         notes = tuple(str(change) for change in changes)
-        terms = Terms(job.owner, job.priority, time_limit=job.time_limit, parent_id=job_id, notes=notes)
+        terms = Terms(
+            job.owner,
+            job.priority,
+            time_limit=job.time_limit,
+            parent_id=job_id,
+            webhook_url=self.store.outbox.address_of(job_id),
+            notes=notes,
+        )
         return self.enqueue(resolution, terms), changes
 
     def reduced(self, job_id: str) -> tuple[Resolution, tuple[Adjustment, ...]]:

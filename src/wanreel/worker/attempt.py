@@ -38,7 +38,8 @@ from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.settings import DataDirectory
 from wanreel.core.video import Video
 from wanreel.jobs import JobStore
-from wanreel.service import checkpoints_of, remove_tree, request_of, same_generation
+from wanreel.service import checkpoints_of, remove_tree, same_generation, wants_less, work_of
+from wanreel.service.uploader import Uploader
 from wanreel.storage.previews import PreviewFile
 from wanreel.worker.files import discard, keep_latents, media_type_of, stem_of, write_durably
 from wanreel.worker.keeper import Keeper
@@ -98,6 +99,7 @@ class Workshop:
     obey: Callable[[Order], None] = lambda order: None  #: loads or unloads a model; raises WanreelError
     sample_seconds: float = 5.0  #: between two looks at the machine
     clock: Callable[[], float] = time.monotonic
+    reduce: Callable[[str], None] = lambda job_id: None  #: queues a smaller job in the place of a failed one
 
 
 class Attempt:
@@ -345,8 +347,13 @@ class Attempt:
         """Checkpoints stay, so that a retry goes on from them."""
         _log.warning("job %s: %s: %s", self.job.id, error.code, error)
         self._discard()
-        failure = JobFailure.of(error)
-        self._leases.fail(self.job.id, self.job.attempt, failure, retryable=retryable, seconds=self.keeper.seconds)
+        failure, seconds = JobFailure.of(error), self.keeper.seconds
+        # No plan was left, so the same again would fail again.
+        reducing = isinstance(error, OutOfMemory) and wants_less(self.job)
+        retryable = retryable and not reducing
+        failed = self._leases.fail(self.job.id, self.job.attempt, failure, retryable=retryable, seconds=seconds)
+        if reducing and not failed.cancel_requested:
+            self._shop.reduce(self.job.id)
         return Ending.REPLACE if isinstance(error, DeviceFault) else Ending.GO_ON
 
     def _discard(self) -> None:

@@ -38,7 +38,7 @@ from wanreel.storage.keeping import Keeping
 if TYPE_CHECKING:
     import torch
 
-    from wanreel.jobs import JobStore
+    from wanreel.jobs import JobStore, Liveness
     from wanreel.models.load import Memory
     from wanreel.models.planning import Planner, PlanRecords
     from wanreel.models.pool import ModelPool
@@ -439,7 +439,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
     settings = runtime.settings
     store = build_store(settings, patience=_WORKERS_PATIENCE)
     runtime.plan_records = store.plans
-    life = Life.begin(settings.data.workers, settings.device.replace(":", "-"))
+    life = Life.begin(settings.data.workers, settings.device.replace(":", "-"), build_liveness(settings, store))
     shop = Workshop(
         store=store,
         render=lambda task: _render(runtime, task),
@@ -458,7 +458,13 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         reduce=lambda job_id: make_less(build_service(runtime, store), job_id),
         uploader=build_uploader(settings, store) if settings.storage else None,
     )
-    retention = Retention(store, settings.data.checkpoints, settings.keep_artifacts_days)
+    retention = Retention(
+        store,
+        settings.data.checkpoints,
+        settings.keep_artifacts_days,
+        settings.results_dir,
+        settings.keep_uploaded_days,
+    )
     return Worker(life, shop, retention, description=settings.device, supervised=supervised)
 
 

@@ -70,9 +70,10 @@ class FakeRender:
         return event
 
     def _write(self, task: Task) -> Video:
+        request, _ = task.video
         task.results.mkdir(parents=True, exist_ok=True)
         stem = task.results / task.stem
-        path = Path(f"{stem}.{task.request.output_format}")
+        path = Path(f"{stem}.{request.output_format}")
         data = json.dumps(task.request.to_dict()).encode()
         stills = (Path(f"{stem}.last.png"), Path(f"{stem}.poster.jpg"))
         for file in (path, *stills):
@@ -87,7 +88,7 @@ class FakeRender:
             height=64,
             num_frames=task.request.num_frames,
             fps=task.request.fps,
-            request=task.request,
+            request=request,
         )
 
 
@@ -130,7 +131,7 @@ class Bench:
             keep_free=self.keep_free,
             reduce=lambda job_id: make_less(self.service, job_id),
         )
-        return Worker(life, shop, Retention(self.store, self.data.checkpoints, 0.0), **options)  # type: ignore[arg-type]
+        return Worker(life, shop, Retention(self.store, self.data.checkpoints, 0.0, self.data.outputs), **options)  # type: ignore[arg-type]
 
     def work(self) -> int:
         return self.worker().run(once=True)

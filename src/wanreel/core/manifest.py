@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from wanreel.core.errors import UnreadableRecipe
 from wanreel.core.lora import LoraApplied
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.work import Work, work_from_dict
 
 VERSION = 1
 
@@ -30,7 +30,7 @@ class Difference:
 class Manifest:
     """Equal manifests, `notes` aside, mean equal bytes."""
 
-    request: ResolvedRequest
+    request: Work
     weights: Mapping[str, str]  #: SHA-256 of each weight file, by its path within the model's folder
     loras: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict[str, Mapping[str, Any]]
@@ -41,7 +41,7 @@ class Manifest:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])  #: what else the bits depend on, by name
     sigmas: tuple[float, ...] = ()  #: the noise levels denoised through
     latents_sha256: str = ""  #: of the final latents' bytes, fp32
-    video_sha256: str = ""
+    video_sha256: str = ""  #: of the result, the first picture where it is pictures
     notes: tuple[str, ...] = ()  #: "resumed_inexact: …"
 
     def to_json(self) -> str:
@@ -58,7 +58,7 @@ class Manifest:
                 raise UnreadableRecipe.of(
                     "manifest", "unreadable", f"it has version {version}; this program reads {VERSION}."
                 )
-            values["request"] = ResolvedRequest.from_dict(values["request"])
+            values["request"] = work_from_dict(values["request"])
             for name in ("sigmas", "notes"):
                 values[name] = tuple(values[name])
             return cls(**values)

@@ -27,7 +27,8 @@ class PictureSpec:
     sources: tuple[str, ...]
     text_encoders: int  #: 2: CLIP ViT-L and OpenCLIP bigG; 1: the latter alone
     unet_channels: tuple[int, ...]  #: of its levels
-    unet_parameters: int
+    unet_parameters: int  #: 0: in no table, as it is small
+    unet_bytes: int  #: of tensors alive at the U-Net's highest point, for each latent pixel, with guidance; counted
     cross_attention: int  #: width of the text embeddings
     aesthetic: bool = False  #: conditioned on an aesthetic score in the place of a target size
     parameters: str = ""  #: for people: "2.6B"
@@ -68,6 +69,7 @@ PICTURE_MODELS: tuple[PictureSpec, ...] = (
         text_encoders=2,
         unet_channels=(320, 640, 1280),
         unet_parameters=2_567_463_684,
+        unet_bytes=20_270,
         cross_attention=2048,
         parameters="2.6B",
         variant="fp16",
@@ -86,7 +88,8 @@ PICTURE_MODELS: tuple[PictureSpec, ...] = (
         sources=(_SDXL,),
         text_encoders=1,
         unet_channels=(384, 768, 1536, 1536),
-        unet_parameters=2_256_796_420,
+        unet_parameters=2_259_526_660,
+        unet_bytes=24_260,
         cross_attention=1280,
         aesthetic=True,
         parameters="2.3B",
@@ -94,6 +97,7 @@ PICTURE_MODELS: tuple[PictureSpec, ...] = (
     ),
 )
 
+DEFAULT = "sdxl-base"  #: of requests that name none
 TINY_SIDE = 64  #: px
 
 
@@ -111,6 +115,7 @@ def tiny(spec: PictureSpec, name: str) -> PictureSpec:
         steps=4,
         unet_channels=(8, 16),
         unet_parameters=0,
+        unet_bytes=0,
         cross_attention=32 * spec.text_encoders,
         refiner=f"tiny:{spec.refiner}" if spec.refiner else None,
         max_side=256,

@@ -135,6 +135,24 @@ class ResolvedPicture:
     high_noise_frac: float | None
     metadata: bool
 
+    @property
+    def total_steps(self) -> int:
+        """Of all pictures through all models, but for what single solvers add."""
+        own = self.num_inference_steps
+        if self.image is not None:
+            own = max(1, int(own * self.strength))
+        elif self.high_noise_frac is not None:
+            own = round(own * self.high_noise_frac)
+        return self.num_images * (own + self.second_steps)
+
+    @property
+    def second_steps(self) -> int:
+        """Of one picture through the refiner."""
+        steps, share = self.refiner_inference_steps, self.high_noise_frac
+        if not steps or share is not None:
+            return round(steps * (1 - (share or 0.0)))
+        return max(1, int(steps * self.strength))
+
     # What a job shows of its result, whatever it makes.
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,3 +26,7 @@ class Video:
     def seconds(self) -> float:
         """Playing time."""
         return self.num_frames / self.fps
+
+    def files(self) -> Mapping[str, Path]:
+        """By the kind that records call them: the video itself first."""
+        return {"video": self.path, "last_frame": self.last_frame, "poster": self.poster}

@@ -91,6 +91,7 @@ class _Work:
     sheets: list[_Latents] = field(default_factory=list[_Latents])
     refined: int = 0  #: how many of them went through the second pass
     sigmas: tuple[float, ...] = ()
+    _done: int = 0  # steps of all pictures through all models
     _seconds: list[float] = field(default_factory=list[float])  # of the steps so far
 
     def begin(self, model: PictureModel, kept: Kept) -> Generator[Event, None, None]:
@@ -156,7 +157,8 @@ class _Work:
         before: int,
     ) -> Generator[Event, None, Tensor]:
         """One picture through one model; `before`: pictures that came before it."""
-        total, done = len(steps) * self.request.num_images, len(steps) * before
+        ahead = self.request.second_steps if len(self.sheets) == before else 0
+        total = self._done + len(steps) * (self.request.num_images - before) + self.request.num_images * ahead
         running = picture_steps(
             model, steps, conditioning, latents, self.request.guidance_scale, generator, self.cancel
         )
@@ -164,7 +166,7 @@ class _Work:
         for found in running:
             latents, now = found, time.monotonic()
             self._seconds.append(now - mark)
-            mark, done = now, done + 1
-            eta = (total - done) * sum(self._seconds) / len(self._seconds)
-            yield StepCompleted(done, total, self._seconds[-1], eta)
+            mark, self._done = now, self._done + 1
+            eta = (total - self._done) * sum(self._seconds) / len(self._seconds)
+            yield StepCompleted(self._done, total, self._seconds[-1], eta)
         return latents

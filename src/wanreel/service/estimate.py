@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job, JobStatus, LineMark, Standing
 from wanreel.core.measures import Measures
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.sample import WorkerRecord
+from wanreel.core.work import Work
 from wanreel.jobs import JobStore
-from wanreel.service.stored import request_in
+from wanreel.service.stored import work_in
 
 _REMEMBER = 5.0  # seconds that history is taken to be unchanged
 _LINE = 1000  # queued jobs whose start is predicted
@@ -56,7 +57,7 @@ class Estimate:
 class Run:
     """One finished attempt."""
 
-    request: ResolvedRequest
+    request: Work
     measures: Measures
 
 
@@ -73,7 +74,7 @@ class Estimator:
         self._mark: LineMark | None = None
         self._starts: Mapping[str, float | None] = {}  # by job; "" is one that would come last
 
-    def work(self, request: ResolvedRequest) -> Estimate:
+    def work(self, request: Work) -> Estimate:
         """How long a request takes on the workers that are there."""
         workers = self._store.worker_records()
         with self._lock:
@@ -128,12 +129,12 @@ class Estimator:
             self._known, self._known_of = {}, source
         if request not in self._known:
             try:
-                self._known[request] = self._work(request_in(request), workers)
+                self._known[request] = self._work(work_in(request), workers)
             except InvalidRequest:
                 self._known[request] = Estimate("a request of another version")
         return self._known[request]
 
-    def _work(self, request: ResolvedRequest, workers: Sequence[WorkerRecord]) -> Estimate:
+    def _work(self, request: Work, workers: Sequence[WorkerRecord]) -> Estimate:
         runs = self._runs(request.model)
         machines = {machine_of(worker) for worker in workers} - {""}
         here = [run for run in runs if run.measures.machine in machines] if machines else list(runs)
@@ -170,14 +171,15 @@ def _whole(rows: Iterable[tuple[str, Measures]]) -> Iterable[Run]:
     """Those that did all steps: resumed ones and second exports tell less."""
     for text, measures in rows:
         try:
-            request = request_in(text)
+            request = work_in(text)
         except InvalidRequest:
             continue
-        if measures.steps == request.num_inference_steps:
+        # Pictures are never resumed, and take other numbers of steps from a picture and with a refiner.
+        if isinstance(request, ResolvedPicture) or measures.steps == request.num_inference_steps:
             yield Run(request, measures)
 
 
-def _scaled(request: ResolvedRequest, runs: Sequence[Run], *, held: bool) -> Estimate:
+def _scaled(request: Work, runs: Sequence[Run], *, held: bool) -> Estimate:
     """By the median of the runs of this size, else of the nearest size."""
     volume = volume_of(request)
     nearest = min((volume_of(run.request) for run in runs), key=lambda other: abs(other - volume))
@@ -195,13 +197,15 @@ def _scaled(request: ResolvedRequest, runs: Sequence[Run], *, held: bool) -> Est
     )
 
 
-def volume_of(request: ResolvedRequest) -> int:
+def volume_of(request: Work) -> int:
     """In proportion to the tokens of the latents, for one model: all compress time by 4 after the first frame."""
     return request.width * request.height * (1 + (request.num_frames - 1) // 4)
 
 
-def passes_of(request: ResolvedRequest) -> float:
+def passes_of(request: Work) -> float:
     """Passes through the transformer: two a step with guidance, one without. The experts are taken for half each."""
+    if isinstance(request, ResolvedPicture):
+        return request.total_steps * (2.0 if request.guidance_scale > 1.0 else 1.0)
     guided = ((request.guidance_high > 1.0) + (request.guidance_low > 1.0)) / 2
     return request.num_inference_steps * (1.0 + guided) + request.guided_steps * (1.0 - guided)
 

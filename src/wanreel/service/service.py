@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from wanreel.core.errors import IllegalTransition, JobNotFound, OutOfMemory
+from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound, OutOfMemory
 from wanreel.core.few_step import without_recipe
 from wanreel.core.job import (
     TERMINAL,
@@ -25,11 +25,14 @@ from wanreel.core.job import (
     QueueState,
     Standing,
 )
+from wanreel.core.picture_request import PictureRequest, PictureResolution
 from wanreel.core.request import OutputFormat, Quality, VideoRequest
 from wanreel.core.resolve import Adjustment, Resolution
 from wanreel.core.settings import DataDirectory
 from wanreel.core.smaller import changes_between, smaller
-from wanreel.jobs import JobStore
+from wanreel.core.upload import UploadTo
+from wanreel.core.work import AnyResolution
+from wanreel.jobs import JobStore, signals
 from wanreel.service.bell import ring
 from wanreel.service.estimate import Estimator
 from wanreel.service.stored import json_text, request_of, text_of
@@ -49,6 +52,10 @@ _INSTEAD: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _no_pictures(request: PictureRequest) -> PictureResolution:
+    raise InvalidRequest.of("mode", "unsupported", "no pictures are made here.")
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """On which terms a job is accepted."""
@@ -59,6 +66,7 @@ class Terms:
     time_limit: float | None = None  #: seconds one attempt may run; never more than the operator allows
     parent_id: str | None = None  #: the job whose latents it may use
     webhook_url: str = ""  #: who is told of its end; the operator's address by default
+    upload_to: UploadTo | None = None  #: storage of the request's own, in the place of a profile
     notes: tuple[str, ...] = ()  #: that the job carries from the start
 
 
@@ -72,6 +80,7 @@ class Service:
     results: Path  #: where videos lie
     time_limit: float  #: seconds one attempt may run, unless the job says less
     same_weights: Callable[[Path], bool]  #: whether the weights named in this manifest are the ones here now
+    resolve_picture: Callable[[PictureRequest], PictureResolution] = _no_pictures  #: the same as `resolve` for pictures
     webhook_url: str = ""  #: told of every job whose terms name nobody
     gpu_price_per_hour: float | None = None  #: costs are told where it is set
     estimator: Estimator = field(init=False, repr=False)
@@ -79,7 +88,11 @@ class Service:
 
     def __post_init__(self) -> None:
         self.estimator = Estimator(self.store)
-        self._tailer = Tailer(lambda number: self.store.tail(after=number), self.store.last_event_number)
+        self._tailer = Tailer(
+            lambda number: self.store.tail(after=number),
+            self.store.last_event_number,
+            alarm=lambda call: self.store.listening({signals.NEWS: lambda _word: call()}),
+        )
 
     def close(self) -> None:
         self._tailer.close()
@@ -98,7 +111,11 @@ class Service:
             return done
         return self.enqueue(resolution, terms, body=json_text(asdict(request)))
 
-    def enqueue(self, resolution: Resolution, terms: Terms | None = None, *, body: str | None = None) -> Job:
+    def submit_picture(self, request: PictureRequest, terms: Terms | None = None) -> Job:
+        """The same for pictures, which are never taken from an earlier job."""
+        return self.enqueue(self.resolve_picture(request), terms, body=json_text(asdict(request)))
+
+    def enqueue(self, resolution: AnyResolution, terms: Terms | None = None, *, body: str | None = None) -> Job:
         """Accept what was resolved already. `body` is what the client sent, for the idempotency key."""
         terms = terms or Terms()
         new = NewJob(
@@ -111,9 +128,13 @@ class Service:
             mode=resolution.request.mode,
             prompt=resolution.request.prompt,
             webhook_url=terms.webhook_url or self.webhook_url,
+            upload_to=terms.upload_to or _profile_of(resolution),
             notes=terms.notes,
         )
         job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
+        if terms.upload_to is not None and terms.idempotency_key is not None:
+            # The job may be an earlier one, whose keys are gone.
+            self.store.uploads.hand_keys(job.id, terms.upload_to)
         ring(self.data.workers)
         return job
 
@@ -154,6 +175,7 @@ class Service:
         changes = {"fps": fps, "output_format": output_format, "quality": quality}
         asked = {name: value for name, value in changes.items() if value is not None}
         resolution = self.resolve(replace(request_of(job).as_request(), **cast("Any", asked)))
+        resolution = replace(resolution, storage=self.store.uploads.profile_of(job_id))
         return self.enqueue(resolution, Terms(owner=job.owner, priority=job.priority, parent_id=source))
 
     # Looking up
@@ -252,12 +274,14 @@ class Service:
 
         With `changes` to its knobs it begins anew as another request: what failed mostly fails again unchanged.
         """
-        changed = None
+        changed, storage = None, None
         if changes:
             resolution = self._changed(job_id, changes)
-            request = resolution.request
+            request, storage = resolution.request, resolution.storage if "storage" in changes else None
             changed = NewJob(text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
         job = self.store.retry(job_id, changed)
+        if storage is not None:
+            self.store.uploads.redirect(job_id, storage)
         ring(self.data.workers)
         return job
 
@@ -291,7 +315,7 @@ class Service:
                 f"Job {job_id} is as small as its model allows.",
                 hint="Take a smaller model, or allow quantised weights.",
             )
-        resolution = self._changed(job_id, knobs)
+        resolution = replace(self._changed(job_id, knobs), storage=self.store.uploads.profile_of(job_id))
         return resolution, changes_between(before, resolution.request, "memory ran out")
 
     def edit(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
@@ -299,6 +323,8 @@ class Service:
         resolution = self._changed(job_id, changes)
         request = resolution.request
         self.store.edit(job_id, text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
+        if "storage" in changes:
+            self.store.uploads.redirect(job_id, resolution.storage)
         return resolution
 
     def _changed(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
@@ -344,6 +370,12 @@ class Service:
         state = self.store.resume()
         ring(self.data.workers)
         return state
+
+
+def _profile_of(resolution: AnyResolution) -> UploadTo | None:
+    """Where the result goes. Pictures stay here: they are steps on the way to a video."""
+    storage = resolution.storage if isinstance(resolution, Resolution) else ""
+    return UploadTo(storage) if storage else None
 
 
 def checkpoints_of(data: DataDirectory, job_id: str) -> Path:

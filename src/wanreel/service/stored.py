@@ -8,33 +8,44 @@ from collections.abc import Mapping
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job
 from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.work import Work, work_from_dict
 
 #: Knobs that change how the file is written and not what is generated.
 _EXPORT_ONLY = ("fps", "output_format", "quality", "metadata")
 
 
-def text_of(request: ResolvedRequest) -> str:
+def text_of(request: Work) -> str:
     """A resolved request as the store keeps it: equal requests give equal text."""
     return json_text(request.to_dict())
 
 
+def work_of(job: Job) -> Work:
+    """What a job makes. Raises InvalidRequest for a request that this version can't read."""
+    return work_in(job.request, f"job {job.id}")
+
+
 def request_of(job: Job) -> ResolvedRequest:
-    """The request of a job. Raises InvalidRequest for one that this version can't read."""
-    return request_in(job.request, f"job {job.id}")
+    """The request of a job that makes a video. Raises InvalidRequest for one that makes pictures too."""
+    work = work_of(job)
+    if not isinstance(work, ResolvedRequest):
+        raise InvalidRequest.of("request", "no_video", f"job {job.id} makes pictures, and this is for videos.")
+    return work
 
 
-def request_in(text: str, whose: str = "a job") -> ResolvedRequest:
-    """The same from its text."""
+def work_in(text: str, whose: str = "a job") -> Work:
+    """What a request's text asks for."""
     try:
-        return ResolvedRequest.from_dict(json.loads(text))
+        return work_from_dict(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InvalidRequest.of("request", "unreadable", f"the request of {whose} is of another version.") from exc
 
 
-def same_generation(one: ResolvedRequest, other: ResolvedRequest) -> bool:
+def same_generation(one: Work, other: Work) -> bool:
     """Whether both ask for the same frames, however they are written."""
     first, second = one.to_dict(), other.to_dict()
-    return all(first[name] == second[name] for name in first if name not in _EXPORT_ONLY)
+    return first.keys() == second.keys() and all(
+        first[name] == second[name] for name in first if name not in _EXPORT_ONLY
+    )
 
 
 def json_text(values: Mapping[str, object]) -> str:

@@ -18,6 +18,7 @@ from typing import cast
 
 from wanreel.core import events
 from wanreel.core.catalog import ModelSpec
+from wanreel.core.drawing import Drawing
 from wanreel.core.errors import (
     Cancelled,
     DeviceFault,
@@ -37,6 +38,7 @@ from wanreel.core.job import ArtifactRef, Job, JobFailure, Progress
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.settings import DataDirectory
 from wanreel.core.video import Video
+from wanreel.core.work import AnySpec, Work
 from wanreel.jobs import JobStore
 from wanreel.service import checkpoints_of, remove_tree, same_generation, wants_less, work_of
 from wanreel.service.uploader import Uploader
@@ -67,15 +69,23 @@ class Task:
     """What the renderer needs to know of an attempt."""
 
     work: str  #: whose checkpoints are used: the job's id, or for another export the id of the job with the latents
-    request: ResolvedRequest
-    spec: ModelSpec
+    request: Work
+    spec: AnySpec
     results: Path  #: folder for the video and the pictures beside it
     stem: str  #: their names without suffix; belongs to this attempt alone
     checkpoints: Path | None  #: folder of saved states; None to save none
     keeper: Keeper  #: `token` to stop at once, `draining` to save after this step
 
+    @property
+    def video(self) -> tuple[ResolvedRequest, ModelSpec]:
+        """Request and model of a task that makes a video. Raises GenerationError for another."""
+        if not isinstance(self.request, ResolvedRequest) or not isinstance(self.spec, ModelSpec):
+            raise GenerationError(f"{self.spec.name} can't make what the job asks for.")
+        return self.request, self.spec
 
-#: Turns a task into a video, as `generation.render`: events up to Completed; typed errors; closing it leaves nothing.
+
+#: Turns a task into its result, as `generation.render` and `draw`: events up to Completed or Drawn; typed errors;
+#: closing it leaves nothing.
 #: The one seam between jobs and models.
 Render = Callable[[Task], Iterator[Event]]
 
@@ -86,8 +96,8 @@ class Workshop:
 
     store: JobStore
     render: Render
-    spec_of: Callable[[str], ModelSpec]  #: raises UnknownModel
-    weights_of: Callable[[ModelSpec], Mapping[str, str]]  #: hashes by file name; raises BrokenWeights
+    spec_of: Callable[[str], AnySpec]  #: raises UnknownModel
+    weights_of: Callable[[AnySpec], Mapping[str, str]]  #: hashes by file name; raises BrokenWeights
     data: DataDirectory
     results: Path
     reserve: Reserve
@@ -98,6 +108,7 @@ class Workshop:
     warm_up: Callable[[], None] = lambda: None  #: loads the model that the operator wants held; raises WanreelError
     obey: Callable[[Order], None] = lambda order: None  #: loads or unloads a model; raises WanreelError
     sample_seconds: float = 5.0  #: between two looks at the machine
+    uploader: Uploader | None = None  #: copies results to object storage while the worker lives
     clock: Callable[[], float] = time.monotonic
     reduce: Callable[[str], None] = lambda job_id: None  #: queues a smaller job in the place of a failed one
 
@@ -158,20 +169,20 @@ class Attempt:
 
     # Running
 
-    def _render(self) -> tuple[Video, tuple[ArtifactRef, ...]]:
+    def _render(self) -> tuple[Video | Drawing, tuple[ArtifactRef, ...]]:
         reserve = self._shop.reserve
         with self.keeper:
             try:
                 task = self._task()
                 self._steps = (0, task.request.num_inference_steps)
                 reserve.hold(task.request, task.spec, self._shop.keep_free)
-                video = self._follow(task)
-                return video, self._files(task, video)
+                result = self._follow(task)
+                return result, self._files(task, result)
             finally:
                 reserve.release()
 
     def _task(self) -> Task:
-        request = request_of(self.job)
+        request = work_of(self.job)
         work = self.job.id
         if self.job.parent_id is not None and self._shares_latents(request, self.job.parent_id):
             work = self.job.parent_id
@@ -185,19 +196,21 @@ class Attempt:
             keeper=self.keeper,
         )
 
-    def _shares_latents(self, request: ResolvedRequest, parent_id: str) -> bool:
+    def _shares_latents(self, request: Work, parent_id: str) -> bool:
         try:
-            return same_generation(request, request_of(self._shop.store.get(parent_id)))
+            return same_generation(request, work_of(self._shop.store.get(parent_id)))
         except (JobNotFound, InvalidRequest):
             return False
 
-    def _follow(self, task: Task) -> Video:
-        """Runs the generation, recording its events, until the video is there."""
+    def _follow(self, task: Task) -> Video | Drawing:
+        """Runs the generation, recording its events, until the result is there."""
         running = self._shop.render(task)
         with contextlib.closing(cast("Generator[Event]", running)):
             for event in running:
                 if isinstance(event, events.Completed):
                     return event.video
+                if isinstance(event, events.Drawn):
+                    return event.drawing
                 self._findings.see(event)
                 self._stopwatch.see(event)
                 self._record(event)
@@ -299,26 +312,27 @@ class Attempt:
 
     # Ending
 
-    def _files(self, task: Task, video: Video) -> tuple[ArtifactRef, ...]:
+    def _files(self, task: Task, result: Video | Drawing) -> tuple[ArtifactRef, ...]:
         """The result as the record names it, with a manifest beside it. Everything is on disk when this returns."""
         self._hit("attempt.rendered")
         weights = self._shop.weights_of(task.spec)
-        manifest = self._findings.manifest(task.request, weights, video).to_json().encode()
-        path = video.path.with_suffix(".json")
+        manifest = self._findings.manifest(task.request, weights, result).to_json().encode()
+        path = result.path.with_suffix(".json")
         write_durably(path, manifest)
-        files = [ArtifactRef("video", video.path.name, video.sha256, video.size_bytes, media_type_of(video.path))]
-        for kind, other in (("last_frame", video.last_frame), ("poster", video.poster), ("manifest", path)):
+        (main, _), *others = result.files().items()
+        files = [ArtifactRef(main, result.path.name, result.sha256, result.size_bytes, media_type_of(result.path))]
+        for kind, other in (*others, ("manifest", path)):
             data = other.read_bytes()
             files.append(
                 ArtifactRef(kind, other.name, hashlib.sha256(data).hexdigest(), len(data), media_type_of(other))
             )
         return tuple(files)
 
-    def _complete(self, video: Video, files: tuple[ArtifactRef, ...]) -> None:
+    def _complete(self, result: Video | Drawing, files: tuple[ArtifactRef, ...]) -> None:
         self._hit("attempt.before_complete")
-        self._leases.complete(self.job.id, self.job.attempt, video.sha256, files, seconds=self.keeper.seconds)
+        self._leases.complete(self.job.id, self.job.attempt, result.sha256, files, seconds=self.keeper.seconds)
         self._hit("attempt.after_complete")
-        _log.info("job %s: completed in %.1f s, %s", self.job.id, self.keeper.seconds, video.path.name)
+        _log.info("job %s: completed in %.1f s, %s", self.job.id, self.keeper.seconds, result.path.name)
         keep_latents(checkpoints_of(self._shop.data, self.job.id))
         self._hit("attempt.cleaned")
 
@@ -363,7 +377,7 @@ class Attempt:
 def discard_attempt(store: JobStore, results: Path, job: Job) -> None:
     """Delete the files of an attempt that did not complete. A result that is on record is never touched."""
     try:
-        stem = stem_of(job, request_of(job).prompt)
+        stem = stem_of(job, work_of(job).prompt)
     except InvalidRequest:
         return  # an attempt at a request that can't be read wrote nothing
     discard(results, stem, (file.name for file in store.artifacts(job.id)))

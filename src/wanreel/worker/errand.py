@@ -51,7 +51,7 @@ class Errand:
 
 def run(errand: Errand, cancel: CancelToken) -> int:
     """Do it. The state on disk tells how it went; so does the exit code."""
-    registry, spec = errand.registry(), Catalog().get(errand.model)
+    registry, spec = errand.registry(), Catalog().weights(errand.model)
     work: Generator[Progress, None, Any] = (
         registry.pull(spec, cancel) if errand.verb == "pull" else registry.verify(spec, cancel)
     )

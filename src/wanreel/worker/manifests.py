@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from wanreel import __version__
+from wanreel.core.drawing import Drawing
 from wanreel.core.events import Denoised, Event, LorasApplied, ModelLoaded
 from wanreel.core.lora import LoraApplied
 from wanreel.core.manifest import Manifest, record_of
-from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.video import Video
+from wanreel.core.work import Work
 
 #: Packages that the bits of a video can depend on.
 _PACKAGES = ("torch", "diffusers", "transformers", "numpy", "av", "pillow")
@@ -44,7 +45,7 @@ class Findings:
         if text not in self.notes:
             self.notes += (text,)
 
-    def manifest(self, request: ResolvedRequest, weights: Mapping[str, str], video: Video) -> Manifest:
+    def manifest(self, request: Work, weights: Mapping[str, str], result: Video | Drawing) -> Manifest:
         """Everything together."""
         denoised = self.denoised
         return Manifest(
@@ -57,7 +58,7 @@ class Findings:
             environment=denoised.environment if denoised else {},
             sigmas=denoised.sigmas if denoised else (),
             latents_sha256=denoised.latents_sha256 if denoised else "",
-            video_sha256=video.sha256,
+            video_sha256=result.sha256,
             notes=self.notes,
         )
 

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.events import Event
+from wanreel.core.picture_request import PictureResolution
 from wanreel.core.resolve import Resolution
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore
+from wanreel.generation.draw import draw
+from wanreel.generation.picture_export import SheetTarget
 from wanreel.generation.render import Saving, Target, render
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.pool import ModelPool
@@ -24,7 +27,12 @@ def render_task(pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, 
         store = CheckpointStore(task.checkpoints)
         saving = Saving(store, task.work, Cadence(share), urgent=lambda: task.keeper.draining)
     target = Target(task.results, pictures, task.stem, loras)
-    return render(pool, Resolution(task.request, task.spec, ()), target, task.keeper.token, saving)
+    return render(pool, Resolution(*task.video, ()), target, task.keeper.token, saving)
+
+
+def draw_task(pool: ModelPool, pictures: Blobs, task: Task, resolution: PictureResolution) -> Iterator[Event]:
+    """As `generation.draw`, under the task's names. Nothing is saved on the way."""
+    return draw(pool, resolution, SheetTarget(task.results, pictures, task.stem), task.keeper.token)
 
 
 def render_kept(

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import InsufficientStorage
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.picture_models import PictureSpec
+from wanreel.core.picture_request import ResolvedPicture
+from wanreel.core.work import AnySpec, Work
 from wanreel.host import free_bytes, preallocate
 
 GIB = 2**30
@@ -20,26 +21,31 @@ _TENSORS, _FP32 = 4, 4
 _GENERATIONS = 3
 #: Bytes for each pixel of each frame. Video never exceeds raw 4:2:0; the others at worst keep every colour.
 _PIXEL_BYTES = {"mp4": 1.5, "webm": 1.5, "gif": 1.0, "webp": 3.0}
+_PNG_BYTES = 3.1  #: a PNG of noise is a little larger than its pixels
 #: For each pixel of the pictures beside the video: the last frame and the poster.
 _STILLS = 2 * 3
 #: Headers, manifest, preview. Bytes.
 _SMALL_FILES = 2**20
 
 
-def checkpoint_bytes(request: ResolvedRequest, spec: ModelSpec) -> int:
+def checkpoint_bytes(request: Work, spec: AnySpec) -> int:
     """The most that the checkpoints of this request take at one time."""
+    if isinstance(spec, PictureSpec):
+        return 0  # none are saved
     frames = spec.latent_frames(request.num_frames)
     cells = frames * (request.height // spec.spatial_stride) * (request.width // spec.spatial_stride)
     return spec.latent_channels * cells * _TENSORS * _FP32 * _GENERATIONS + _SMALL_FILES
 
 
-def result_bytes(request: ResolvedRequest) -> int:
-    """The most that the video and the pictures beside it take."""
+def result_bytes(request: Work) -> int:
+    """The most that the video, or the pictures, and the pictures beside it take."""
     pixels = request.export_width * request.export_height
+    if isinstance(request, ResolvedPicture):
+        return int(pixels * (request.num_images * _PNG_BYTES + 3)) + _SMALL_FILES
     return int(pixels * (request.num_frames * _PIXEL_BYTES[request.output_format] + _STILLS)) + _SMALL_FILES
 
 
-def needed_bytes(request: ResolvedRequest, spec: ModelSpec) -> int:
+def needed_bytes(request: Work, spec: AnySpec) -> int:
     """Both together."""
     return checkpoint_bytes(request, spec) + result_bytes(request)
 
@@ -54,7 +60,7 @@ class Reserve:
         self._checkpoint_file = checkpoints / f".{worker}-checkpoints{SUFFIX}"
         self._result_file = results / f".{worker}-result{SUFFIX}"
 
-    def hold(self, request: ResolvedRequest, spec: ModelSpec, keep_free: int) -> None:
+    def hold(self, request: Work, spec: AnySpec, keep_free: int) -> None:
         """Take what `request` needs and leave at least `keep_free` bytes to others. Raises InsufficientStorage."""
         _take(self._checkpoint_file, checkpoint_bytes(request, spec), keep_free)
         _take(self._result_file, result_bytes(request), keep_free)
@@ -85,6 +91,8 @@ def _take(path: Path, size: int, keep_free: int) -> None:
             f"The disk has {free / GIB:.2f} GiB left; this job needs {size / GIB:.2f} GiB "
             f"beside the {keep_free / GIB:.2f} GiB that stay free."
         )
+    if not size:
+        return
     try:
         preallocate(path, size)
     except OSError as exc:

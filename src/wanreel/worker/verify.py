@@ -43,7 +43,10 @@ def verify(
     """
     sha256 = _sha256(video)
     recorded = _manifest_beside(video)
-    resolution, running = make(recorded.request if recorded else recipe())
+    asked = recorded.request if recorded else recipe()
+    if not isinstance(asked, ResolvedRequest):
+        raise UnreadableRecipe.of("manifest", "no_video", f"{video} is a picture; videos are made again and compared.")
+    resolution, running = make(asked)
     findings = Findings()
     again = _run(running, findings)
     now = findings.manifest(resolution.request, weights_of(resolution.spec), again)

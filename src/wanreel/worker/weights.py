@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from wanreel.core.catalog import Catalog, ModelSpec
+from wanreel.core.catalog import Catalog
 from wanreel.core.errors import BrokenWeights, ModelError, UnknownModel, UnreadableRecipe
 from wanreel.core.manifest import Manifest
+from wanreel.core.work import AnySpec
 from wanreel.models.formats.assembly import Assembly
 from wanreel.storage.digests import Digests
 
 #: Finds a model's folder; None for a model that is made up on the spot.
-FolderOf = Callable[[ModelSpec], Path | None]
+FolderOf = Callable[[AnySpec], Path | None]
 
 _KINDS = (".safetensors", ".json", ".model", ".txt")  # weights, configurations, tokenizers
 _MADE_UP = {"made up": "from the model's name"}  # tiny models: equal for equal code, which `software` names
@@ -32,7 +33,7 @@ def same_weights(manifest: Path, catalog: Catalog, folder_of: FolderOf, digests:
     """Whether the weights that a manifest names are surely the ones here now. Reads no weight: unknown means no."""
     try:
         recorded = Manifest.from_json(manifest.read_text(encoding="utf-8"))
-        folder = folder_of(catalog.get(recorded.request.model))
+        folder = folder_of(catalog.weights(recorded.request.model))
     except (OSError, UnreadableRecipe, UnknownModel, ModelError):
         return False
     if folder is None:

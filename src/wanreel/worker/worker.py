@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelError
-from wanreel.core.job import Job, JobStatus, QueueState
+from wanreel.core.job import Job, QueueState
 from wanreel.host import FileLock
-from wanreel.jobs import JobStore, Liveness
-from wanreel.service import request_of
+from wanreel.jobs import JobStore, Liveness, signals
+from wanreel.service import work_of
 from wanreel.service.bell import Bell, sweep_bells
 from wanreel.worker.attempt import Attempt, Ending, Workshop, discard_attempt
 from wanreel.worker.orders import Orders
@@ -32,13 +32,16 @@ _REST = {
     Ending.IDLE: 1.0,  # seconds between looks for work, in case that a ring was lost
     Ending.WAIT: 30.0,  # seconds before a job that the disk could not take is tried again
 }
+_IDLE_SHARED = 5.0  # the same where the store announces jobs: many workers that look would cost it more than the jobs
 _POLL_DEVICE = 1.0  # seconds between looks whether the GPU is free
 _HOUSEKEEPING = 2.0  # seconds between looks for dead workers and at the disk
-_ALL = 10_000  # jobs in progress that are looked at
 
 
 #: A context around each attempt at a job of a store.
 Trace = Callable[[Job, JobStore], contextlib.AbstractContextManager[object]]
+
+
+_nothing = contextlib.nullcontext[None]
 
 
 def _untraced(_job: Job, _store: JobStore) -> contextlib.AbstractContextManager[object]:
@@ -56,8 +59,8 @@ class Life:
     device: FileLock | None = None  #: of a GPU, which one worker has for itself
 
     @classmethod
-    def begin(cls, folder: Path, label: str) -> Life:
-        liveness = Liveness(folder)
+    def begin(cls, folder: Path, label: str, liveness: Liveness | None = None) -> Life:
+        liveness = liveness or Liveness(folder)
         name, lock = liveness.new_worker(label)
         gpu = FileLock(folder / f"{label}.device") if label.startswith("cuda-") else None
         return cls(name, lock, folder, liveness, gpu)
@@ -112,7 +115,9 @@ class Worker:
                     return REPLACE
                 if once and ending in _REST:
                     break
-                self._rest(_REST.get(ending, 0.0))
+                self._rest(self._pause_after(ending))
+            if once and self._shop.uploader is not None:
+                self._shop.uploader.finish()
         return 0
 
     def _warm_up(self) -> None:
@@ -151,6 +156,11 @@ class Worker:
             if lock is not None:
                 lock.release()
 
+    def _pause_after(self, ending: Ending) -> float:
+        if ending is Ending.IDLE and self._shop.store.shared:
+            return _IDLE_SHARED
+        return _REST.get(ending, 0.0)
+
     def _rest(self, seconds: float) -> None:
         if seconds and self._bell is not None and not self._asked_to_stop:
             self._bell.wait(seconds)
@@ -161,12 +171,28 @@ class Worker:
         leases = self._shop.store.leases
         try:
             leases.register(self.name, self._description)
-            with Bell(self._life.folder, self.name) as self._bell, self._sampler():
+            uploader = self._shop.uploader or _nothing()
+            with Bell(self._life.folder, self.name) as self._bell, self._sampler(), uploader, self._heard():
                 yield
             leases.unregister(self.name)
         finally:
             self._bell = None
             self._life.end()
+
+    @contextlib.contextmanager
+    def _heard(self) -> Generator[None]:
+        """Where the store is shared: others hear that this worker lives, and it hears of jobs and orders."""
+        calls = {signals.LINE: self._ring, signals.ORDERS: self._told}
+        with self._life.liveness.keeping(self.name, self._description), self._shop.store.listening(calls):
+            yield
+
+    def _ring(self, _word: str) -> None:
+        if (bell := self._bell) is not None:
+            bell.wake()
+
+    def _told(self, name: str) -> None:
+        if name in ("", self.name) and (attempt := self._attempt) is not None:
+            attempt.keeper.hurry()
 
     def _sampler(self) -> Sampler:
         shop = self._shop
@@ -224,12 +250,12 @@ class Worker:
 
     def recover(self) -> None:
         """Put the jobs of dead workers back in line, and clear up what they left."""
-        store, is_alive = self._shop.store, self._life.liveness.is_alive
-        for job in store.list(status=JobStatus.IN_PROGRESS, limit=_ALL):
-            if job.worker is not None and not is_alive(job.worker):
-                # First: should this process die too, the next one still finds the job in progress.
-                discard_attempt(store, self._shop.results, job)
-        for job in store.leases.recover(is_alive):
+        store, liveness = self._shop.store, self._life.liveness
+        is_alive, dead = liveness.lives_here, liveness.dead(store.leases)
+        for job in store.leases.held_by(dead):
+            # First: should this process die too, the next one still finds the job in progress.
+            discard_attempt(store, self._shop.results, job)
+        for job in store.leases.take_back(dead):
             _log.warning("job %s: its worker died; it is %s now", job.id, job.status.replace("_", " "))
         for folder in (self._shop.data.checkpoints, self._shop.results):
             sweep(folder, is_alive)
@@ -243,7 +269,7 @@ class Worker:
     def _needed(self, queued: tuple[Job, ...]) -> int:
         for job in queued:
             try:
-                request = request_of(job)
+                request = work_of(job)
                 return needed_bytes(request, self._shop.spec_of(request.model))
             except InvalidRequest:
                 return 0  # the attempt will say so

@@ -25,7 +25,7 @@ from wanreel.core.job import TERMINAL, Job, JobEvent
 from wanreel.core.measures import STAGES, Measures
 from wanreel.frontends.http.guard import Exchange
 from wanreel.frontends.http.house import House
-from wanreel.service import request_of
+from wanreel.service import work_of
 
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0)
 _STAGE_SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -91,7 +91,7 @@ class Metrics:
         if job is None or job.ended:
             return  # what has ended is part of the history that predicts
         try:
-            seconds = self._house.service.estimator.work(request_of(job)).seconds
+            seconds = self._house.service.estimator.work(work_of(job)).seconds
         except InvalidRequest:
             return
         if seconds:

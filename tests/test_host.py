@@ -241,3 +241,40 @@ def test_stop_signals_do_nothing_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert entered == [True]
+
+
+def group(folder: Path, limit: str, used: int, *, inactive: int = 0, version: int = 2) -> None:
+    """A control group's memory files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_is_what_the_tightest_group_around_this_process_allows(tmp_path: Path, version: int) -> None:
+    root, membership = tmp_path / "groups", tmp_path / "membership"
+    top = root / "memory" if version == 1 else root
+    membership.write_text("5:cpu:/a\n4:memory:/slice/job\n" if version == 1 else "0::/slice/job\n")
+    none = "max" if version == 2 else str(2**63 - 4096)
+    group(top, none, 9 * 2**30, version=version)
+    group(top / "slice" / "job", none, 2**30, version=version)
+    left = host._container_memory  # pyright: ignore[reportPrivateUsage]
+    assert left(root, membership) is None
+    group(top / "slice", str(32 * 2**30), 3 * 2**30, inactive=2**30, version=version)
+    assert left(root, membership) == 30 * 2**30
+    group(top / "slice" / "job", str(8 * 2**30), 2**30, version=version)
+    assert left(root, membership) == 7 * 2**30
+    group(top / "other", str(2**30), 0, version=version)  # not ours
+    assert left(root, membership) == 7 * 2**30
+
+
+def test_inside_a_container_its_limit_is_the_root_s(tmp_path: Path) -> None:
+    """There the file of memberships may name folders of the host that are not seen."""
+    group(tmp_path, str(32 * 2**30), 2**30)
+    for text in ("0::/", "0::/docker/abc", ""):
+        (tmp_path / "membership").write_text(text)
+        left = host._container_memory  # pyright: ignore[reportPrivateUsage]
+        assert left(tmp_path, tmp_path / "membership") == 31 * 2**30
+    assert host._container_memory(tmp_path / "no", tmp_path / "none") is None  # pyright: ignore[reportPrivateUsage]

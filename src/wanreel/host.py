@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -131,21 +131,35 @@ def _parse_gpu(line: str) -> NvidiaGpu:
     return NvidiaGpu(int(index), name, int(total) * 2**20, int(free) * 2**20, (int(major), int(minor)))
 
 
-def _container_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes left under the limit of this process's control group, version 2 or 1; None without a limit.
-
-    Only the root that the container sees is read: there its own limit stands. Inactive file contents count as free.
+def _container_memory(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes left under the limits of this process's control group and of those around it (seen from inside a container,
+    its group is the root), version 2 or 1; None without a limit. Inactive file contents count as free.
     """
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    left = [_left_in(group) for group in _groups(root, membership)]
+    return min((found for found in left if found is not None), default=None)
+
+
+def _groups(root: Path, membership: Path) -> Iterator[Path]:
+    """Folders of the groups that limit this process's memory, its own first."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = membership.read_text().splitlines()
+    for line in (*lines, "0::/"):
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = root / controllers
+            own = top / path.lstrip("/")
+            yield own
+            yield from (parent for parent in own.parents if parent.is_relative_to(top))
+
+
+def _left_in(group: Path) -> int | None:
+    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
         with contextlib.suppress(OSError, ValueError):
-            allowed = int((root / limit).read_text())
+            allowed = int((group / limit).read_text())
             if allowed >= _NO_LIMIT:
                 return None
-            used = int((root / usage).read_text())
-            return allowed - used + _inactive_files((root / limit).parent)
+            return allowed - int((group / usage).read_text()) + _inactive_files(group)
     return None
 
 

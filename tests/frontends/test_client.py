@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from wanreel.core.errors import (
     RemoteError,
 )
 from wanreel.core.settings import load_settings
+from wanreel.frontends.cli import main
 from wanreel.frontends.http.app import create_app
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.server import build_server
@@ -179,13 +179,23 @@ def test_another_kind_of_server_is_named(tmp_path: Path) -> None:
         thread.join()
 
 
-def test_the_verbs_of_the_command_line(url: str, client: Client, place: Place, tmp_path: Path) -> None:
+def test_the_verbs_of_the_command_line(
+    url: str,
+    client: Client,
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process; the next test has one of its own."""
+    monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path / "other"))
+
     def run(*words: str, code: int = 0) -> Any:
-        arguments = [sys.executable, "-m", "wanreel", "--server", url, *words, "--json"]
-        environment = os.environ | {"WANREEL_DATA_DIR": str(tmp_path / "other")}
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == code, done.stdout + done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        with pytest.raises(SystemExit) as ended:
+            main(["--server", url, *words, "--json"])
+        out, err = capsys.readouterr()
+        assert (ended.value.code or 0) == code, out + err
+        return json.loads(out.splitlines()[-1])
 
     first, second = (run("submit", prompt, "--model", "demo")["id"] for prompt in ("a red circle", "a blue star"))
     assert {row["id"] for row in run("jobs")["jobs"]} >= {first, second}

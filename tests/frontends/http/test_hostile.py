@@ -21,7 +21,7 @@ import pytest
 from frontends.audit import Watch, watching
 from frontends.http.hostile import BODIES, MARK, PICTURES, clear, names
 from frontends.http.places import Open, Place
-from frontends.http.test_real import Served, serve
+from frontends.http.started import Served, serve
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from frontends.http.test_real import serve
+from frontends.http.started import serve
 from jobs.places import needs
 from wanreel.host import open_file_limit
 

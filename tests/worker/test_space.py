@@ -69,10 +69,10 @@ def test_retention_takes_what_nobody_needs(bench: Bench) -> None:
         folder = bench.data.checkpoints / name
         folder.mkdir(exist_ok=True)
         (folder / "clip000-step00001.safetensors").write_bytes(b"state")
-    Retention(bench.store, bench.data.checkpoints, 0.0).apply()
+    Retention(bench.store, bench.data.checkpoints, 0.0, bench.data.outputs).apply()
     assert {path.name for path in bench.data.checkpoints.iterdir()} == {done.id, waiting.id}
     assert [path.name for path in bench.service.checkpoints(done.id).iterdir()] == ["clip000-latents.safetensors"]
     assert bench.store.get(waiting.id).status is JobStatus.QUEUED
     time.sleep(0.01)
-    Retention(bench.store, bench.data.checkpoints, 1e-9).apply()
+    Retention(bench.store, bench.data.checkpoints, 1e-9, bench.data.outputs).apply()
     assert {path.name for path in bench.data.checkpoints.iterdir()} == {waiting.id}

@@ -1,4 +1,4 @@
-"""Retention: deletes what ended jobs no longer need. Knows nothing of results, which are the user's."""
+"""Retention: deletes what ended jobs no longer need: saved states, and results that lie safely in storage."""
 
 from __future__ import annotations
 
@@ -18,25 +18,38 @@ _DAY = 86_400.0  # seconds
 
 @dataclass
 class Retention:
-    """Saved latents and states of ended jobs, by how long ago their job ended.
+    """Saved latents and states of ended jobs, and local copies of uploaded results, by how long ago their job ended.
 
-    The wall clock decides: one that jumps costs a re-export at most, never a video.
+    The wall clock decides: one that jumps costs a re-export or a download at most, never a video.
     """
 
     store: JobStore
     checkpoints: Path
     keep_days: float  #: 0 keeps them
+    results: Path
+    keep_uploaded_days: float = 0.0  #: 0 keeps them
     _next: float = field(default=0.0, repr=False)
 
     def apply(self) -> None:
         """Delete what is due, looking every ten minutes at most."""
         now = time.monotonic()
-        if now < self._next or not self.checkpoints.is_dir():
+        if now < self._next:
             return
         self._next = now + _EVERY
+        if self.keep_uploaded_days > 0:
+            self._delete_copies()
+        if not self.checkpoints.is_dir():
+            return
         for folder in self.checkpoints.iterdir():
             if folder.is_dir():
                 self._tidy(folder)
+
+    def _delete_copies(self) -> None:
+        uploads = self.store.uploads
+        while found := uploads.safe_copies(time.time() - self.keep_uploaded_days * _DAY):
+            for job_id, kind, name in found:
+                (self.results / name).unlink(missing_ok=True)
+                uploads.gone_here(job_id, kind)
 
     def _tidy(self, folder: Path) -> None:
         try:

@@ -50,6 +50,7 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
             "fixed": {name: value for name, value in settings.wishes.fixed.items() if value is not None},
             "on_oom": settings.on_oom,
         },
+        "storage": {"names": list(settings.storage), "default": settings.default_storage},
         "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
     }
 

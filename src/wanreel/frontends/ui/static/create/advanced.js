@@ -57,6 +57,8 @@ function output(now, own) {
       options: form.knob("quality").choices.map((name) => ({ value: name, text: t(`quality.${name}`) })) }),
     slider("fps", { label: t("knob.fps"), help: t("knob.fps.help", { fps: own.fps }), min: 4, max: 60, step: 1, unit: "fps", value: now.fps ?? own.fps, official: own.fps,
       hard: { min: form.knob("fps").minimum, max: form.knob("fps").maximum }, onpick: (fps) => form.change({ fps }) }),
+    form.places().length > 0 && choice("storage", { label: t("knob.storage"), help: t("knob.storage.help"), value: now.storage ?? form.usualPlace(),
+      options: form.places().map((name) => ({ value: name, text: name === "local" ? t("storage.local") : name })), onpick: (name) => form.change({ storage: name === form.usualPlace() ? null : name }) }),
     checkbox("metadata", { label: t("knob.metadata"), help: t("knob.metadata.help"), value: now.metadata, onpick: (metadata) => form.change({ metadata }) }),
   ];
 }

@@ -46,7 +46,7 @@ export function optimizations() {
 // What was chosen
 
 function outlook({ memory, machine, estimate }) {
-  if (!memory.gpu_bytes) return [h("p.mem-way", h("strong", t(machine.gpu ? "memory.small" : "memory.cpu"))), h("p.help", t(machine.gpu ? "memory.small.help" : "memory.cpu.help"))];
+  if (!memory.gpu_bytes) return h("p.help", t(machine.gpu ? "memory.small.help" : "memory.cpu.help"));
   const fits = fit(memory), bits = memory.precision !== "native" && memory.precision !== "fp16";
   const seconds = estimate.seconds ?? memory.seconds;
   const cost = estimate.cost ?? memory.cost ?? null;

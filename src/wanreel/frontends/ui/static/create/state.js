@@ -9,7 +9,7 @@ const EMPTY = {
   prompt: "", negative_prompt: null, model: null, image: null, last_image: null, aspect: null, resolution: null, width: null, height: null,
   preset: "standard", num_frames: null, seed: null, locked: false, num_inference_steps: null, flow_shift: null, guidance_high: null,
   guidance_low: null, guided_steps: null, boundary_ratio: null, solver: null, fps: null, output_format: "mp4", quality: "high", metadata: true, loras: [], copies: 1,
-  memory_mode: null, precision: null, offload: null, vae_tile: null, quantize: null, on_oom: null,
+  memory_mode: null, precision: null, offload: null, vae_tile: null, quantize: null, on_oom: null, storage: null,
 };
 const MEMORY = ["memory_mode", "precision", "offload", "vae_tile", "quantize"];
 const listeners = new Set();
@@ -60,6 +60,9 @@ export const models = (mode = state.mode) => setup.models.filter((model) => mode
 export const knob = (name) => setup.knobs[name];
 //: What the operator says of memory: {choices: whether requests may choose, fixed: {knob: value}, on_oom}.
 export const memory = () => setup.memory;
+//: Where results can go besides: the operator's profiles of storage, and "local" for nowhere else; empty where there are none.
+export const places = () => (setup.storage.names.length ? ["local", ...setup.storage.names] : []);
+export const usualPlace = () => setup.storage.default || "local";
 
 export function model(mode = state.mode) {
   const all = setup.models;
@@ -154,6 +157,7 @@ export function toRequest() {
   if (now.loras.length) request.loras = now.loras;
   for (const name of MEMORY) if (now[name] !== null && setup.memory.choices && !(name in setup.memory.fixed)) request[name] = now[name];
   if (now.on_oom !== null) request.on_oom = now.on_oom;
+  if (now.storage !== null && places().includes(now.storage)) request.storage = now.storage;
   return request;
 }
 

@@ -204,9 +204,9 @@ class Runtime:
         yield from render(self.pool, resolution, target, cancel)
 
     def draw(
-        self, resolution: PictureResolution, cancel: CancelToken | None = None, stem: str | None = None
+        self, resolution: PictureResolution, cancel: CancelToken | None = None, keeping: Keeping | None = None
     ) -> Generator[Event]:
-        """The same for pictures. `stem`: name of the files without suffix, which are replaced; None: a new one."""
+        """The same for pictures. Nothing is saved on the way; `keeping` says what the files are called."""
         with without_collecting():
             from wanreel.generation.draw import draw
             from wanreel.generation.picture_export import SheetTarget
@@ -215,7 +215,10 @@ class Runtime:
         for spec in (resolution.spec, resolution.refiner):
             if spec is not None:
                 yield from self.fetch(spec, cancel)
-        yield from draw(self.pool, resolution, SheetTarget(self.settings.results_dir, self.pictures, stem), cancel)
+        target = SheetTarget(self.settings.results_dir, self.pictures)
+        if keeping is not None:
+            target = SheetTarget(keeping.results, keeping.pictures, keeping.stem)
+        yield from draw(self.pool, resolution, target, cancel)
 
     def recipe_values(self, video: Path) -> dict[str, object]:
         """The knobs that make the video in `video` again, for `VideoRequest.from_mapping`. Raises UnreadableRecipe."""

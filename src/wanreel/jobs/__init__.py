@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from wanreel.jobs.leased import SharedLiveness
 from wanreel.jobs.leases import Leases
 from wanreel.jobs.liveness import Liveness
 from wanreel.jobs.store import JobStore
 
-__all__ = ["JobStore", "Leases", "Liveness"]
+__all__ = ["JobStore", "Leases", "Liveness", "SharedLiveness"]

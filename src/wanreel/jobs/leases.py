@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, insert, literal, select, union, update
 
 from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, OutOfMemory, PoisonJob
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress
 from wanreel.core.measures import Measures
 from wanreel.core.sample import Sample
-from wanreel.jobs import line, locks, log, records
-from wanreel.jobs.rows import attempt_of, failure_columns
+from wanreel.jobs import line, locks, log, records, signals
+from wanreel.jobs.rows import attempt_of, failure_columns, job_of
 from wanreel.jobs.tables import artifacts, attempts, jobs, workers
 from wanreel.jobs.transactions import Transactions
 
@@ -34,12 +34,31 @@ class Leases:
         self._clock = clock
         self._max_attempts = max_attempts
 
+    @property
+    def shared(self) -> bool:
+        """Whether workers of several machines may hold leases."""
+        return self._database.shared
+
     # Workers
 
     def register(self, worker: str, description: str = "") -> None:
         """Announce a worker before its first claim. The name must never have been used before; see `Liveness`."""
-        row = insert(workers).values(name=worker, description=description, started_at=self._clock(), drain=False)
-        self._database.write("register", lambda c: c.execute(row), urgent=True)
+        row = {"name": worker, "description": description, "started_at": self._clock(), "drain": False}
+
+        def body(c: Connection) -> None:
+            c.execute(insert(workers).values(**row, renewed_at=locks.now(c)))
+
+        self._database.write("register", body, urgent=True)
+
+    def renew(self, worker: str, description: str = "") -> None:
+        """Show that the worker lives, where no kernel can tell; see `leased`. One that was taken off the list is back on."""
+
+        def body(c: Connection) -> bool:
+            mine = update(workers).where(workers.c.name == worker).values(renewed_at=locks.now(c))
+            return c.execute(mine).rowcount == 1
+
+        if not self._database.write("renew", body):
+            self.register(worker, description)
 
     def unregister(self, worker: str) -> None:
         """Take a worker off the list. It must hold no job."""
@@ -49,8 +68,12 @@ class Leases:
 
     def drain(self, worker: str) -> None:
         """Ask a worker to give its job back and leave: it hears so in its next heartbeat and gets no other job."""
-        statement = update(workers).where(workers.c.name == worker).values(drain=True)
-        self._database.write("drain", lambda c: c.execute(statement), urgent=True)
+
+        def body(c: Connection) -> None:
+            c.execute(update(workers).where(workers.c.name == worker).values(drain=True))
+            signals.announce(c, signals.ORDERS, worker)
+
+        self._database.write("drain", body, urgent=True)
 
     def report(self, worker: str, sample: Sample) -> None:
         """Leave word how the worker's machine fares. Only the newest is kept; on a full disk it is dropped."""
@@ -247,25 +270,45 @@ class Leases:
 
     # Dead workers
 
+    def known(self) -> frozenset[str]:
+        """The workers that hold jobs or are on the list."""
+        holders = select(jobs.c.worker).where(jobs.c.status == JobStatus.IN_PROGRESS)
+        both = union(holders, select(workers.c.name))
+        return self._database.read(lambda c: frozenset(c.scalars(both)))
+
+    def overdue(self, seconds: float) -> dict[str, float]:
+        """The workers that have not renewed for so long, by the database's clock, and when they last did."""
+        late = select(workers.c.name, workers.c.renewed_at)
+        unlisted = ~exists().where(workers.c.name == jobs.c.worker)
+        holders = select(jobs.c.worker, literal(0.0)).where(jobs.c.status == JobStatus.IN_PROGRESS, unlisted)
+
+        def body(c: Connection) -> dict[str, float]:
+            both = union(late.where(workers.c.renewed_at < locks.now(c) - seconds), holders)
+            return {row[0]: row[1] for row in c.execute(both)}
+
+        return self._database.read(body)
+
+    def held_by(self, names: Collection[str]) -> tuple[Job, ...]:
+        """The jobs in progress that these workers hold."""
+        theirs = select(jobs).where(jobs.c.status == JobStatus.IN_PROGRESS, jobs.c.worker.in_(names))
+        return tuple(job_of(row) for row in self._database.read(lambda c: c.execute(theirs).all())) if names else ()
+
     def recover(self, is_alive: Callable[[str], bool]) -> tuple[Job, ...]:
         """Queue the jobs of dead workers again, or fail those that were tried too often; returns them.
 
-        `is_alive` tells of a worker's name whether its process still holds its lock. Anybody may call this at any time.
+        `is_alive` tells of a worker's name whether it lives. Anybody may call this at any time.
         """
+        return self.take_back(frozenset(name for name in self.known() if not is_alive(name)))
 
-        def look(c: Connection) -> tuple[list[tuple[str, int, str]], set[str]]:
-            running = select(jobs).where(jobs.c.status == JobStatus.IN_PROGRESS)
-            held = [(row.id, row.attempt, row.worker) for row in c.execute(running)]
-            return held, set(c.scalars(select(workers.c.name)))
-
-        held, registered = self._database.read(look)
-        dead = {name for name in {worker for _, _, worker in held} | registered if not is_alive(name)}
+    def take_back(self, dead: Collection[str]) -> tuple[Job, ...]:
+        """The same for workers that are known to be dead."""
         if not dead:
             return ()
+        held = [(job.id, job.attempt) for job in self.held_by(dead)]
 
         def body(c: Connection) -> tuple[Job, ...]:
             c.execute(delete(workers).where(workers.c.name.in_(dead)))
-            taken = [self._take_back(c, job_id, attempt) for job_id, attempt, worker in held if worker in dead]
+            taken = [self._take_back(c, job_id, attempt) for job_id, attempt in held]
             return tuple(job for job in taken if job is not None)
 
         return self._database.write("recover", body, urgent=True)

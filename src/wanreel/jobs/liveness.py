@@ -1,16 +1,19 @@
 """Liveness: whether a worker's process lives, by a lock that the kernel takes back when it dies. Knows no clock.
 
-For workers on one machine. Where several machines share a store, lease times have to take its place.
+For workers on one machine. Where several machines share a store, `leased.SharedLiveness` takes its place.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from wanreel.host import FileLock
+from wanreel.jobs.leases import Leases
 
+_SUFFIX = ".lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -47,8 +50,29 @@ class Liveness:
         lock.release()
         return False
 
+    def lives_here(self, name: str) -> bool:
+        """Whether a worker that left something in this machine's folders lives."""
+        return self.is_alive(name)
+
+    def dead(self, leases: Leases) -> frozenset[str]:
+        """The workers that hold jobs or are on the list, and do not live. For `Leases.take_back`."""
+        return frozenset(name for name in leases.known() if not self.is_alive(name))
+
+    def keeping(self, name: str, description: str) -> AbstractContextManager[object]:
+        """What a worker has to have open to be taken for living: here its lock is all."""
+        return nullcontext()
+
+    def names(self) -> tuple[str, ...]:
+        """The workers whose locks lie here, held or not."""
+        found = (path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
+        return tuple(name for name in found if _NAME.fullmatch(name))
+
+    def has_lock(self, name: str) -> bool:
+        """Whether the worker's lock lies here, held or not."""
+        return self._path(name).exists()
+
     def _path(self, name: str) -> Path:
         # Names come back from the database, so they are not trusted to be file names.
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a worker's name.")
-        return self._folder / f"{name}.lock"
+        return self._folder / f"{name}{_SUFFIX}"

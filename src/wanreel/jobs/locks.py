@@ -7,7 +7,7 @@ In that order: line, gate, rows; a transaction that takes them in another is und
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Connection, cast, func, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, Float, cast, extract, func, literal, select, text
 
 #: Above each key of an advisory lock, so that other programs' locks in the same database are left alone.
 _OURS = 0x5741_0000_0000_0000
@@ -50,6 +50,13 @@ def settled(connection: Connection) -> int | None:
     # In this order: a transaction that is not seen here has either ended, or will draw a higher number.
     unsettled: int | None = connection.execute(_UNSETTLED).scalar_one()
     return drawn if unsettled is None else min(drawn, unsettled)
+
+
+def now(connection: Connection) -> ColumnElement[float]:
+    """The database's clock, seconds since 1970; 0 where no clock is needed to tell who lives."""
+    if is_shared(connection):
+        return cast(extract("epoch", func.clock_timestamp()), Float)
+    return literal(0.0)
 
 
 def hold_line(connection: Connection) -> None:

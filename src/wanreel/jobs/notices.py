@@ -66,7 +66,7 @@ class Listener:
         for topic in self._calls:
             connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(topic)))
         for call in self._calls.values():
-            call()
+            call("")
         while not self._over.is_set():
             for notice in connection.notifies(timeout=_LOOK, stop_after=1):
-                self._calls[notice.channel]()
+                self._calls[notice.channel](notice.payload)

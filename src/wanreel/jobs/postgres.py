@@ -235,7 +235,7 @@ _HINT = "It looks like postgresql://user:password@host:5432/wanreel; leave it em
 
 def shown(url: URL) -> str:
     """The address as it may be seen: without password and options."""
-    return url.set(password=None, query={}, drivername="postgresql").render_as_string()
+    return URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
 
 
 def make_engine(url: URL) -> Engine:
@@ -281,7 +281,7 @@ def fault_of(error: DBAPIError) -> Fault:
 def _words(error: Exception) -> str:
     """What the server or the driver said, on one line."""
     said = str(error.orig if isinstance(error, DBAPIError) else error)
-    return " ".join(said.split()).rstrip(".")
+    return " ".join(said.split()).rstrip(".?")
 
 
 def _waits() -> Iterator[float]:

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, func, select
 from wanreel.jobs.locks import is_shared
 
 LINE = "wanreel_line"  #: a job may be there to be claimed
-NEWS = "wanreel_news"  #: something happened to a job that its watchers or its worker should hear of soon
+ORDERS = "wanreel_orders"  #: the worker that is named has to stop its job, or to leave
+NEWS = "wanreel_news"  #: something happened to a job that its watchers should hear of soon
 
 
-def announce(connection: Connection, topic: str) -> None:
+def announce(connection: Connection, topic: str, word: str = "") -> None:
     """Tell all who listen, when this transaction has ended well."""
     if is_shared(connection):
-        connection.execute(select(func.pg_notify(topic, "")))
+        connection.execute(select(func.pg_notify(topic, word)))

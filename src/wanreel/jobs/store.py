@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -306,12 +307,15 @@ class JobStore:
     def watch_disk(self, minimum_free: int) -> QueueState:
         """Pause the queue while the disk has less than `minimum_free` bytes, and resume what was paused for that.
 
-        To be called every few seconds. A pause that a person asked for is left alone.
+        To be called every few seconds. A pause that a person asked for is left alone. One disk of many pauses nobody
+        else: where the store is shared, only the answer says paused.
         """
         free = free_bytes(self._database.folder)
         state = self.queue()
         if free < minimum_free and not state.paused:
             reason = f"The disk has {free / 2**30:.2f} GiB left; {minimum_free / 2**30:.2f} GiB are needed."
+            if self.shared:
+                return replace(state, paused=True, automatic=True, reason=reason)
             return self._set_pause(paused=True, reason=reason, automatic=True)
         if free >= minimum_free:
             self._database.keep_space()
@@ -393,6 +397,7 @@ class JobStore:
             elif row.status == JobStatus.IN_PROGRESS and not row.cancel_requested:
                 records.change(c, job_id, cancel_requested=True)
                 log.append(c, job_id, "cancel_requested", self._clock())
+                signals.announce(c, signals.ORDERS, row.worker)
             elif row.status in (JobStatus.COMPLETED, JobStatus.FAILED):
                 raise records.illegal(row, "cancelled")
             return records.reread(c, job_id)

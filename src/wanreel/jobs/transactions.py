@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 
 T = TypeVar("T")
 
-#: What to call when something was announced in the database, by the topic; see `signals.py`.
-Calls = Mapping[str, Callable[[], object]]
+#: What to call with the word that was announced in the database, by the topic; see `signals.py`. An empty word stands for
+#: any: something may have been missed.
+Calls = Mapping[str, Callable[[str], object]]
 
 
 class Fault(Enum):

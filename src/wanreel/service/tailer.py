@@ -5,13 +5,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from wanreel.core.errors import WanreelError
 from wanreel.core.job import JobEvent
 
 #: Reads the events of all jobs after a number; see `JobStore.tail`.
 Read = Callable[[int], tuple[JobEvent, ...]]
+
+
+#: Has something called while the context is open, as soon as there may be events; see `JobStore.listening`.
+Alarm = Callable[[Callable[[], object]], AbstractContextManager[object]]
+
+
+def _no_alarm(_call: Callable[[], object]) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 class News:
@@ -40,8 +48,12 @@ class News:
 class Tailer:
     """Asks the store for new events every `seconds` while anybody watches. Close it to end its thread."""
 
-    def __init__(self, read: Read, last_number: Callable[[], int], seconds: float = 0.2) -> None:
+    def __init__(
+        self, read: Read, last_number: Callable[[], int], seconds: float = 0.2, alarm: Alarm = _no_alarm
+    ) -> None:
         self._read = read
+        self._alarm = alarm
+        self._woken = False
         self._last_number = last_number
         self._seconds = seconds
         self._watchers: set[News] = set()
@@ -80,14 +92,25 @@ class Tailer:
         if thread is not None:
             thread.join()
 
+    def wake(self) -> None:
+        """Look now: there may be events."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
     def _run(self) -> None:
+        with self._alarm(self.wake):
+            self._tail()
+
+    def _tail(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or bool(self._watchers))
                 if self._closed:
                     return
+                self._woken = False
                 self._hand_out()
-                self._changed.wait_for(lambda: self._closed, timeout=self._seconds)
+                self._changed.wait_for(lambda: self._closed or self._woken, timeout=self._seconds)
 
     def _hand_out(self) -> None:
         """Under the lock: a watcher that joins meanwhile would set the position back."""

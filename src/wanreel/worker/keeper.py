@@ -26,7 +26,8 @@ from wanreel.jobs import Leases
 _log = logging.getLogger(__name__)
 
 HUNG = 86  #: exit code of a process whose work could not be stopped
-_LOOK = 0.5  # seconds between looks at the orders
+_LOOK = 0.5  # seconds between looks at clock and orders
+_LOOK_SHARED = 5.0  # seconds between looks at the orders of a shared store, which announces them as well
 _GRACE = 10.0  # seconds between asking the work to stop and ending the process
 _LAST_RESORT = 5.0  # seconds more until the process is ended by a timer that needs no Python at all
 _UNKNOWN_STEP = 60.0  # seconds granted to a step before any was measured
@@ -66,6 +67,7 @@ class Keeper:
         self._began = clock()
         self._drain = threading.Event()
         self._over = threading.Event()
+        self._hear_at = -math.inf  # when to look for orders again
         self._stop_asked: float | None = None  # when the work was first asked to stop
         self._thread = threading.Thread(target=self._run, name=f"keeper of {job.id}", daemon=True)
 
@@ -84,6 +86,10 @@ class Keeper:
         self._drain.set()
         if self.pace.stage != "denoise":
             self.token.cancel("drain")
+
+    def hurry(self) -> None:
+        """Look for orders at the next look: there may be one."""
+        self._hear_at = -math.inf
 
     def __enter__(self) -> Self:
         if math.isfinite(self._limit):
@@ -105,7 +111,9 @@ class Keeper:
 
     def look(self) -> None:
         """Look once at orders and clock."""
-        self._hear_orders()
+        if self._clock() >= self._hear_at:
+            self._hear_at = self._clock() + (_LOOK_SHARED if self._leases.shared else 0.0)
+            self._hear_orders()
         if self.seconds > self._limit:
             self.token.cancel("timeout")
         if self._drain.is_set() and self.pace.stage != "denoise":

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from wanreel import __version__
 from wanreel.frontends.fetcher import Fetcher, build_fetcher
 from wanreel.frontends.http import errors
+from wanreel.frontends.http.depot_desk import DepotDesk
 from wanreel.frontends.http.doorway import Doorway, MakePage
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.fastvideo import FastVideoRoutes
@@ -38,16 +39,18 @@ from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.recipes import RecipeRoutes
 from wanreel.frontends.http.sessions import Links, Sessions
 from wanreel.frontends.http.signin import ATTEMPTS, SignIn
+from wanreel.frontends.http.storage_api import StorageRoutes
 from wanreel.frontends.http.system import SystemRoutes
 from wanreel.frontends.http.unbuilt import unbuilt_routes
 from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.videos import VideoRoutes
 from wanreel.frontends.http.webhooks import WebhookDesk, WebhookRoutes
+from wanreel.frontends.own_storage import build_own_storage
 from wanreel.frontends.telemetry import NOT_TRACED, Tracing
 from wanreel.frontends.webhooks import SigningSecrets, build_postman
-from wanreel.jobs import Liveness
 from wanreel.service import Service
-from wanreel.wiring import Runtime, specs_with_state
+from wanreel.service.uploader import build_uploader
+from wanreel.wiring import Runtime, build_liveness, specs_with_state
 from wanreel.worker.downloads import Downloads
 from wanreel.worker.orders import Orders
 from wanreel.worker.sampling import Probe
@@ -97,14 +100,16 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         settings.data.webhook_secret, outbound.webhook_secret.get_secret_value() if outbound.webhook_secret else ""
     )
     uploads = Uploads(settings.data.uploads)
+    own = build_own_storage(outbound, fetcher)
     house = House(
         service=service,
         models=lambda: specs_with_state(runtime),
         downloads=Downloads(runtime.registry, settings.data.digests),
         orders=Orders(settings.data.workers),
-        worker_lives=Liveness(settings.data.workers).is_alive,
+        worker_lives=build_liveness(settings, service.store).is_alive,
         min_free_bytes=int(settings.min_free_gb * 2**30),
         desk=PictureDesk(Turnstile(runtime.take_picture), uploads, fetcher.get if outbound.pictures else None),
+        depots=DepotDesk(service, own, build_uploader(settings, service.store, own.open)),
         webhooks=WebhookDesk(signing, fetcher if outbound.webhooks else None),
         uploads=uploads,
         news=News(service),
@@ -118,7 +123,8 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     intake = Intake(house, time.monotonic)
     page = make_page(house, intake) if make_page is not None else None
     background = (house.news.tell, house.pulse.run, postman.run, *((page.run,) if page is not None else ()))
-    more = (recipes, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
+    storage = StorageRoutes(house, tuple(sorted(settings.storage)), settings.default_storage).router()
+    more = (recipes, storage, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
     api = _api(house, intake, metrics, entrance, background, more, tracing)
 
     def observe(exchange: Exchange) -> None:
@@ -146,10 +152,12 @@ def _api(  # noqa: PLR0913 - the parts of one app
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         tasks = [asyncio.create_task(work()) for work in background]
+        house.depots.uploader.start()
         try:
             yield
         finally:
             house.news.close()
+            await run_in_threadpool(house.depots.uploader.close)
             await run_in_threadpool(house.downloads.close)
             for task in tasks:
                 task.cancel()

@@ -23,7 +23,7 @@ from wanreel.core.picture_request import PictureRequest, PictureResolution, Reso
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedRequest, resolve
 from wanreel.core.settings import Settings
-from wanreel.core.work import AnySpec
+from wanreel.core.work import AnySpec, Work, work_from_dict
 from wanreel.host import free_memory, nvidia_gpus
 from wanreel.media.pictures import MAX_BYTES, read_picture
 from wanreel.media.recipe import read_recipe, recipe_in
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from wanreel.jobs import JobStore, Liveness
+    from wanreel.jobs.checkup import Finding
     from wanreel.models.load import Memory
     from wanreel.models.planning import Planner, PlanRecords
     from wanreel.models.pool import ModelPool
@@ -394,6 +395,33 @@ def build_store(settings: Settings, *, patience: float = 5.0) -> JobStore:
     )
 
 
+def check_store(settings: Settings, url: str | None = None) -> tuple[Finding, ...]:
+    """What the job database is and whether it can be relied on. Raises SettingsError, StoreError."""
+    from wanreel.jobs.checkup import check_file, check_server
+
+    url = url or settings.database_url.get_secret_value()
+    return (
+        check_server(url, settings.data.root, settings.worker_lease_seconds)
+        if url
+        else check_file(settings.data.database)
+    )
+
+
+def migrate_store(settings: Settings, url: str | None = None) -> tuple[str | None, str]:
+    """Bring the job database to the present schema. Returns the schema before, None for none, and after."""
+    from wanreel.jobs.checkup import migrate_path, migrate_url
+
+    url = url or settings.database_url.get_secret_value()
+    return migrate_url(url) if url else migrate_path(settings.data.database)
+
+
+def copy_store(source: Path, target: str) -> Mapping[str, int]:
+    """Copy a SQLite job database to an empty one on a server. Returns rows by table. Raises SettingsError, StoreError."""
+    from wanreel.jobs.transfer import copy_jobs
+
+    return copy_jobs(source, target)
+
+
 def build_liveness(settings: Settings, store: JobStore) -> Liveness:
     """What tells which workers of the store live."""
     from wanreel.jobs import Liveness, SharedLiveness
@@ -507,15 +535,27 @@ def read_request(video: Path) -> ResolvedRequest:
     return _request_of(read_recipe(video), video.name)
 
 
+def read_work(file: Path) -> Work:
+    """What the recipe inside a video or a picture asks for. Raises UnreadableRecipe."""
+    return _work_of(read_recipe(file), file.name)
+
+
 def request_in(file: BinaryIO, name: str) -> ResolvedRequest:
     """The same of a file that came from anywhere. Its values are not checked."""
     return _request_of(recipe_in(file, name), name)
 
 
 def _request_of(recipe: str, name: str) -> ResolvedRequest:
+    work = _work_of(recipe, name)
+    if not isinstance(work, ResolvedRequest):
+        raise UnreadableRecipe.of("from", "no_video", f"{name} is a picture.", "Give it as the first frame.")
+    return work
+
+
+def _work_of(recipe: str, name: str) -> Work:
     try:
         values = cast("Mapping[str, Mapping[str, object]]", json.loads(recipe))
-        return ResolvedRequest.from_dict(values["request"])
+        return work_from_dict(values["request"])
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise UnreadableRecipe.of(
             "from", "unreadable_recipe", f"{name} carries a recipe this version can't read."

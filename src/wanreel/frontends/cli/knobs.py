@@ -23,6 +23,8 @@ _SHORT: Mapping[str, tuple[str, ...]] = {
     "num_frames": ("--frames",),
     "output_format": ("--format",),
     "loras": ("--lora",),
+    "num_images": ("-n",),
+    "refiner_inference_steps": ("--refiner-steps",),
 }
 _LORA_WORD = "NAME_OR_FILE[:HIGH[:LOW]][@SCHEDULE]"
 _STRENGTH = r"-?[0-9]*\.?[0-9]+"
@@ -33,10 +35,19 @@ _TYPES: Mapping[str, click.ParamType[Any] | None] = {"integer": click.INT, "numb
 
 
 def knob_options(command: Command) -> Command:
+    """Adds a flag for each knob of a video."""
+    return options_of(KNOBS)(command)
+
+
+def options_of(knobs: Mapping[str, Knob]) -> Callable[[Command], Command]:
     """Adds a flag for each knob. Bounds are left to the request itself, so that every fault is named at once."""
-    for name in reversed([name for name in KNOBS if name not in _NOT_FLAGS]):
-        command = _option(name, KNOBS[name])(command)
-    return command
+
+    def add(command: Command) -> Command:
+        for name in reversed([name for name in knobs if name not in _NOT_FLAGS]):
+            command = _option(name, knobs[name])(command)
+        return command
+
+    return add
 
 
 def asked_values(options: Mapping[str, object]) -> dict[str, object]:

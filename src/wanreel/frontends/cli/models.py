@@ -12,13 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from wanreel.core.catalog import Mode, ModelSpec, Size, preset_steps
+from wanreel.core.picture_models import PictureSpec
 from wanreel.core.request import PresetName, ResolutionName
+from wanreel.core.work import AnySpec
 from wanreel.frontends.cli.adopt import add, scan
 from wanreel.frontends.cli.qualify import qualify
 from wanreel.frontends.cli.session import open_runtime
 from wanreel.frontends.cli.weights import path, pull, remove, verify
 from wanreel.models.registry import Pin
-from wanreel.wiring import specs_with_state
+from wanreel.wiring import picture_specs_with_state, specs_with_state
 
 
 @click.group(invoke_without_command=True)
@@ -44,11 +46,11 @@ def list_command(json_: bool) -> None:
 def list_models(json_: bool) -> None:
     with open_runtime() as runtime:
         rows, pins = specs_with_state(runtime), runtime.registry.pins.all()
-        where = runtime.shelf.root
+        where, pictures = runtime.shelf.root, picture_specs_with_state(runtime)
     if json_:
         facts = [
             asdict(spec) | {"installed": installed, "size_bytes": pins[spec.name].size if spec.name in pins else None}
-            for spec, installed in rows
+            for spec, installed in (*rows, *pictures)
         ]
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
@@ -62,6 +64,7 @@ def list_models(json_: bool) -> None:
     told = "; ".join(f"{licence}: {', '.join(names)}" for licence, names in licences.items())
     console = Console()
     console.print(table)
+    console.print(_pictures_table(pictures, pins))
     if len(licences) == 1:
         told = f"{next(iter(licences))}, all of them"
     console.print(
@@ -69,6 +72,19 @@ def list_models(json_: bool) -> None:
         "`wanreel models pull MODEL` downloads one. tiny:NAME tries any of these pipelines with random weights.[/dim]",
         highlight=False,
     )
+
+
+def _pictures_table(rows: list[tuple[PictureSpec, bool]], pins: Mapping[str, Pin]) -> Table:
+    """The models that make still pictures."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("\nmodel", "\nmakes pictures from", "\nsize", "\nsteps", "\nlicence", "\nweights"):
+        table.add_column(heading, no_wrap=True)
+    for spec, installed in rows:
+        name = f"[bold]{spec.name}[/bold]" if installed else spec.name
+        state = _state(spec, pins.get(spec.name), installed=installed)
+        size = f"{spec.width}×{spec.height}"
+        table.add_row(name, ", ".join(spec.modes), size, str(spec.steps), spec.licence, state)
+    return table
 
 
 _MAKES: Mapping[Mode, str] = {"text": "text", "picture": "picture", "first_last": "first, last"}
@@ -86,7 +102,7 @@ def _cells(spec: ModelSpec, pin: Pin | None, *, installed: bool) -> tuple[str, .
     )
 
 
-def _state(spec: ModelSpec, pin: Pin | None, *, installed: bool) -> str:
+def _state(spec: AnySpec, pin: Pin | None, *, installed: bool) -> str:
     amount = f" {pin.size / 1e9:.1f} GB" if pin is not None else ""
     if installed:
         return "[green]built in[/green]" if spec.builtin else f"[green]installed[/green]{amount}"

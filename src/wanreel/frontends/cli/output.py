@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import click
 from rich.console import Console
 
+from wanreel.core.picture_request import PictureResolution
 from wanreel.core.resolve import Resolution
 from wanreel.core.video import Video
+from wanreel.core.work import AnyResolution
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,24 @@ class Output:
             for note in picture.notes if picture else ():
                 self.say(f"  [dim]• picture: {note}[/dim]")
 
+    def picture_plan(self, resolution: PictureResolution) -> None:
+        """The same for pictures."""
+        request = resolution.request
+        count = f"{request.num_images} pictures, " if request.num_images > 1 else ""
+        refined = f", then {request.refiner_inference_steps} of {request.refiner}" if request.refiner else ""
+        self.say(
+            f"[bold]{resolution.spec.title}[/bold]  {request.export_width}×{request.export_height}, {count}"
+            f"{request.num_inference_steps} steps{refined}, guidance {request.guidance_scale:g}, {request.solver}, "
+            f"seed {request.seed}"
+        )
+        for adjustment in resolution.adjustments:
+            self.say(f"  [dim]• {adjustment}[/dim]")
+
     def made(self, video: Video) -> None:
         self.say(f"[green]✓[/green] [bold]{video.path}[/bold] ({video.size_bytes / 1e6:.2f} MB)")
 
 
-def resolution_json(resolution: Resolution) -> dict[str, object]:
+def resolution_json(resolution: AnyResolution) -> dict[str, object]:
     """{"request": {...}, "adjustments": [...]}"""
     return {
         "request": resolution.request.to_dict(),

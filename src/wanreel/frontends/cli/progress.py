@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from wanreel.core.drawing import Drawing
 from wanreel.core.errors import GenerationError
 from wanreel.core.events import (
     Completed,
     Decoded,
     Downloading,
+    Drawn,
     Encoded,
     Event,
     Exported,
@@ -26,12 +29,25 @@ from wanreel.core.events import (
 from wanreel.core.video import Video
 from wanreel.storage.previews import PreviewFile
 
+Result = TypeVar("Result")
+
 
 def show_progress(events: Iterator[Event], console: Console, previews: Path) -> Video:
     """Runs the generation to its end, showing where it is. Returns the video; errors pass through.
 
     The newest preview lies in `previews` while it runs.
     """
+    return _shown(events, console, previews, lambda event: event.video if isinstance(event, Completed) else None)
+
+
+def show_drawing(events: Iterator[Event], console: Console, previews: Path) -> Drawing:
+    """The same for pictures."""
+    return _shown(events, console, previews, lambda event: event.drawing if isinstance(event, Drawn) else None)
+
+
+def _shown(
+    events: Iterator[Event], console: Console, previews: Path, result_of: Callable[[Event], Result | None]
+) -> Result:
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -44,9 +60,11 @@ def show_progress(events: Iterator[Event], console: Console, previews: Path) -> 
     ):
         bar = _Bar(progress, preview, console)
         for event in events:
-            if isinstance(event, Completed):
+            if isinstance(event, (Completed, Drawn)):
                 console.print(f"  [dim]• done in {event.seconds:.1f} s[/dim]")
-                return event.video
+            result = result_of(event)
+            if result is not None:
+                return result
             bar.show(event)
     raise GenerationError("The generation ended without a result.")
 

@@ -37,7 +37,7 @@ def pull(model: str, components: tuple[str, ...], json_: bool) -> int:
     """
     output = Output.open(json_)
     with open_runtime() as runtime, interruptible() as cancel:
-        spec = runtime.catalog.get(model)
+        spec = runtime.catalog.weights(model)
         output.say(f"[bold]{spec.title}[/bold] from {spec.hub_id} ({spec.licence})")
         notes = _follow(runtime.registry.pull(spec, cancel, components), output.console)
         pin = runtime.registry.pins.of(spec.name)
@@ -63,7 +63,7 @@ def verify(models: tuple[str, ...], json_: bool) -> int:
     with open_runtime() as runtime, interruptible() as cancel:
         names = models or tuple(sorted(runtime.registry.pins.all()))
         for name in names:
-            spec = runtime.catalog.get(name)
+            spec = runtime.catalog.weights(name)
             faults = _follow(runtime.registry.verify(spec, cancel), output.console)
             found += len(faults)
             output.result({"model": spec.name, "faults": [str(fault) for fault in faults]})
@@ -85,7 +85,7 @@ def remove(model: str, json_: bool) -> int:
     """Delete what was downloaded of MODEL. Weights that lie elsewhere are never touched."""
     output = Output.open(json_)
     with open_runtime() as runtime:
-        spec = runtime.catalog.get(model)
+        spec = runtime.catalog.weights(model)
         freed = runtime.registry.remove(spec)
     output.result({"model": spec.name, "freed_bytes": freed})
     output.say(f"[green]✓[/green] {spec.name}: {freed / 1e9:.2f} GB freed")
@@ -100,7 +100,7 @@ def path(model: str | None) -> None:
         if model is None:
             click.echo(runtime.shelf.root)
             return
-        spec = runtime.catalog.get(model)
+        spec = runtime.catalog.weights(model)
         folder = runtime.weights_folder(spec)
     if folder is None:
         raise UnknownModel.of("model", "made_up", f"{spec.name} is made up on the spot: it has no files.")

@@ -1,0 +1,138 @@
+"""`wanreel picture`: a still picture from words, or from a picture and words, and the video that begins with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wanreel.core.cancel import CancelToken
+from wanreel.core.drawing import Drawing
+from wanreel.core.errors import WanreelError
+from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest, PictureResolution
+from wanreel.core.request import VideoRequest
+from wanreel.frontends.cli.failure import as_json, exit_code
+from wanreel.frontends.cli.knobs import options_of
+from wanreel.frontends.cli.output import Output, resolution_json, video_json
+from wanreel.frontends.cli.progress import show_drawing, show_progress
+from wanreel.frontends.cli.session import interruptible, open_runtime
+from wanreel.service import Terms
+from wanreel.wiring import Runtime, build_service
+
+_PNG = ".png"
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="[IMAGE] PROMPT")
+@options_of(PICTURE_KNOBS)
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="The file, NAME.png, which is replaced; or a folder. The data directory's outputs/ by default.",
+)
+@click.option("--animate", metavar="PROMPT", help="Then make a video that begins with it, in which this happens.")
+@click.option("--video-model", help="Which model makes that video.")
+@click.option(
+    "--queue", "queued", is_flag=True, help="Queue it and return at once. A worker makes it: `wanreel worker`."
+)
+@click.option("--device", help="auto, cpu, cuda, cuda:1, …")
+@click.option("--no-download", is_flag=True, help="Refuse when the model's weights are not here.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object and nothing else.")
+def picture(inputs: tuple[str, ...], json_: bool, out: Path | None, **options: Any) -> int:
+    """Make a picture from a PROMPT, or from a picture and a PROMPT."""
+    if len(inputs) > 2:
+        raise click.UsageError(f"At most a picture and a prompt are expected, got {len(inputs)} words.")
+    if options["queued"] and (out is not None or options["animate"]):
+        raise click.UsageError("--queue keeps the result where the queue keeps results: leave out --out and --animate.")
+    output = Output.open(json_)
+    named = out is not None and out.suffix.lower() == _PNG
+    folder = out.parent if out is not None and named else out
+    download = False if options["no_download"] else None
+    with (
+        open_runtime(out=folder, device=options["device"], download=download) as runtime,
+        interruptible() as cancel,
+    ):
+        try:
+            resolution = _resolution(runtime, inputs, options)
+            return _Errand(runtime, output, cancel, out.stem if out is not None and named else None).run(
+                resolution, options
+            )
+        except WanreelError as error:
+            if not output.json:
+                raise
+            output.result(as_json(error))
+            return exit_code(error)
+
+
+def _resolution(runtime: Runtime, inputs: tuple[str, ...], options: Mapping[str, Any]) -> PictureResolution:
+    given = {name: options[name] for name in PICTURE_KNOBS if options.get(name) is not None}
+    image, prompt = (inputs[0], inputs[1]) if len(inputs) == 2 else (None, inputs[0])
+    if image is not None:
+        given["image"] = runtime.take_picture_file(Path(image))
+    return runtime.resolve_picture(PictureRequest.from_mapping(given | {"prompt": prompt}))
+
+
+class _Errand:
+    """One picture, and what is to become of it."""
+
+    def __init__(self, runtime: Runtime, output: Output, cancel: CancelToken, stem: str | None) -> None:
+        self._runtime = runtime
+        self._output = output
+        self._cancel = cancel
+        self._stem = stem
+
+    def run(self, resolution: PictureResolution, options: Mapping[str, Any]) -> int:
+        self._output.picture_plan(resolution)
+        if options["dry_run"]:
+            self._output.result(resolution_json(resolution))
+            return 0
+        if options["queued"]:
+            return self._queue(resolution)
+        running = self._runtime.draw(resolution, self._cancel, self._stem)
+        drawing = show_drawing(running, self._output.console, self._runtime.settings.data.previews)
+        for path in drawing.paths:
+            self._output.say(f"[green]✓[/green] [bold]{path}[/bold]")
+        row = resolution_json(resolution) | {"picture": drawing_json(drawing)}
+        if options["animate"]:
+            row |= self._animate(drawing, options["animate"], options["video_model"])
+        self._output.result(row)
+        return 0
+
+    def _queue(self, resolution: PictureResolution) -> int:
+        service = build_service(self._runtime)
+        try:
+            body = json.dumps(asdict(resolution.request), sort_keys=True, ensure_ascii=False)
+            job = service.enqueue(resolution, Terms(), body=body)
+        finally:
+            service.close()
+        self._output.result({"id": job.id, "status": str(job.status)} | resolution_json(resolution))
+        self._output.say(f"[green]✓[/green] queued as [bold]{job.id}[/bold]")
+        return 0
+
+    def _animate(self, drawing: Drawing, prompt: str, model: str | None) -> dict[str, object]:
+        runtime = self._runtime
+        first = runtime.take_picture_file(drawing.path)
+        resolution = runtime.resolve(VideoRequest(prompt=prompt, image=first, model=model, seed=drawing.request.seed))
+        self._output.plan(resolution)
+        running = runtime.generate(resolution, self._cancel)
+        video = show_progress(running, self._output.console, runtime.settings.data.previews)
+        self._output.made(video)
+        return {"video": video_json(video), "video_request": resolution.request.to_dict()}
+
+
+def drawing_json(drawing: Drawing) -> dict[str, object]:
+    return {
+        "paths": [str(path) for path in drawing.paths],
+        "poster": str(drawing.poster),
+        "sha256": drawing.sha256,
+        "size_bytes": drawing.size_bytes,
+        "width": drawing.width,
+        "height": drawing.height,
+        "seed": drawing.request.seed,
+    }

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("playwright")
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from frontends.ui.shelves import CHROMIUM, Shop, open_browser, open_shop, visit
 from wanreel.core.machines import card_named, machine_of_card
@@ -150,3 +150,43 @@ def test_costs_workers_and_storage_are_shown_where_there_are_any(
     expect(storage).to_contain_text("for every video")
     workers = page.locator("section", has=page.get_by_role("heading", name="Workers"))
     expect(workers.locator("li .chip")).to_have_text("gone")  # the hand holds no lock
+
+
+def test_the_copy_in_storage_is_told_and_sent_again(page: Page, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server says of the copy is played: no storage is here."""
+    place = {"r2": StorageProfile(bucket="videos", endpoint="https://r2.example.com")}
+    monkeypatch.setattr(shop.runtime, "settings", shop.runtime.settings.model_copy(update={"storage": place}))
+    video = shop.submit("a boat")
+    shop.hand.complete(shop.hand.claim())
+    upload = {"state": "failed", "storage": "r2", "attempts": 9, "outcome": "The bucket refused it.", "files": []}
+    sent: list[object] = []
+
+    def told(route: Route) -> None:
+        body = route.fetch().json()
+        for one in body.get("data", [body]):
+            one["wanreel"]["upload"] = upload
+        route.fulfill(json=body)
+
+    def again(route: Route) -> None:
+        sent.append(route.request.post_data_json)
+        film = {"kind": "video", "state": "done", "bucket": "videos", "key": "wanreel/boat.mp4", "url": None}
+        upload.update(state="done", outcome="", files=[film])
+        body = page.request.get(f"{shop.url}/v1/videos/{video}").json()
+        body["wanreel"]["upload"] = upload
+        route.fulfill(json=body)
+
+    page.route("**/v1/videos/**", told)
+    page.route("**/v1/videos?**", told)
+    page.route(f"**/v1/videos/{video}/upload", again)
+    page.route("**/content**", lambda route: route.continue_())
+    visit(page, shop, f"create?id={video}")
+    line = page.locator(".upload-place")
+    expect(line).to_contain_text("not copied to r2")
+    expect(line).to_contain_text("The bucket refused it.")
+    visit(page, shop, "library")
+    expect(page.locator(".l-copy").first).to_have_attribute("aria-label", "not copied to r2")
+    visit(page, shop, f"create?id={video}")
+    line.get_by_role("button", name="Copy to r2 again").click()
+    expect(line.locator(".chip.good")).to_have_text("saved to r2")
+    expect(line).to_contain_text("s3://videos/wanreel/boat.mp4")
+    assert sent == [{"storage": "r2"}]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from frontends.ui.served import Served, serve
+from frontends.ui.served import Served
 from wanreel.core.request import KNOBS
 from wanreel.frontends.http.keys import KeyRing
 from wanreel.frontends.ui.studio import STATIC
@@ -26,20 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, dict[str, str]]]:
-    data = tmp_path_factory.mktemp("keyed")
-    ring = KeyRing(data / "keys.json")
-    keys = {name: ring.create(name) for name in ("ann", "bob")}
-    with serve(data, "--api-only") as served:
-        headers = {"X-API-Key": keys["ann"]}
-        began = time.monotonic()
-        while httpx.get(served.url, headers=headers).status_code != 200:
-            assert time.monotonic() - began < 60
-            time.sleep(0.2)
-        yield served, keys
 
 
 def test_only_what_the_page_needs_of_gradio_is_there(keyed: tuple[Served, dict[str, str]]) -> None:

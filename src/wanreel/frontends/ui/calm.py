@@ -11,6 +11,8 @@ from anyio.to_thread import current_default_thread_limiter
 
 #: An event loop that goes round in less has little to do. Seconds.
 _ROUND = 0.003
+#: Work between two looks. Seconds.
+_UNASKED = 0.005
 #: The longest wait for one round of it. Seconds.
 _LONGEST_ROUND = 1.0
 
@@ -23,8 +25,15 @@ class Calm:
         self._loop = asyncio.get_running_loop()
         self._threads = current_default_thread_limiter()
         self._left = patience
+        self._looked = 0.0
 
     def wait(self) -> None:
+        if time.monotonic() - self._looked < _UNASKED:
+            return
+        self._stand_back()
+        self._looked = time.monotonic()
+
+    def _stand_back(self) -> None:
         while self._left > 0:
             began = time.monotonic()
             self._turn()

@@ -23,6 +23,7 @@ from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.ui.calm import Calm
 
+_QUEUE_LOOK = 0.05  # seconds between Gradio's looks at its queue
 #: In the order of the tabs. Each has a module static/NAME/NAME.js.
 SCREENS = ("create", "queue", "library", "models", "settings")
 # Forms of a page without a referrer come with "Origin: null", which the guard takes for a foreign page; other sites are
@@ -88,4 +89,11 @@ def _build(house: House, intake: Intake, settings: Settings, calm: Calm) -> Fast
         head=_HEAD,
         **options,
     )
+    _rest(blocks)
     return app
+
+
+def _rest(blocks: Any) -> None:
+    """Gradio looks a thousand times a second whether somebody called an endpoint, which alone is a twentieth of a core."""
+    queue = blocks._queue
+    queue.sleep_when_free = queue.progress_update_sleep_when_free = _QUEUE_LOOK

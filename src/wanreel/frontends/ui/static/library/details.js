@@ -3,6 +3,7 @@ import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
 import { has, moment, money, number, t } from "../core/i18n.js";
 import { isRung, said } from "../parts/notes.js";
+import { uploadLine } from "../parts/upload.js";
 
 const HIDDEN = ["prompt", "negative_prompt", "image", "last_image", "loras", "metadata", "mode", "width", "height", "export_width", "export_height", "num_frames", "fps"];
 
@@ -42,6 +43,7 @@ export function openDetails(video, studio, gallery) {
             studio.setup.account.can_submit && button("library.reuse", "retry", reuse),
             status === "completed" && studio.setup.account.can_submit && button("library.show", "create", open),
             button("library.delete", "trash", remove, "danger")),
+          uploadLine(video, { names: studio.setup.storage.names, may: studio.setup.account.can_submit, done: (fresh) => { video = fresh; draw(); } }),
           video.error && h("p.note.bad", icon("warning"), video.error.message),
           video.wanreel.notes.map((note) => h("p.note", { class: isRung(note) ? "warn" : "" }, icon(isRung(note) ? "warning" : "info"), h("span", said(note)))),
           h("dl.l-recipe", rows(request)),

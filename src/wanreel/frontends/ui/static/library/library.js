@@ -6,6 +6,7 @@ import * as live from "../core/live.js";
 import { failed, toast } from "../core/toast.js";
 import { ask } from "../parts/ask.js";
 import { fault, loading, notice } from "../parts/notice.js";
+import { uploadWords } from "../parts/upload.js";
 import { styled } from "../parts/style.js";
 import { openDetails } from "./details.js";
 import { dropZone, restoreButton } from "./drop.js";
@@ -133,7 +134,7 @@ export function mount(root, studio) {
     if (!video) return h("div.l-card.l-blank", { role: "group", tabIndex: -1, dataset: { main: "" }, aria: { busy: "true", label: t("parts.loading") } });
     const { favourite, status } = video.wanreel;
     const words = h("span.l-words", video.prompt);
-    const frame = h("span.l-frame", picture(video), status === "completed" ? h("span.l-length", `${number(Number(video.seconds), 1)} s`) : h(`span.l-state.${status}`, t(`library.status.${status}`)));
+    const frame = h("span.l-frame", picture(video), status === "completed" ? h("span.l-length", `${number(Number(video.seconds), 1)} s`) : h(`span.l-state.${status}`, t(`library.status.${status}`)), status === "completed" && copied(video.wanreel.upload));
     const open = h("button.l-open", {
       type: "button", dataset: { main: "" }, aria: { label: t("library.open", { prompt: video.prompt, model: title(video.model), when: moment(video.created_at) }) },
       onclick: () => show(index),
@@ -268,3 +269,6 @@ export function mount(root, studio) {
     },
   };
 }
+
+//: A mark for what is copied elsewhere, or should be.
+const copied = (upload) => (upload ? h("span.l-copy", { class: upload.state, title: uploadWords(upload), role: "img", aria: { label: uploadWords(upload) } }, icon(upload.state === "done" ? "check" : "upload")) : null);

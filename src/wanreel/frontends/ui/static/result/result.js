@@ -9,6 +9,7 @@ import { failed, toast } from "../core/toast.js";
 import { choice, dialog, seg } from "../create/controls.js";
 import { sentence } from "../create/plan.js";
 import { said } from "../parts/notes.js";
+import { uploadLine } from "../parts/upload.js";
 import { openCure, remedy } from "../queue/cures.js";
 import { compare, file, player } from "./media.js";
 import { bell, finished, title } from "./notify.js";
@@ -38,7 +39,25 @@ function wire() {
     else drawThumb(video);
   });
   live.onResync(listRecent);
+  live.on((event) => { if (event.kind === "queued" && !jobs.known(event.job_id)) others(); });
   setInterval(() => { const video = jobs.known(current); if (video && video.wanreel.status === "in_progress" && !document.hidden) drawTime(video); }, 1000);
+}
+
+let soon = null;
+
+//: Videos that were not handed in here: by another tab, a program, or a worker in the place of one that ran out of memory.
+function others() {
+  soon ??= setTimeout(async () => {
+    soon = null;
+    await listRecent();
+    const shown = jobs.known(current), instead = shown?.wanreel.status === "failed" && smallerOf(shown);
+    if (!instead) return;
+    drawRelatives(shown);
+    if (shown.wanreel.request.on_oom !== "reduce" || !jobs.running(instead)) return;
+    ours.add(instead.id);
+    toast(t("reduce.automatic"));
+    choose(instead.id, { quiet: true });
+  }, 200);
 }
 
 async function show(id) {
@@ -104,6 +123,8 @@ function draw(video) {
     drawThumb(video);
   }
   if (jobs.running(video)) progress(video);
+  drawRelatives(video);
+  drawUpload(video);
 }
 
 const frameStyle = (video) => ({ "--aspect": String(video.wanreel.request.export_width / video.wanreel.request.export_height) });
@@ -202,15 +223,27 @@ function about(video) {
     ["knob.flow_shift", number(request.flow_shift)], ["knob.solver", request.solver], ...(cost === undefined ? [] : [["memory.cost", money(cost)]])];
   const told = [...adjustments.filter((one) => one.field !== "seed").map(sentence), ...notes.map(said)];
   return h("div.about", h("p.about-prompt", video.prompt), h("dl.facts", facts.map(([key, value]) => h("div", h("dt", t(key)), h("dd", value)))),
-    told.length > 0 && h("ul.plan-notes", [...new Set(told)].map((note) => h("li", note))), relatives(video));
+    told.length > 0 && h("ul.plan-notes", [...new Set(told)].map((note) => h("li", note))), h("div.buttons.relatives"), h("div.upload-place", { role: "status" }));
 }
 
 //: The video that this one was made from, and the one that was made in its place.
-function relatives(video) {
+function drawRelatives(video) {
   const link = (id, key) => h("button.quiet", { type: "button", dataset: { act: key }, onclick: () => choose(id) }, icon(key === "parent" ? "left" : "right"), t(`relative.${key}`));
-  const smaller = video.wanreel.status === "failed" && view.recent.find((other) => other.wanreel.parent_id === video.id);
-  const { parent_id: parent } = video.wanreel;
-  return (parent || smaller) && h("div.buttons.relatives", parent && link(parent, "parent"), smaller && link(smaller.id, "smaller"));
+  const place = $(".relatives", view.under), smaller = video.wanreel.status === "failed" && smallerOf(video), { parent_id: parent } = video.wanreel;
+  const key = [parent, smaller?.id].join();
+  if (!place || place.dataset.key === key) return;
+  place.dataset.key = key;
+  fill(place, parent && link(parent, "parent"), smaller && link(smaller.id, "smaller"));
+}
+
+const smallerOf = (video) => view.recent.find((other) => other.wanreel.parent_id === video.id);
+
+function drawUpload(video) {
+  const place = $(".upload-place", view.under), key = JSON.stringify([video.wanreel.status, video.wanreel.upload]);
+  if (!place || place.dataset.key === key) return;
+  place.dataset.key = key;
+  const { storage, account } = view.studio.setup;
+  fill(place, uploadLine(video, { names: storage.names, may: account.can_submit, done: (fresh) => draw(jobs.follow(fresh)) }));
 }
 
 // What can be done

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from wanreel import __version__
 from wanreel.frontends.fetcher import Fetcher, build_fetcher
-from wanreel.frontends.http import errors
+from wanreel.frontends.http import errors, schema
 from wanreel.frontends.http.depot_desk import DepotDesk
 from wanreel.frontends.http.doorway import Doorway, MakePage
 from wanreel.frontends.http.entrance import Entrance
@@ -191,7 +191,7 @@ def _api(  # noqa: PLR0913 - the parts of one app
         api.include_router(routes.router())
     for router in more:
         api.include_router(router)
-    _declare_keys(api)
+    _complete_document(api)
     _know_routes(api)
     return api
 
@@ -203,15 +203,17 @@ def _know_routes(api: FastAPI) -> None:
         route.matches(nowhere)
 
 
-def _declare_keys(api: FastAPI) -> None:
-    """Say in the OpenAPI document how to bring a key. The guard checks it, not FastAPI."""
+def _complete_document(api: FastAPI) -> None:
+    """Say in the OpenAPI document how to bring a key, which the guard checks and not FastAPI, and what errors look like."""
     build = api.openapi
 
     def openapi() -> dict[str, Any]:
         known = api.openapi_schema is not None
         document = build()
         if not known:
-            document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            components = document.setdefault("components", {})
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            components["schemas"] = schema.error_schemas() | components.get("schemas", {})
             document["security"] = [{"key": []}, {}]
         return document
 

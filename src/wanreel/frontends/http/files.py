@@ -34,6 +34,17 @@ def is_one_range(value: str) -> bool:
     return bool(first or last) and not (first and last and int(first) > int(last))
 
 
+def span_of(value: str, size: int) -> tuple[int, int] | None:
+    """The first and last byte of a header Range that asks for one range of a file of this size; None for all of it."""
+    match = _RANGE.fullmatch(value)
+    if match is None or not is_one_range(value) or not size:
+        return None
+    first, last = match.groups()
+    if not first:
+        return max(0, size - int(last)), size - 1
+    return (int(first), min(int(last or size), size - 1)) if int(first) < size else None
+
+
 async def artifact(request: Request, service: Service, job: Job, kind: str) -> Response:
     """The job's file of this kind. Raises Refused when there is none."""
     file = (await run_in_threadpool(service.files, job.id)).get(kind)

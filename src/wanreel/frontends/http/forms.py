@@ -43,6 +43,8 @@ _JSON_FIELDS = frozenset(
         "image_reference",
         "image",
         "last_image",
+        "r2",
+        "upload",
     }
 )
 #: Objects whose members count as fields of the body.

@@ -14,6 +14,7 @@ from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import JobNotFound
 from wanreel.core.job import Job
 from wanreel.core.resolve import Resolution
+from wanreel.frontends.http.depot_desk import DepotDesk
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.keys import Caller
@@ -43,6 +44,7 @@ class House:
     worker_lives: Callable[[str], bool]  #: whether the worker of this name is there
     min_free_bytes: int  #: below it the server is not ready
     desk: PictureDesk
+    depots: DepotDesk
     webhooks: WebhookDesk
     uploads: Uploads
     news: News
@@ -77,12 +79,20 @@ class House:
         """The same, with what is to be said about it once."""
         standing = self.service.standing(job.id) if not job.ended else None
         report = self.service.store.outbox.reports([job.id]).get(job.id)
-        return video_of(job, standing, adjustments, notes, report, self.service.cost_of(job))
+        video = video_of(job, standing, adjustments, notes, report, self.service.cost_of(job))
+        video.wanreel.upload = self.depots.shown(
+            self.service.store.uploads.reports([job.id]).get(job.id), addresses=True
+        )
+        return video
 
     def shown_all(self, jobs: Sequence[Job]) -> list[Video]:
         """Many jobs on the wire, without their places in line. Blocks."""
-        reports = self.service.store.outbox.reports([job.id for job in jobs])
-        return [video_of(job, report=reports.get(job.id), cost=self.service.cost_of(job)) for job in jobs]
+        ids = [job.id for job in jobs]
+        reports, uploads = self.service.store.outbox.reports(ids), self.service.store.uploads.reports(ids)
+        videos = [video_of(job, report=reports.get(job.id), cost=self.service.cost_of(job)) for job in jobs]
+        for video in videos:
+            video.wanreel.upload = self.depots.shown(uploads.get(video.id), addresses=False)
+        return videos
 
 
 def require_admin(request: Request) -> Caller:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -86,13 +86,19 @@ class Intake:
         submission, resolution = self.resolve(caller, body)
         asked = json.dumps(asdict(submission.request()), sort_keys=True, ensure_ascii=False)
         url = submission.webhook_url
-        terms = Terms(owner=caller.owner, idempotency_key=key, webhook_url=url)
-        job = self._house.service.enqueue(resolution, terms, body=f"{asked}\n{url}" if url else asked)
+        own = submission.own_storage
+        place = f"{own.endpoint}/{own.bucket}" if own else ""
+        terms = Terms(owner=caller.owner, idempotency_key=key, webhook_url=url, upload_to=self._house.depots.hold(own))
+        said = "\n".join((asked, url, place)).rstrip("\n")
+        job = self._house.service.enqueue(resolution, terms, body=said)
         return Accepted(job, resolution.adjustments, tuple(submission.notes))
 
     def resolve(self, caller: Caller, body: Body) -> tuple[Submission, Resolution]:
         """What would run. Blocks. Raises InvalidRequest, ModelError."""
-        submission = translate(body, caller.owner, self._house.desk)
+        values = dict(body.values)
+        own = self._house.depots.take_own(values)
+        submission = translate(replace(body, values=values), caller.owner, self._house.desk)
+        submission.own_storage = own
         try:
             submission.webhook_url = self._house.webhooks.accept(submission.values.pop("webhook_url", None))
         except InvalidRequest as error:

@@ -13,6 +13,7 @@ from wanreel.core.job import Job, JobFailure, JobStatus, Standing
 from wanreel.core.lora import MAX_LORAS, MAX_STRENGTH, NAME
 from wanreel.core.request import Knob, knobs
 from wanreel.core.resolve import Adjustment, ResolvedRequest
+from wanreel.core.upload import UploadState
 from wanreel.service import request_of
 
 _DENOISED, _DECODED = 95, 99  #: of 100 % progress, when all steps are done and when all frames are there
@@ -54,6 +55,26 @@ class Webhook(Wire):
     outcome: str = Field(description="How the newest attempt went; empty before the first.")
 
 
+class UploadFile(Wire):
+    """One file of a video in object storage."""
+
+    kind: str = Field(examples=["video", "last_frame"])
+    state: UploadState
+    bucket: str | None = Field(description="Null until it is there, as is the key.")
+    key: str | None
+    url: str | None = Field(description="Where it can be fetched for a while; null in lists, and for your own storage.")
+
+
+class Upload(Wire):
+    """How the copy in object storage fares."""
+
+    state: UploadState = Field(description="Of all files together. The video is here too until they are done.")
+    storage: str | None = Field(description="The operator's profile; null for storage that came with the request.")
+    attempts: int
+    outcome: str = Field(description="How the newest attempt that failed went; empty where none did.")
+    files: list[UploadFile]
+
+
 class WebhookSecret(Wire):
     object: Literal["webhook.secret"] = "webhook.secret"
     secret: str = Field(description="In the form of Standard Webhooks: whsec_ and base64.")
@@ -78,6 +99,7 @@ class Detail(Wire):
     notes: list[str]
     favourite: bool
     webhook: Webhook | None = Field(description="Null when nobody is to be told.")
+    upload: Upload | None = Field(default=None, description="Null when the video stays on the server.")
     request: dict[str, Any] = Field(description="Everything that runs, nothing left open.")
     cost: float | None = Field(
         default=None, exclude_if=_is_none, description="Of an ended job; left out where the operator set no price."
@@ -341,8 +363,31 @@ def request_schema(*, multipart: bool) -> dict[str, Any]:
         "maxLength": 2048,
         "description": "Told, signed, when the video has ended; where the operator allows it.",
     }
+    properties["upload"] = own_storage_schema()
     optional = {name: _or_null(value) for name, value in properties.items() if name != "prompt"}
     return {"type": "object", "required": ["prompt"], "properties": {"prompt": properties["prompt"], **optional}}
+
+
+def own_storage_schema() -> dict[str, Any]:
+    """Storage and keys that come with a request."""
+    text: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 4096}
+    secret = text | {"writeOnly": True}
+    members = {
+        "endpoint_url": text
+        | {"description": "https://<account>.r2.cloudflarestorage.com, or one the operator allows."},
+        "bucket_name": text,
+        "access_key_id": secret,
+        "secret_access_key": secret,
+        "session_token": secret,
+        "region": text | {"description": "auto by default."},
+    }
+    return {
+        "type": "object",
+        "required": ["endpoint_url", "bucket_name", "access_key_id", "secret_access_key"],
+        "additionalProperties": False,
+        "properties": members,
+        "description": "S3 storage of your own, where the operator allows it. Also: r2. The keys are never stored.",
+    }
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -441,9 +486,11 @@ def json_body(
     return {"required": bool(names), "content": {"application/json": {"schema": schema, "example": dict(example)}}}
 
 
-#: Errors that any endpoint may answer, for the OpenAPI document.
+#: By reference: given as a model, FastAPI would compile it anew for each error of each route, half of its start.
+_ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
+#: Errors that any endpoint may answer, for the OpenAPI document. Its components must have `error_schemas()`.
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
+    status: {"content": _ERROR, "description": text}
     for status, text in {
         400: "The request can't be done as asked; every problem is named.",
         401: "An API key is needed.",
@@ -458,3 +505,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         503: "Not now: see Retry-After.",
     }.items()
 }
+
+
+def error_schemas() -> dict[str, Any]:
+    """ErrorBody and what it holds, as components of the OpenAPI document."""
+    whole = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**whole.pop("$defs", {}), ErrorBody.__name__: whole}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from wanreel.core.destination import Destination
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
@@ -46,6 +47,7 @@ class Submission:
     notes: list[str] = field(default_factory=list[str])  #: what was read and not used
     problems: list[Problem] = field(default_factory=list[Problem])
     webhook_url: str = ""  #: who is to be told of the end
+    own_storage: Destination | None = None  #: where the result goes, with keys that came along
 
     def request(self) -> VideoRequest:
         """The request. Raises InvalidRequest naming every problem at once."""

@@ -130,7 +130,8 @@ class VideoRoutes:
         if variant == "spritesheet":
             return await files.spritesheet(self._house.service, job)
         kind = {"thumbnail": "poster"}.get(variant, variant)
-        return await files.artifact(request, self._house.service, job, kind)
+        elsewhere = await self._house.depots.elsewhere(request, job, kind)
+        return elsewhere or await files.artifact(request, self._house.service, job, kind)
 
     async def remix(self, request: Request, video_id: str) -> Video:
         """Queues the same video with another prompt: same seed, size, length and picture."""

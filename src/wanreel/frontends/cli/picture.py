@@ -12,8 +12,8 @@ import click
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.drawing import Drawing
-from wanreel.core.errors import WanreelError
-from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest, PictureResolution
+from wanreel.core.errors import UnreadableRecipe, WanreelError
+from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest, PictureResolution, ResolvedPicture
 from wanreel.core.request import VideoRequest
 from wanreel.frontends.cli.failure import as_json, exit_code
 from wanreel.frontends.cli.knobs import options_of
@@ -21,13 +21,13 @@ from wanreel.frontends.cli.output import Output, resolution_json, video_json
 from wanreel.frontends.cli.progress import show_drawing, show_progress
 from wanreel.frontends.cli.session import interruptible, open_runtime
 from wanreel.service import Terms
-from wanreel.wiring import Runtime, build_service
+from wanreel.wiring import Runtime, build_service, read_work
 
 _PNG = ".png"
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="[IMAGE] PROMPT")
+@click.argument("inputs", nargs=-1, metavar="[IMAGE] PROMPT")
 @options_of(PICTURE_KNOBS)
 @click.option(
     "--out",
@@ -41,6 +41,9 @@ _PNG = ".png"
     "--queue", "queued", is_flag=True, help="Queue it and return at once. A worker makes it: `wanreel worker`."
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
+@click.option(
+    "--from", "from_picture", type=click.Path(path_type=Path), help="Start from the recipe inside this picture."
+)
 @click.option("--no-download", is_flag=True, help="Refuse when the model's weights are not here.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object and nothing else.")
@@ -72,10 +75,22 @@ def picture(inputs: tuple[str, ...], json_: bool, out: Path | None, **options: A
 
 def _resolution(runtime: Runtime, inputs: tuple[str, ...], options: Mapping[str, Any]) -> PictureResolution:
     given = {name: options[name] for name in PICTURE_KNOBS if options.get(name) is not None}
-    image, prompt = (inputs[0], inputs[1]) if len(inputs) == 2 else (None, inputs[0])
-    if image is not None:
-        given["image"] = runtime.take_picture_file(Path(image))
-    return runtime.resolve_picture(PictureRequest.from_mapping(given | {"prompt": prompt}))
+    if options["from_picture"] is not None:
+        given = _recipe_values(options["from_picture"]) | given
+    if inputs:
+        given["prompt"] = inputs[-1]
+    if len(inputs) == 2:
+        given["image"] = runtime.take_picture_file(Path(inputs[0]))
+    return runtime.resolve_picture(PictureRequest.from_mapping(given))
+
+
+def _recipe_values(picture: Path) -> dict[str, object]:
+    """The knobs that make a picture again. Raises UnreadableRecipe."""
+    work = read_work(picture)
+    if not isinstance(work, ResolvedPicture):
+        raise UnreadableRecipe.of("from", "no_picture", f"{picture.name} is a video.", "See `wanreel generate --from`.")
+    asked = work.as_request()
+    return {name: value for name in PICTURE_KNOBS if (value := getattr(asked, name)) is not None}
 
 
 class _Errand:

@@ -29,6 +29,7 @@ def compare(path: Path) -> list[str]:
     heads = ("model", "size", "cap", "plan", "predicted", "measured", "error", "step predicted", "step measured")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     errors: list[float] = []
+    steps: list[float] = []
     for stages in found.values():
         any_record = next(iter(stages.values()))
         case = _case_of(any_record)
@@ -51,12 +52,16 @@ def compare(path: Path) -> list[str]:
         errors.append(expected / high - 1)
         values = stages.get("denoise", {}).get("values", {})
         took = values.get("forward_0_1", values.get("forward_0_0"))
+        if took is not None:
+            steps.append(plan.step_seconds / took - 1)
         lines.append(
             f"| {case.model} {case.mode} | {case.width}×{case.height}×{case.frames} | {case.cap or ''} | {case.placement} | "
             f"{expected / GIB:.2f} | {high / GIB:.2f} | {errors[-1]:+.1%} | {plan.step_seconds:.2f} | "
             f"{'' if took is None else f'{took:.2f}'} |"
         )
-    lines.append(f"{len(errors)} cases; errors from {min(errors):+.1%} to {max(errors):+.1%}")
+    lines.append(f"{len(errors)} cases; errors of peaks from {min(errors):+.1%} to {max(errors):+.1%}")
+    within = sum(abs(it) <= 0.15 for it in steps)
+    lines.append(f"steps from {min(steps):+.1%} to {max(steps):+.1%}, {within} of {len(steps)} within 15 %")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,19 @@ def step_of(record: dict[str, Any]) -> float:
     if record["mode"] == "picture":
         job = Workload(job.spec, job.width, job.height, job.frames, job.steps, 1, pictures=1)
     return job.forward_seconds(h200(140))
+
+
+def test_the_table_of_promises_is_the_planner_s() -> None:
+    """docs/benchmarks.md holds what `scripts/seeds_table.py --write` would write now."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "seeds_table.py"))
+    written = (MEASURED.parents[1] / "benchmarks.md").read_text()
+    lines = list(script["lines"](script["Table"]()))
+    assert len(lines) > 50 and "\n".join(lines) in written
+
+
+@pytest.mark.parametrize("name", ["RTX 4060", "RTX 4080", "RTX 4090"])
+def test_no_more_than_half_of_the_host_memory_is_page_locked(name: str) -> None:
+    machine = machine_of_card(card_named(name), host_gib=32)
+    for plan in ladder(work(), machine, Wishes(quantize=True)):
+        assert plan.pinned_bytes <= 16 * GIB and plan.host_bytes <= 32 * GIB
+        assert 2 * (plan.placement.pin_limit or 0) <= 16 * GIB  # of each expert

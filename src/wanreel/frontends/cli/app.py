@@ -15,6 +15,7 @@ from wanreel.core.importing import leave_quickly
 #: command name: (module, attribute, help). The help stands here so that `wanreel --help` imports no command.
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "generate": ("generate", "generate", "Make a video, or a batch of them, and wait for it."),
+    "picture": ("picture", "picture", "Make a still picture, for example a first frame, and wait for it."),
     "serve": ("serve", "serve", "Serve the HTTP API, with workers."),
     "plan": ("plan", "plan", "Show what a request would take, before anything is loaded."),
     "submit": ("submit", "submit", "Queue a video, or a batch of them, and return at once."),
@@ -32,9 +33,10 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "pause": ("queue", "pause", "Let no worker take another job."),
     "resume": ("queue", "resume", "Let workers take jobs again."),
     "queue": ("queue", "queue", "Write the queue to a file, or take one in."),
+    "db": ("db", "db", "Check, upgrade and move the job database."),
     "keys": ("keys", "keys", "Make, list and revoke API keys."),
     "verify": ("verify", "verify", "Make a video again and say what differs."),
-    "recipe": ("recipe", "recipe", "Show the recipe that a video carries."),
+    "recipe": ("recipe", "recipe", "Show the recipe that a video or a picture carries."),
     "models": ("models", "models", "List the models, or look after them."),
     "loras": ("loras", "loras", "List the LoRAs, add, inspect and remove them."),
     "presets": ("models", "presets", "List presets and resolutions."),
@@ -51,11 +53,13 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if ctx.params.get("server"):
-            from wanreel.frontends.cli import remote
-
-            if cmd_name in COMMANDS and cmd_name not in remote.COMMANDS:
-                raise click.UsageError(f"{cmd_name} works at home only; leave out --server.", ctx)
-            return remote.COMMANDS.get(cmd_name)
+            on_runpod = str(ctx.params["server"]).partition(":")[0] == "runpod"
+            module = importlib.import_module(f"wanreel.frontends.cli.{'runpod_remote' if on_runpod else 'remote'}")
+            there: Mapping[str, click.Command] = module.COMMANDS
+            if cmd_name in COMMANDS and cmd_name not in there:
+                where = "not on RunPod" if on_runpod else "at home only; leave out --server"
+                raise click.UsageError(f"{cmd_name} works {where}.", ctx)
+            return there.get(cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -89,7 +93,10 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="wanreel")
 @click.option(
-    "--server", metavar="URL", help="Ask a Wanreel server instead; its key comes from WANREEL_REMOTE__API_KEY."
+    "--server",
+    metavar="URL|runpod[:ENDPOINT_ID]",
+    help="Ask a Wanreel server instead, whose key comes from WANREEL_REMOTE__API_KEY; or an endpoint on RunPod, with "
+    "RUNPOD_API_KEY and RUNPOD_WAN_I2V_ENDPOINT_ID from the environment or .env.",
 )
 def cli(server: str | None) -> None:
     """Wanreel turns a prompt, or a picture and a prompt, into a video with the open Wan models."""

@@ -50,15 +50,15 @@ def generate(client: Client, inputs: tuple[str, ...], dry_run: bool, json_: bool
 
     def make(task: Task, output: Output) -> dict[str, Any]:
         if dry_run:
-            return dict(client.plan("", **_asked(task)))
-        video = client.submit("", **_asked(task))
+            return dict(client.plan("", **asked_of(task)))
+        video = client.submit("", **asked_of(task))
         _follow(client, video, output)
         done = client.wait(video.id)
         path = client.download(done.id, _target(options["out"], done))
         output.say(f"[green]✓[/green] [bold]{path}[/bold] ({path.stat().st_size / 1e6:.2f} MB)")
         return {**done.facts, "path": str(path)}
 
-    return _each(inputs, options, Output.open(json_), make)
+    return each_task(inputs, options, Output.open(json_), make)
 
 
 @click.command()
@@ -72,12 +72,12 @@ def submit(client: Client, inputs: tuple[str, ...], idempotency_key: str | None,
         raise click.UsageError("--key stands for one job and can't be used with a batch.")
 
     def make(task: Task, output: Output) -> dict[str, Any]:
-        video = client.submit("", idempotency_key=idempotency_key, **_asked(task))
+        video = client.submit("", idempotency_key=idempotency_key, **asked_of(task))
         place = f", number {video.position} in line" if video.position else ""
         output.say(f"[green]✓[/green] queued as [bold]{video.id}[/bold]{place}")
         return dict(video.facts)
 
-    return _each(inputs, options, Output.open(json_), make)
+    return each_task(inputs, options, Output.open(json_), make)
 
 
 @click.command()
@@ -263,7 +263,7 @@ COMMANDS: Mapping[str, click.Command] = {
 }  # fmt: skip
 
 
-def _each(
+def each_task(
     inputs: tuple[str, ...],
     options: Mapping[str, Any],
     output: Output,
@@ -290,7 +290,7 @@ def _each(
     return SOME_FAILED if failed else 0
 
 
-def _asked(task: Task) -> dict[str, Any]:
+def asked_of(task: Task) -> dict[str, Any]:
     """A task as arguments of `Client.submit`."""
     if not task.values.get("prompt"):
         raise InvalidRequest.of("prompt", "required", "is empty.", "Describe what happens in the video.")

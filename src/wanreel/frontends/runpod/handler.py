@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import (
@@ -27,10 +27,13 @@ from wanreel.core.errors import (
     OutOfMemory,
     WanreelError,
 )
-from wanreel.core.events import Completed, Resumed
+from wanreel.core.events import Completed, Drawn, Event, Resumed
+from wanreel.core.picture import PictureRef
+from wanreel.core.picture_request import PictureRequest, PictureResolution, ResolvedPicture
+from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Resolution, ResolvedRequest
 from wanreel.frontends.picture_text import Fetch
-from wanreel.frontends.runpod.answers import Made, failure, video_answer, without
+from wanreel.frontends.runpod.answers import PictureResult, Result, VideoResult, failure, without
 from wanreel.frontends.runpod.deadline import TIMEOUT, Deadline
 from wanreel.frontends.runpod.inputs import Asked, read_input, secrets_in, with_length
 from wanreel.frontends.runpod.progress import Progress
@@ -42,6 +45,7 @@ from wanreel.wiring import Runtime
 _log = logging.getLogger(__name__)
 
 Answer = dict[str, object]
+Found = TypeVar("Found", Resolution, PictureResolution)
 Report = Callable[[str, dict[str, object]], object]  #: tells RunPod how far the job of that id is
 
 
@@ -113,13 +117,20 @@ class Handler:
         return answer
 
     def _done(self, job_id: str, asked: Asked, token: CancelToken, deadline: Deadline) -> Answer:
-        match asked.kind:
-            case "warmup":
-                return self._warm_up(asked, deadline)
-            case "image":
-                raise InvalidRequest.of("mode", "unsupported", "this worker makes no pictures.", 'Choose "video".')
-            case "video":
-                return self._video(job_id, asked, token, deadline)
+        if asked.kind == "warmup":
+            return self._warm_up(asked, deadline)
+        self._ledger.sweep()
+        # Before anything is made: whether it can be handed over.
+        place = self._storing.place(asked.r2, asked.storage)
+
+        def wait(seconds: float) -> None:
+            token.wait(seconds)
+            token.check()
+
+        with self._ledger.open(job_id, digest_of({"kind": asked.kind, **asked.values}), wait) as entry:
+            result = _earlier(entry, asked) or self._make(entry, asked, token, deadline, job_id)
+            outcome = self._storing.store(place, entry.work, result.files(), token)
+            return result.answer(outcome, int(self._runtime.settings.runpod.inline_mb * 1e6))
 
     def _warm_up(self, asked: Asked, deadline: Deadline) -> Answer:
         """Loads the model that is named, or the one that a picture without a model gets."""
@@ -129,31 +140,10 @@ class Handler:
         self._runtime.load(name)
         return {"success": True, "model": self._runtime.held, "load_time_ms": round(deadline.seconds * 1000)}
 
-    def _video(self, job_id: str, asked: Asked, token: CancelToken, deadline: Deadline) -> Answer:
-        self._ledger.sweep()
-        # Before anything is made: whether it can be handed over.
-        place = self._storing.place(asked.r2, asked.storage)
-
-        def wait(seconds: float) -> None:
-            token.wait(seconds)
-            token.check()
-
-        with self._ledger.open(job_id, digest_of(asked.values), wait) as entry:
-            made = _earlier(entry) or self._make(entry, asked, token, deadline, job_id)
-            outcome = self._storing.store(place, entry.work, made, token)
-            limit = int(self._runtime.settings.runpod.inline_mb * 1e6)
-            return video_answer(made, outcome, limit)
-
-    def _make(self, entry: Entry, asked: Asked, token: CancelToken, deadline: Deadline, job_id: str) -> Made:
-        pictures = MemoryBlobs()  # the input brings them with every delivery
-        resolution = self._resolution(entry, asked, pictures)
-        for adjustment in resolution.adjustments:
-            _log.info("job %s: %s", job_id, adjustment)
-        keeping = entry.keeping(pictures, deadline.urgent)
+    def _make(self, entry: Entry, asked: Asked, token: CancelToken, deadline: Deadline, job_id: str) -> Result:
         pause = self._runtime.settings.runpod.progress_seconds
         progress = Progress(lambda facts: self._report(job_id, facts), pause)
-        running = self._runtime.generate(resolution, token, keeping)
-        with contextlib.closing(running):
+        with contextlib.closing(self._running(entry, asked, token, deadline)) as running:
             for event in running:
                 deadline.see(event)
                 progress.see(event)
@@ -161,36 +151,63 @@ class Handler:
                     case Resumed(step=step, notes=notes):
                         _log.info("job %s: goes on after step %d %s", job_id, step, "; ".join(notes))
                     case Completed(video=video, seconds=seconds):
-                        made = Made(video, seconds)
-                        entry.finish(made.to_record())
-                        return made
+                        return _finished(entry, VideoResult(video, seconds))
+                    case Drawn(drawing=drawing, seconds=seconds):
+                        return _finished(entry, PictureResult(drawing, seconds))
                     case _:
                         pass
         raise GenerationError("The generation ended without a result.")
 
-    def _resolution(self, entry: Entry, asked: Asked, pictures: MemoryBlobs) -> Resolution:
-        """What an earlier delivery began to make, else what is asked now, written down."""
+    def _running(self, entry: Entry, asked: Asked, token: CancelToken, deadline: Deadline) -> Generator[Event]:
+        """The events of making it, what an earlier delivery did left out."""
+        pictures = MemoryBlobs()  # the input brings them with every delivery
 
-        def take(data: bytes, knob: str) -> Any:
+        def take(data: bytes, knob: str) -> PictureRef:
             return self._runtime.take_picture(data, knob, pictures)
 
-        request = asked.video(take, self._fetch)
+        keeping = entry.keeping(pictures, deadline.urgent)
+        if asked.kind == "image":
+            drawing = self._drawing(entry, asked.drawing(take, self._fetch))
+            return self._runtime.draw(drawing, token, keeping)
+        return self._runtime.generate(self._video(entry, asked.video(take, self._fetch)), token, keeping)
+
+    def _video(self, entry: Entry, request: VideoRequest) -> Resolution:
+        """What an earlier delivery began to make, else what is asked now, written down."""
         begun = entry.begun()
         if begun is not None:
             with contextlib.suppress(KeyError, TypeError, InvalidRequest):
                 return self._runtime.resolve(ResolvedRequest.from_dict(begun).as_request())
         resolution = self._runtime.resolve(with_length(request, self._runtime.resolve(request).spec.hard_max_frames))
-        entry.begin(resolution.request.to_dict())
-        return resolution
+        return _begun(entry, resolution)
+
+    def _drawing(self, entry: Entry, request: PictureRequest) -> PictureResolution:
+        begun = entry.begun()
+        if begun is not None:
+            with contextlib.suppress(KeyError, TypeError, InvalidRequest):
+                return self._runtime.resolve_picture(ResolvedPicture.from_dict(begun).as_request())
+        return _begun(entry, self._runtime.resolve_picture(request))
 
 
-def _earlier(entry: Entry) -> Made | None:
+def _begun(entry: Entry, resolution: Found) -> Found:
+    for adjustment in resolution.adjustments:
+        _log.info("job %s: %s", entry.work, adjustment)
+    entry.begin(resolution.request.to_dict())
+    return resolution
+
+
+def _finished(entry: Entry, result: Result) -> Result:
+    entry.finish(result.to_record())
+    return result
+
+
+def _earlier(entry: Entry, asked: Asked) -> Result | None:
     """What an earlier delivery made, if it is whole."""
     record = entry.made()
     if record is None:
         return None
+    read = PictureResult.from_record if asked.kind == "image" else VideoResult.from_record
     try:
-        return Made.from_record(record, entry.folder)
+        return read(record, entry.folder)
     except (KeyError, TypeError) as exc:
         _log.warning("job %s: the earlier result can't be read and is made again: %s", entry.work, exc)
         return None

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.picture import PictureRef
+from wanreel.core.picture_request import PictureRequest
 from wanreel.core.request import VideoRequest
 from wanreel.frontends.picture_text import Fetch, picture_bytes
 
 Kind = Literal["video", "image", "warmup"]
 Take = Callable[[bytes, str], PictureRef]  #: checks bytes and keeps them; raises UnreadablePicture naming the knob
+
+R = TypeVar("R", VideoRequest, PictureRequest)
 
 NUM_FRAMES = 81
 FPS = 16.0
@@ -47,6 +50,13 @@ class Asked:
 
     def video(self, take: Take, fetch: Fetch | None) -> VideoRequest:
         """The video that is asked for, its pictures taken in. Raises InvalidRequest naming every problem at once."""
+        return _with_defaults(self._request(VideoRequest.from_mapping, take, fetch))
+
+    def drawing(self, take: Take, fetch: Fetch | None) -> PictureRequest:
+        """The same for pictures."""
+        return self._request(PictureRequest.from_mapping, take, fetch)
+
+    def _request(self, parse: Callable[[Mapping[str, object]], R], take: Take, fetch: Fetch | None) -> R:
         values = dict(self.values)
         problems: list[Problem] = []
         pictures = dict(_pictures(values, take, fetch, problems))
@@ -56,14 +66,14 @@ class Asked:
                 Problem("image_base64", "required", text, 'Send image_base64, or mode: "text" without one.')
             )
         try:
-            request = VideoRequest.from_mapping(values | pictures)
+            request = parse(values | pictures)
             problems += request.problems()
         except InvalidRequest as error:
             problems += error.problems
             raise InvalidRequest(*problems) from error
         if problems:
             raise InvalidRequest(*problems)
-        return _with_defaults(request)
+        return request
 
 
 def read_input(given: object) -> Asked:

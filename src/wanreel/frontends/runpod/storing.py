@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from wanreel.core.destination import LOCAL, Destination, object_name
 from wanreel.core.errors import InvalidRequest, RemoteError, StorageUnavailable
 from wanreel.core.settings import Settings
 from wanreel.frontends.own_storage import OwnStorage
-from wanreel.frontends.runpod.answers import Made, Outcome, Stored
+from wanreel.frontends.runpod.answers import Outcome, Stored
 from wanreel.storage.objects import ObjectStorage, Parcel
 from wanreel.storage.s3 import S3Storage
 
@@ -52,22 +52,20 @@ class Storing:
         destination = self.settings.destination(name)
         return Place(destination, self.open_profile(destination))
 
-    def store(self, place: Place | None, work: str, made: Made, token: CancelToken) -> Outcome:
-        """Puts video and last frame there. The same twice is no fault. Raises Cancelled."""
+    def store(self, place: Place | None, work: str, files: Mapping[str, Path], token: CancelToken) -> Outcome:
+        """Puts the files there, by kind. The same twice is no fault. Raises Cancelled."""
         if place is None:
             return Outcome()
         try:
-            video = self._put(place, work, "video", made.video.path, made.video.sha256, token)
-            frame = made.video.last_frame
-            digest = hashlib.sha256(frame.read_bytes()).hexdigest()
-            return Outcome(video, self._put(place, work, "last_frame", frame, digest, token))
+            return Outcome({kind: self._put(place, work, kind, path, token) for kind, path in files.items()})
         except RemoteError as error:
             _log.warning("job %s: not stored: %s: %s", work, error.code, error)
             return Outcome(error=error)
 
-    def _put(self, place: Place, work: str, kind: str, path: Path, sha256: str, token: CancelToken) -> Stored:
+    def _put(self, place: Place, work: str, kind: str, path: Path, token: CancelToken) -> Stored:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         key = place.destination.key(object_name(work, kind, path.name))
-        parcel = Parcel(path, sha256, path.stat().st_size, _TYPES[path.suffix])
+        parcel = Parcel(path, digest, path.stat().st_size, _TYPES[path.suffix])
         for pause in (*_PAUSES, None):
             try:
                 place.storage.put(key, parcel, token)

@@ -5,12 +5,13 @@ Which settings are offered is a list of rows here; what they mean and take is de
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field, ValidationError
@@ -241,8 +242,14 @@ class _Facts:
     optional: bool
 
 
+@functools.cache
+def _described() -> dict[str, dict[str, Any]]:
+    """JSON Schema of every setting. The same for ever, and slow to make."""
+    return Settings.model_json_schema()["properties"]
+
+
 def _facts(name: str) -> _Facts:
-    described = cast("dict[str, Any]", Settings.model_json_schema()["properties"][name])
+    described = _described()[name]
     kinds: list[dict[str, Any]] = described.get("anyOf", [described])
     taken = next(item for item in kinds if item.get("type") != "null")
     kind = "folder" if taken.get("format") == "path" else _KINDS[taken.get("type", "string")]

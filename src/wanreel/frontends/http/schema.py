@@ -511,9 +511,3 @@ def error_schemas() -> dict[str, Any]:
     """ErrorBody and what it holds, as components of the OpenAPI document."""
     whole = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
     return {**whole.pop("$defs", {}), ErrorBody.__name__: whole}
-
-
-def error_schemas() -> dict[str, Any]:
-    """ErrorBody and what it holds, as components of the OpenAPI document."""
-    whole = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {**whole.pop("$defs", {}), ErrorBody.__name__: whole}

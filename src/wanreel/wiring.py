@@ -506,10 +506,10 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
         from wanreel.worker.renderer import draw_task, render_task
 
     if isinstance(task.request, ResolvedPicture):
-        resolution = runtime.resolve_picture(task.request.as_request())
-        if resolution.refiner is not None:
-            yield from runtime.fetch(resolution.refiner, task.keeper.token)
-        yield from draw_task(runtime.pool, runtime.pictures, task, resolution)
+        refiner = runtime.catalog.picture(task.request.refiner) if task.request.refiner else None
+        if refiner is not None:
+            yield from runtime.fetch(refiner, task.keeper.token)
+        yield from draw_task(runtime.pool, runtime.pictures, task, refiner)
         return
     yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, runtime.settings.checkpoint_share)
 

@@ -19,6 +19,7 @@ from wanreel.core.resolve import Adjustment
 T = TypeVar("T")
 
 IMAGE: Literal["image"] = "image"  #: the mode of a job that makes pictures
+_LEAST = 64  # px of a side
 MAX_PICTURES = 10  #: in one request, as OpenAI's Images API has it
 
 
@@ -33,8 +34,8 @@ class PictureRequest:
         "number", "How much of the picture given is made anew: 1 is all of it.", minimum=0.01, maximum=1
     )
     model: str | None = knob("name", "Which model. sdxl-base by default; sdxl-refiner takes pictures alone.")
-    width: int | None = knob("integer", "Exact width.", unit="px", minimum=64, maximum=4096, group="size")
-    height: int | None = knob("integer", "Exact height.", unit="px", minimum=64, maximum=4096, group="size")
+    width: int | None = knob("integer", "Exact width.", unit="px", minimum=_LEAST, maximum=4096, group="size")
+    height: int | None = knob("integer", "Exact height.", unit="px", minimum=_LEAST, maximum=4096, group="size")
     num_images: int | None = knob(
         "integer",
         "How many. Each has the seed after the last one's.",
@@ -308,9 +309,9 @@ class _Resolver:
         if width is None and height is None:
             width, height = self._area(spec, shape)
         elif width is None:
-            width = max(spec.size_multiple, round(_or(height, 0) * shape[0] / shape[1]))
+            width = max(_LEAST, round(_or(height, 0) * shape[0] / shape[1]))
         elif height is None:
-            height = max(spec.size_multiple, round(width * shape[1] / shape[0]))
+            height = max(_LEAST, round(width * shape[1] / shape[0]))
         chosen = (width, _or(height, 0))
         if max(chosen) > spec.max_side:
             text = f"{chosen[0]}×{chosen[1]} px is more than {spec.name} makes ({spec.max_side} px a side)."
@@ -331,7 +332,7 @@ class _Resolver:
             return spec.width, spec.height
         scale = (spec.width * spec.height / (shape[0] * shape[1])) ** 0.5
         unit = spec.size_multiple
-        sides = tuple(min(spec.max_side, max(unit, unit * round(side * scale / unit))) for side in shape)
+        sides = tuple(min(spec.max_side, max(_LEAST, unit * round(side * scale / unit))) for side in shape)
         self._note("width", None, f"{sides[0]}×{sides[1]}", "the picture's shape at the model's area")
         return sides[0], sides[1]
 

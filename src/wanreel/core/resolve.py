@@ -84,6 +84,11 @@ class ResolvedRequest:
         """What it asks of the plan of memory."""
         return MemoryChoices(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
 
+    @property
+    def seconds(self) -> float:
+        """Playing time."""
+        return self.num_frames / self.fps
+
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return cast("dict[str, object]", asdict(self) | {"loras": [asdict(lora) for lora in self.loras]})

@@ -35,6 +35,8 @@ from wanreel.core.errors import (
 from wanreel.core.events import Event
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import ArtifactRef, Job, JobFailure, Progress
+from wanreel.core.picture_models import PictureSpec
+from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.settings import DataDirectory
 from wanreel.core.video import Video
@@ -80,6 +82,13 @@ class Task:
     def video(self) -> tuple[ResolvedRequest, ModelSpec]:
         """Request and model of a task that makes a video. Raises GenerationError for another."""
         if not isinstance(self.request, ResolvedRequest) or not isinstance(self.spec, ModelSpec):
+            raise GenerationError(f"{self.spec.name} can't make what the job asks for.")
+        return self.request, self.spec
+
+    @property
+    def pictures(self) -> tuple[ResolvedPicture, PictureSpec]:
+        """The same of a task that makes pictures."""
+        if not isinstance(self.request, ResolvedPicture) or not isinstance(self.spec, PictureSpec):
             raise GenerationError(f"{self.spec.name} can't make what the job asks for.")
         return self.request, self.spec
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.events import Event
+from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import PictureResolution
 from wanreel.core.resolve import Resolution
 from wanreel.generation.cadence import Cadence
@@ -30,8 +31,9 @@ def render_task(pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, 
     return render(pool, Resolution(*task.video, ()), target, task.keeper.token, saving)
 
 
-def draw_task(pool: ModelPool, pictures: Blobs, task: Task, resolution: PictureResolution) -> Iterator[Event]:
+def draw_task(pool: ModelPool, pictures: Blobs, task: Task, refiner: PictureSpec | None) -> Iterator[Event]:
     """As `generation.draw`, under the task's names. Nothing is saved on the way."""
+    resolution = PictureResolution(*task.pictures, (), refiner)
     return draw(pool, resolution, SheetTarget(task.results, pictures, task.stem), task.keeper.token)
 
 

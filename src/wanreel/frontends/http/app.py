@@ -24,6 +24,7 @@ from wanreel.frontends.http.fastvideo import FastVideoRoutes
 from wanreel.frontends.http.files_api import FileRoutes
 from wanreel.frontends.http.guard import Exchange, Guard
 from wanreel.frontends.http.house import House
+from wanreel.frontends.http.images import ImageRoutes
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.http.jobs import JobRoutes
 from wanreel.frontends.http.keys import KeyRing
@@ -50,7 +51,7 @@ from wanreel.frontends.telemetry import NOT_TRACED, Tracing
 from wanreel.frontends.webhooks import SigningSecrets, build_postman
 from wanreel.service import Service
 from wanreel.service.uploader import build_uploader
-from wanreel.wiring import Runtime, build_liveness, specs_with_state
+from wanreel.wiring import Runtime, build_liveness, picture_specs_with_state, specs_with_state
 from wanreel.worker.downloads import Downloads
 from wanreel.worker.orders import Orders
 from wanreel.worker.sampling import Probe
@@ -104,6 +105,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     house = House(
         service=service,
         models=lambda: specs_with_state(runtime),
+        picture_models=lambda: picture_specs_with_state(runtime),
         downloads=Downloads(runtime.registry, settings.data.digests),
         orders=Orders(settings.data.workers),
         worker_lives=build_liveness(settings, service.store).is_alive,
@@ -179,6 +181,7 @@ def _api(  # noqa: PLR0913 - the parts of one app
     videos = VideoRoutes(house, intake)
     native = (
         videos,
+        ImageRoutes(house, intake, videos, entrance.url),
         LibraryRoutes(house),
         JobRoutes(house, intake),
         FileRoutes(house),

@@ -13,6 +13,7 @@ from wanreel.core.alternatives import Outlook
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import JobNotFound
 from wanreel.core.job import Job
+from wanreel.core.picture_models import PictureSpec
 from wanreel.core.resolve import Resolution
 from wanreel.frontends.http.depot_desk import DepotDesk
 from wanreel.frontends.http.errors import Refused
@@ -39,6 +40,7 @@ class House:
 
     service: Service
     models: Callable[[], Sequence[tuple[ModelSpec, bool]]]  #: every model, and whether it is installed
+    picture_models: Callable[[], Sequence[tuple[PictureSpec, bool]]]  #: the same of those that make pictures
     downloads: Downloads
     orders: Orders
     worker_lives: Callable[[str], bool]  #: whether the worker of this name is there

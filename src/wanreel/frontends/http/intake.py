@@ -39,6 +39,10 @@ class Accepted:
     notes: tuple[str, ...] = ()
 
 
+#: Resolves and queues a body; the text is the client's Idempotency-Key.
+Queue = Callable[[Caller, Body, str | None], Accepted]
+
+
 class Intake:
     """Accepts requests. Belongs to one event loop."""
 
@@ -47,22 +51,25 @@ class Intake:
         self._clock = clock
         self._recent: OrderedDict[str, tuple[float, asyncio.Future[Accepted]]] = OrderedDict()
 
-    async def accept(self, request: Request, body: Body) -> Accepted:
-        """Queue what was sent. Raises InvalidRequest, QueueFull, IdempotencyConflict, Refused."""
-        accepted = await self._once(request, body)
+    async def accept(self, request: Request, body: Body, queue: Queue | None = None) -> Accepted:
+        """Queue what was sent, as a video where `queue` does not say otherwise.
+
+        Raises InvalidRequest, QueueFull, IdempotencyConflict, Refused.
+        """
+        accepted = await self._once(request, body, queue or self._queue)
         name_job(accepted.job.id)
         return accepted
 
-    async def _once(self, request: Request, body: Body) -> Accepted:
+    async def _once(self, request: Request, body: Body, queue: Queue) -> Accepted:
         caller, key = caller_of(request), idempotency_key(request)
         retries = request.headers.get("x-stainless-retry-count", "")
         if key is not None or not retries.isdecimal():
-            return await self._accept(caller, body, key)
+            return await self._accept(caller, body, key, queue)
         # The openai client sends no key, and repeats a POST whose answer it did not see.
         digest = f"{caller.owner}\n{_digest(body)}"
         if int(retries[:4]) > 0 and (earlier := self._earlier(digest)) is not None:
             return await asyncio.shield(earlier)
-        return await self._remember(digest, asyncio.ensure_future(self._accept(caller, body, None)))
+        return await self._remember(digest, asyncio.ensure_future(self._accept(caller, body, None, queue)))
 
     def _earlier(self, digest: str) -> asyncio.Future[Accepted] | None:
         then, accepted = self._recent.get(digest, (0.0, None))
@@ -78,9 +85,9 @@ class Intake:
             self._recent.popitem(last=False)
         return await asyncio.shield(accepted)
 
-    async def _accept(self, caller: Caller, body: Body, key: str | None) -> Accepted:
+    async def _accept(self, caller: Caller, body: Body, key: str | None, queue: Queue) -> Accepted:
         self._house.rates.take(caller)
-        return await run_in_threadpool(self._queue, caller, body, key)
+        return await run_in_threadpool(queue, caller, body, key)
 
     def _queue(self, caller: Caller, body: Body, key: str | None) -> Accepted:
         submission, resolution = self.resolve(caller, body)

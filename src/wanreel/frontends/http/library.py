@@ -74,6 +74,7 @@ def wanted(  # noqa: PLR0913 - FastAPI reads the query off the signature
         status=status,
         model=model,
         mode=mode,
+        pictures=False,
         favourite=favourite,
         text=search,
         since=since,

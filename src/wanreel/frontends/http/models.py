@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from wanreel.core.catalog import ModelSpec
+from wanreel.core.picture_models import PictureSpec
+from wanreel.core.work import AnySpec
 from wanreel.frontends.http import schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import caller_of
@@ -89,9 +90,10 @@ class ModelRoutes:
         router.delete(one, response_model=ModelDeleted, responses=errors, summary="Delete a model's files")(self.delete)
         return router
 
-    async def models(self, request: Request) -> ModelList:
-        """Every model, installed ones marked."""
-        return ModelList(data=await run_in_threadpool(self._shown, admin=caller_of(request).is_admin))
+    async def models(self, request: Request, makes: Literal["videos", "images"] = "videos") -> ModelList:
+        """Every model that makes videos, installed ones marked; with `makes=images` those that make pictures."""
+        shown = await run_in_threadpool(self._shown, admin=caller_of(request).is_admin)
+        return ModelList(data=[model for model in shown if (model.modes == ["image"]) == (makes == "images")])
 
     async def model(self, request: Request, model_id: str) -> Model:
         """One model."""
@@ -145,8 +147,11 @@ class ModelRoutes:
 
     # Blocking
 
-    def _spec(self, model_id: str) -> ModelSpec:
-        for spec, _ in self._house.models():
+    def _all(self) -> list[tuple[AnySpec, bool]]:
+        return [*self._house.models(), *self._house.picture_models()]
+
+    def _spec(self, model_id: str) -> AnySpec:
+        for spec, _ in self._all():
             if spec.name == model_id:
                 return spec
         raise Refused(404, "model_not_found", "There is no such model.")
@@ -167,7 +172,7 @@ class ModelRoutes:
                 size=pins[spec.name].size if spec.name in pins else None,
                 download=_state(states.get(spec.name), admin=admin),
             )
-            for spec, installed in self._house.models()
+            for spec, installed in self._all()
         ]
 
 
@@ -183,17 +188,14 @@ def _state(progress: Progress | None, *, admin: bool) -> DownloadState | None:
     )
 
 
-def _model(spec: ModelSpec, *, installed: bool, size: int | None, download: DownloadState | None) -> Model:
+def _model(spec: AnySpec, *, installed: bool, size: int | None, download: DownloadState | None) -> Model:
     return Model(
         id=spec.name,
         owned_by=(spec.hub_id or "wanreel").partition("/")[0],
         title=spec.title,
         installed=installed,
-        modes=list(spec.modes),
-        fps=spec.fps,
-        num_frames=spec.num_frames,
         num_inference_steps=spec.steps,
-        sizes=[f"{size.width}x{size.height}" for size in spec.sizes.values()],
+        **_shape(spec),
         parameters=spec.parameters,
         licence=spec.licence,
         repository=spec.hub_id,
@@ -202,3 +204,11 @@ def _model(spec: ModelSpec, *, installed: bool, size: int | None, download: Down
         builtin=spec.builtin,
         download=download,
     )
+
+
+def _shape(spec: AnySpec) -> dict[str, Any]:
+    """What it makes."""
+    if isinstance(spec, PictureSpec):
+        return {"modes": ["image"], "fps": 0.0, "num_frames": 1, "sizes": [f"{spec.width}x{spec.height}"]}
+    sizes = [f"{size.width}x{size.height}" for size in spec.sizes.values()]
+    return {"modes": list(spec.modes), "fps": spec.fps, "num_frames": spec.num_frames, "sizes": sizes}

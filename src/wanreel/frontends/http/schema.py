@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from wanreel.core.delivery import DeliveryReport, DeliveryState
 from wanreel.core.job import Job, JobFailure, JobStatus, Standing
 from wanreel.core.lora import MAX_LORAS, MAX_STRENGTH, NAME
-from wanreel.core.request import Knob, knobs
-from wanreel.core.resolve import Adjustment, ResolvedRequest
+from wanreel.core.picture_request import IMAGE
+from wanreel.core.request import KNOBS, Knob
+from wanreel.core.resolve import Adjustment
 from wanreel.core.upload import UploadState
-from wanreel.service import request_of
+from wanreel.core.work import Work
+from wanreel.service import work_of
 
 _DENOISED, _DECODED = 95, 99  #: of 100 % progress, when all steps are done and when all frames are there
 _OPENAI_STATUS: Mapping[JobStatus, Literal["queued", "in_progress", "completed", "failed"]] = {
@@ -110,7 +112,7 @@ class Video(Wire):
     """A job, as OpenAI shows it."""
 
     id: str
-    object: Literal["video"] = "video"
+    object: Literal["video", "image"] = "video"
     model: str
     status: Literal["queued", "in_progress", "completed", "failed"]
     progress: int = Field(ge=0, le=100, description="Real: it follows denoise steps and decoded frames.")
@@ -292,10 +294,11 @@ def video_of(
     cost: float | None = None,
 ) -> Video:
     """The job on the wire."""
-    request = request_of(job)
+    request = work_of(job)
     failure = job.error if job.status is JobStatus.FAILED else _CANCELLED if job.status is JobStatus.CANCELLED else None
     return Video(
         id=job.id,
+        object="image" if request.mode == IMAGE else "video",
         model=job.model,
         status=_OPENAI_STATUS[job.status],
         progress=progress_of(job),
@@ -303,7 +306,7 @@ def video_of(
         completed_at=int(job.ended_at) if job.status is JobStatus.COMPLETED and job.ended_at is not None else None,
         expires_at=None,
         size=f"{request.export_width}x{request.export_height}",
-        seconds=f"{request.num_frames / request.fps:.4g}",
+        seconds=f"{request.seconds:.4g}",
         prompt=request.prompt,
         remixed_from_video_id=job.parent_id,
         error=VideoError(code=failure.code, message=f"{failure.message} {failure.hint}".strip()) if failure else None,
@@ -316,7 +319,7 @@ def video_of(
 
 def _detail(
     job: Job,
-    request: ResolvedRequest,
+    request: Work,
     standing: Standing | None,
     adjustments: Adjustments,
     notes: Iterable[str],
@@ -346,9 +349,7 @@ def _detail(
 
 def request_schema(*, multipart: bool) -> dict[str, Any]:
     """JSON Schema of a request's body. Names every knob, its aliases and what other servers' clients send."""
-    properties: dict[str, Any] = {}
-    for name, knob in knobs():
-        properties[name] = _knob_schema(knob, multipart=multipart)
+    properties = knob_properties(KNOBS, multipart=multipart)
     properties["size"] = {
         "type": "string",
         "pattern": "^[0-9]{2,4}x[0-9]{2,4}$",
@@ -364,8 +365,13 @@ def request_schema(*, multipart: bool) -> dict[str, Any]:
         "description": "Told, signed, when the video has ended; where the operator allows it.",
     }
     properties["upload"] = own_storage_schema()
-    optional = {name: _or_null(value) for name, value in properties.items() if name != "prompt"}
+    optional = {name: or_null(value) for name, value in properties.items() if name != "prompt"}
     return {"type": "object", "required": ["prompt"], "properties": {"prompt": properties["prompt"], **optional}}
+
+
+def knob_properties(known: Mapping[str, Knob], *, multipart: bool = False) -> dict[str, Any]:
+    """JSON Schema of each knob."""
+    return {name: _knob_schema(knob, multipart=multipart) for name, knob in known.items()}
 
 
 def own_storage_schema() -> dict[str, Any]:
@@ -390,7 +396,7 @@ def own_storage_schema() -> dict[str, Any]:
     }
 
 
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+def or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema with null allowed too, which is as if the value were left out."""
     if "anyOf" in schema:
         return schema | {"anyOf": [*schema["anyOf"], {"type": "null"}]}

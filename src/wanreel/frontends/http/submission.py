@@ -64,13 +64,14 @@ class Submission:
 def translate(body: Body, owner: str, desk: PictureDesk) -> Submission:
     """A body as a submission, its pictures taken in. Blocks while pictures are read."""
     submission = Submission(dict(body.values))
-    _take_pictures(submission, body.files, owner, desk)
-    _split_size(submission)
+    take_pictures(submission, body.files, owner, desk)
+    split_size(submission)
     _drop(submission)
     return submission
 
 
-def _take_pictures(submission: Submission, files: Mapping[str, Upload], owner: str, desk: PictureDesk) -> None:
+def take_pictures(submission: Submission, files: Mapping[str, Upload], owner: str, desk: PictureDesk) -> None:
+    """The pictures of a body, read and kept, in the place of what was sent. Blocks."""
     given: dict[str, object] = {name: submission.values.pop(name) for name in FIELDS if name in submission.values}
     for name, file in files.items():
         if name not in FIELDS:
@@ -100,7 +101,7 @@ def _take_pictures(submission: Submission, files: Mapping[str, Upload], owner: s
     submission.values.update(taken)
 
 
-def _split_size(submission: Submission) -> None:
+def split_size(submission: Submission) -> None:
     """OpenAI's "1280x720" as width and height."""
     size = submission.values.pop("size", None)
     if size is None or size in ("", "auto"):

@@ -135,83 +135,83 @@ class Plane:
             self.changed.notify_all()
 
 
-def _handler(plane: Plane) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    """What the plane says over HTTP."""
 
-        def do_GET(self) -> None:
-            address = urlsplit(self.path)
-            match address.path.split("/")[3:]:
-                case ["job-take", _]:
-                    job = plane.take()
-                    self.say(None if job is None else {"id": job.id, "input": job.input})
-                case ["job-stop", _]:
-                    stops = plane.stopped()
-                    self.say({"jobsToStop": stops} if stops else None)
-                case ["ping", _]:
-                    plane.pings.append(parse_qs(address.query))
-                    self.say({})
-                case ["status", job_id]:
-                    self.tell(job_id, lambda job: job.shown())
-                case _:
-                    self.say({"error": "not found"}, 404)
+    protocol_version = "HTTP/1.1"
+    plane: Plane
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-            match urlsplit(self.path).path.split("/")[3:]:
-                case ["job-done", _, job_id]:
-                    plane.done(job_id, body)
-                    self.say({})
-                case ["run"] if self.known():
-                    job = plane.run(json.loads(body)["input"])
-                    self.say({"id": job.id, "status": job.status})
-                case ["cancel", job_id]:
-                    self.tell(job_id, self.cancel)
-                case ["retry", job_id]:
-                    self.tell(job_id, self.retry)
-                case _:
-                    self.say({"error": "not found"}, 404)
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        match address.path.split("/")[3:]:
+            case ["job-take", _]:
+                job = self.plane.take()
+                self.say(None if job is None else {"id": job.id, "input": job.input})
+            case ["job-stop", _]:
+                stops = self.plane.stopped()
+                self.say({"jobsToStop": stops} if stops else None)
+            case ["ping", _]:
+                self.plane.pings.append(parse_qs(address.query))
+                self.say({})
+            case ["status", job_id]:
+                self.tell(job_id, lambda job: job.shown())
+            case _:
+                self.say({"error": "not found"}, 404)
 
-        def cancel(self, job: PlaneJob) -> dict[str, Any]:
-            plane.cancel(job)
-            return {"id": job.id, "status": job.status}
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        match urlsplit(self.path).path.split("/")[3:]:
+            case ["job-done", _, job_id]:
+                self.plane.done(job_id, body)
+                self.say({})
+            case ["run"] if self.known():
+                job = self.plane.run(json.loads(body)["input"])
+                self.say({"id": job.id, "status": job.status})
+            case ["cancel", job_id]:
+                self.tell(job_id, self.cancel)
+            case ["retry", job_id]:
+                self.tell(job_id, self.retry)
+            case _:
+                self.say({"error": "not found"}, 404)
 
-        def retry(self, job: PlaneJob) -> dict[str, Any]:
-            if job.status not in ("FAILED", "TIMED_OUT"):
-                return {"error": "this job can't be retried"}
-            plane.hand_out(job)
-            return {"id": job.id, "status": job.status}
+    def cancel(self, job: PlaneJob) -> dict[str, Any]:
+        self.plane.cancel(job)
+        return {"id": job.id, "status": job.status}
 
-        def tell(self, job_id: str, what: Callable[[PlaneJob], dict[str, Any]]) -> None:
-            if self.known():
-                job = plane.jobs.get(job_id)
-                self.say({"error": "job not found"}, 404) if job is None else self.say(what(job))
+    def retry(self, job: PlaneJob) -> dict[str, Any]:
+        if job.status not in ("FAILED", "TIMED_OUT"):
+            return {"error": "this job can't be retried"}
+        self.plane.hand_out(job)
+        return {"id": job.id, "status": job.status}
 
-        def known(self) -> bool:
-            plane.keys.append(self.headers.get("Authorization", ""))
-            if plane.keys[-1] == f"Bearer {KEY}":
-                return True
-            self.say({"error": "unauthorized"}, 401)
-            return False
+    def tell(self, job_id: str, what: Callable[[PlaneJob], dict[str, Any]]) -> None:
+        if self.known():
+            job = self.plane.jobs.get(job_id)
+            self.say({"error": "job not found"}, 404) if job is None else self.say(what(job))
 
-        def say(self, answer: Any, status: int = 200) -> None:
-            data = b"" if answer is None else json.dumps(answer).encode()
-            with contextlib.suppress(OSError):
-                self.send_response(204 if answer is None else status)
-                self.send_header("Content-Type", "application/json")
-                if answer is not None:
-                    self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+    def known(self) -> bool:
+        self.plane.keys.append(self.headers.get("Authorization", ""))
+        if self.plane.keys[-1] == f"Bearer {KEY}":
+            return True
+        self.say({"error": "unauthorized"}, 401)
+        return False
 
-        def handle(self) -> None:
-            with contextlib.suppress(ConnectionError):  # of a worker that was killed
-                super().handle()
+    def say(self, answer: Any, status: int = 200) -> None:
+        data = b"" if answer is None else json.dumps(answer).encode()
+        with contextlib.suppress(OSError):
+            self.send_response(204 if answer is None else status)
+            self.send_header("Content-Type", "application/json")
+            if answer is not None:
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # of a worker that was killed
+            super().handle()
 
-    return Handler
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
 
 @contextlib.contextmanager
@@ -232,7 +232,7 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> Generator[str]:
 def plane_serving() -> Generator[tuple[Plane, str]]:
     """(the plane, its address with /v2 at the end)"""
     plane = Plane()
-    with _serving(_handler(plane)) as url:
+    with _serving(type("Handler", (_Handler,), {"plane": plane})) as url:
         yield plane, f"{url}/v2"
 
 
@@ -309,9 +309,15 @@ def bucket_serving() -> Generator[Bucket]:
             self.send_header("ETag", f'"{hashlib.md5(found or b"").hexdigest()}"')
             self.end_headers()
 
+        def do_GET(self) -> None:
+            found = bucket.objects.get(urlsplit(self.path).path, b"")
+            bucket.authorizations.append(self.headers.get("Authorization", ""))
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(found)))
+            self.end_headers()
+            self.wfile.write(found)
+
         def do_PUT(self) -> None:
-            if self.headers.get("Expect") == "100-continue":
-                pass  # http.server answered it
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             bucket.tries += 1
             bucket.authorizations.append(self.headers.get("Authorization", ""))

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("playwright")
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from frontends.ui.shelves import CHROMIUM, Shop, open_browser, open_shop, visit
@@ -86,6 +87,8 @@ def test_ways_to_run_are_told_and_the_one_chosen_is_asked_for(
     panel.locator("#knob-vae_tile").select_option("256")
     panel.locator("[data-knob=memory_mode] input[value=smallest]").check(force=True)
     panel.locator("#knob-on_oom").select_option("reduce")
+    found = Axe().run(page, "details[data-part=memory]").response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     body = asked(page)
     knobs = ("precision", "offload", "vae_tile", "memory_mode", "on_oom")
     assert [body[name] for name in knobs] == ["int4", "exclusive", 256, "smallest", "reduce"]
@@ -190,3 +193,16 @@ def test_the_copy_in_storage_is_told_and_sent_again(page: Page, shop: Shop, monk
     expect(line.locator(".chip.good")).to_have_text("saved to r2")
     expect(line).to_contain_text("s3://videos/wanreel/boat.mp4")
     assert sent == [{"storage": "r2"}]
+
+
+def test_a_video_that_is_made_smaller_by_itself_is_followed(page: Page, shop: Shop) -> None:
+    job_id = shop.submit("a whale", width=192, height=192, on_oom="reduce")
+    running = shop.hand.claim()
+    visit(page, shop, f"create?id={job_id}")
+    expect(page.locator(".stage-chip")).to_be_visible()
+    shop.hand.fail(running)
+    made, _ = shop.service.reduce(job_id)  # as the worker does
+    expect(page.locator("[data-act=parent]")).to_be_visible()
+    expect(page.locator(".about")).to_contain_text("192 → 144 (memory ran out)")
+    expect(page.locator(".stage-chip")).to_have_text("Waiting")
+    shop.service.cancel(made.id)

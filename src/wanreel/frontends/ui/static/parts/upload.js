@@ -14,7 +14,7 @@ export function uploadLine(video, { names, may, done }) {
   if (video.wanreel.status !== "completed") return null;
   const { upload } = video.wanreel;
   const over = !upload || upload.state === "failed" || upload.state === "credentials_lost";
-  const again = over && may ? places(upload, names).map((name) => sendTo(video, name, Boolean(upload), done)) : [];
+  const again = over && may ? places(upload, names).map((name) => sendTo(video, name, upload?.storage === name, done)) : [];
   if (!upload) return again.length ? h("div.upload", again) : null;
   const film = upload.files.find((file) => file.kind === "video");
   return h("div.upload",

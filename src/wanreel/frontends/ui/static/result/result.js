@@ -19,6 +19,7 @@ const PREVIEW_EVERY = 600; // ms
 let view = null; // of the newest mount; events go there
 let current = null; // the id shown
 const ours = new Set(); // jobs whose end is told
+const watched = new Set(); // jobs that were shown while they ran
 let wired = false;
 
 export function openResult(studio, doing) {
@@ -47,17 +48,15 @@ let soon = null;
 
 //: Videos that were not handed in here: by another tab, a program, or a worker in the place of one that ran out of memory.
 function others() {
-  soon ??= setTimeout(async () => {
-    soon = null;
-    await listRecent();
-    const shown = jobs.known(current), instead = shown?.wanreel.status === "failed" && smallerOf(shown);
-    if (!instead) return;
-    drawRelatives(shown);
-    if (shown.wanreel.request.on_oom !== "reduce" || !jobs.running(instead)) return;
-    ours.add(instead.id);
-    toast(t("reduce.automatic"));
-    choose(instead.id, { quiet: true });
-  }, 200);
+  soon ??= setTimeout(() => { soon = null; listRecent(); }, 200);
+}
+
+//: The one that a worker makes in the place of the one shown, which ran out of memory under these eyes.
+function followSmaller(video, smaller) {
+  if (video.wanreel.request.on_oom !== "reduce" || !jobs.running(smaller) || !watched.delete(video.id)) return;
+  ours.add(smaller.id);
+  toast(t("reduce.automatic"));
+  choose(smaller.id, { quiet: true });
 }
 
 async function show(id) {
@@ -122,7 +121,7 @@ function draw(video) {
     ({ queued: drawRunning, in_progress: drawRunning, completed: drawDone, failed: drawFailed, cancelled: drawFailed })[status](video);
     drawThumb(video);
   }
-  if (jobs.running(video)) progress(video);
+  if (jobs.running(video)) { progress(video); watched.add(video.id); }
   drawRelatives(video);
   drawUpload(video);
 }
@@ -234,6 +233,7 @@ function drawRelatives(video) {
   if (!place || place.dataset.key === key) return;
   place.dataset.key = key;
   fill(place, parent && link(parent, "parent"), smaller && link(smaller.id, "smaller"));
+  if (smaller) followSmaller(video, smaller);
 }
 
 const smallerOf = (video) => view.recent.find((other) => other.wanreel.parent_id === video.id);
@@ -306,6 +306,8 @@ async function listRecent() {
     if (fault.code !== "offline") failed(fault);
   }
   drawStrip();
+  const shown = jobs.known(current);
+  if (shown) drawRelatives(shown);
 }
 
 function drawStrip() {

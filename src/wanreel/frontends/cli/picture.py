@@ -21,6 +21,7 @@ from wanreel.frontends.cli.output import Output, resolution_json, video_json
 from wanreel.frontends.cli.progress import show_drawing, show_progress
 from wanreel.frontends.cli.session import interruptible, open_runtime
 from wanreel.service import Terms
+from wanreel.storage.keeping import Keeping
 from wanreel.wiring import Runtime, build_service, read_work
 
 _PNG = ".png"
@@ -109,7 +110,7 @@ class _Errand:
             return 0
         if options["queued"]:
             return self._queue(resolution)
-        running = self._runtime.draw(resolution, self._cancel, self._stem)
+        running = self._runtime.draw(resolution, self._cancel, self._keeping())
         drawing = show_drawing(running, self._output.console, self._runtime.settings.data.previews)
         for path in drawing.paths:
             self._output.say(f"[green]✓[/green] [bold]{path}[/bold]")
@@ -118,6 +119,13 @@ class _Errand:
             row |= self._animate(drawing, options["animate"], options["video_model"])
         self._output.result(row)
         return 0
+
+    def _keeping(self) -> Keeping | None:
+        """Under which name it is made, where one was asked for."""
+        if self._stem is None:
+            return None
+        settings = self._runtime.settings
+        return Keeping(self._stem, settings.data.checkpoints, settings.results_dir, self._stem, self._runtime.pictures)
 
     def _queue(self, resolution: PictureResolution) -> int:
         service = build_service(self._runtime)

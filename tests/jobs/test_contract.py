@@ -85,7 +85,7 @@ def run(kind: type[StoreContract], examples: int, steps: int) -> None:
 
 
 def test_contract() -> None:
-    run(SqliteContract, examples=200, steps=30)
+    run(SqliteContract, examples=60, steps=30)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def hold(figures: dict[str, object]) -> None:
 
 @posix_only
 def test_eight_processes_claim_each_job_once() -> None:
-    hold(race(2000, 8))
+    hold(race(500, 8))
 
 
 @posix_only

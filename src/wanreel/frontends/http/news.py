@@ -19,12 +19,16 @@ from wanreel.service import Service
 
 T = TypeVar("T")
 
-_LOOK = 0.2  # seconds between looks while anybody listens
+_LOOK = 0.2  # seconds between looks while somebody follows a job, or something happens
+_LOOK_IDLE = 0.5  # and while nothing did for a while
+_IDLE_AFTER = 25  # looks that found nothing
 _KEEPALIVE = 15.0  # seconds of silence after which a comment is sent, so that proxies keep the stream
 _BACKLOG = 1000  # events that one listener may be behind
 _KNOWN_OWNERS = 10_000
 _PAGE = 1000  # events read at a time
 _READERS = 8  # threads that read the log
+#: Stands for a while without an event.
+SILENCE = JobEvent(0, "", 0, "silence", {}, 0.0)
 _log = logging.getLogger("wanreel.http")
 
 
@@ -41,6 +45,14 @@ class _Listener:
         except asyncio.QueueFull:
             self.queue.get_nowait()
             self.queue.put_nowait(None)
+
+    async def next(self) -> JobEvent | None:
+        """What comes next: SILENCE when for a while there is nothing, None when it should look for itself."""
+        try:
+            async with asyncio.timeout(_KEEPALIVE):
+                return await self.queue.get()
+        except TimeoutError:
+            return SILENCE
 
 
 class News:
@@ -70,19 +82,22 @@ class News:
 
     async def tell(self) -> None:
         """Read the log for as long as anybody listens, until cancelled."""
-        position = 0
+        position, in_vain = 0, 0
         while True:
             if not self._listeners:
                 self._somebody.clear()
                 await self._somebody.wait()
                 position = await self._position()
             try:
-                for event in await self._read(self._service.store.tail, after=position):
+                events = await self._read(self._service.store.tail, after=position)
+                for event in events:
                     position = event.number
                     await self._hand_out(event)
+                in_vain = 0 if events else in_vain + 1
             except WanreelError as error:
                 _log.warning("The event log can't be read now: %s", error)
-            await asyncio.sleep(_LOOK)
+            followed = any(listener.job_id is not None for listener in self._listeners)
+            await asyncio.sleep(_LOOK if followed or in_vain < _IDLE_AFTER else _LOOK_IDLE)
 
     async def _position(self) -> int:
         """Where to begin. Whatever came before is read by the listener itself, after it began to listen."""
@@ -144,7 +159,8 @@ class News:
                 continue
             if ended:
                 return
-            async for event in _new(listener):
+            # Silence too is a reason to look: the job may be deleted.
+            while (event := await listener.next()) is not None and event is not SILENCE:
                 if event.seq > seq:
                     seq = event.seq
                     yield event
@@ -173,11 +189,12 @@ class News:
                 number = event.number
                 if owner is None or owner == await self._owner_of(event.job_id):
                     yield event
-            async for event in _new(listener):
-                if event.number > number:
+            while (event := await listener.next()) is not None:
+                if event is SILENCE:
+                    yield None
+                elif event.number > number:
                     number = event.number
                     yield event
-            yield None
 
     async def _recorded(self, after: int) -> AsyncIterator[JobEvent]:
         """What is in the log of all jobs by now."""
@@ -193,19 +210,6 @@ class News:
         """Returns when the job has ended. Raises JobNotFound."""
         async for _ in self.of_job(job_id, 0):
             pass
-
-
-async def _new(listener: _Listener) -> AsyncIterator[JobEvent]:
-    """Events as they come, until there is a while of silence or the listener should look for itself."""
-    while True:
-        try:
-            async with asyncio.timeout(_KEEPALIVE):
-                event = await listener.queue.get()
-        except TimeoutError:
-            return
-        if event is None:
-            return
-        yield event
 
 
 async def as_sse(events: AsyncIterator[JobEvent | None], *, by_number: bool = False) -> AsyncIterator[bytes]:

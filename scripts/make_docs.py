@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wanreel.core import errors
@@ -81,11 +82,7 @@ def _document() -> Iterator[str]:
         "Settings",
         "From `WANREEL_*` variables, then `config.toml` in the data directory.",
         ("variable", "default", "meaning"),
-        [
-            (f"`WANREEL_{name.upper()}`", _default(field), field.description or "")
-            for name, field in Settings.model_fields.items()
-            if name != "fault"
-        ],
+        list(_settings("WANREEL_", Settings)),
     )
     yield from _table(
         "Errors",
@@ -96,6 +93,16 @@ def _document() -> Iterator[str]:
             for kind in _error_kinds()
         ],
     )
+
+
+def _settings(prefix: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """Rows of every setting, those of a group under the group's name."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _settings(f"{prefix}{name.upper()}__", kind)
+        elif name != "fault":
+            yield f"`{prefix}{name.upper()}`", _default(field), field.description or ""
 
 
 def _table(title: str, words: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:

@@ -13,7 +13,6 @@ from jobs.places import fast_folder, needs
 from jobs.power_loss import images, trace, verdict
 from wanreel.jobs.sqlite import SqlitePolicy
 
-SHARDS = 2
 PRODUCT = SqlitePolicy.for_library()
 
 
@@ -48,11 +47,11 @@ def verdicts(
     return fates
 
 
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_nothing_acknowledged_is_lost(folder: Path, shard: int) -> None:
-    fates = verdicts(folder, PRODUCT, jobs=9, subsets=6, shard=shard, shards=SHARDS)
+def test_nothing_acknowledged_is_lost(folder: Path) -> None:
+    """Every fourth of 10,000 images, spread over the whole run; all of them, and more, are in the long form."""
+    fates = verdicts(folder, PRODUCT, jobs=9, subsets=6, shards=4)
     assert set(fates) == {""}
-    assert fates[""] >= 10_000 // SHARDS
+    assert fates[""] >= 2_500
 
 
 @pytest.mark.deep

@@ -23,7 +23,8 @@ from frontends.http.hostile import BODIES, MARK, PICTURES, clear, names
 from frontends.http.places import Open, Place
 from frontends.http.started import Served, serve
 
-pytestmark = pytest.mark.timeout(300)
+# Together, as they share a server.
+pytestmark = [pytest.mark.xdist_group("bombs"), pytest.mark.timeout(300)]
 
 _MOST_MEMORY = 150e6  #: that what is refused may cost
 _MOST_FOR_A_PICTURE = 400e6  #: the largest that is accepted: 132 MB of pixels with transparency, 99 MB without

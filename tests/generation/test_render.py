@@ -249,6 +249,11 @@ def test_what_denoised_says_is_true(tmp_path: Path) -> None:
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), OutOfMemory),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfMemory),
+        (RuntimeError("could not create a primitive"), OutOfMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OutOfMemory),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), OutOfMemory),
+        (MemoryError(), OutOfMemory),
+        (MemoryError("Unable to allocate 3.0 GiB for an array"), OutOfMemory),
         (RuntimeError("CUDA error: an illegal memory access was encountered\nadvice"), DeviceFault),
         (RuntimeError("shapes do not match"), RuntimeError),
         (ValueError("x"), ValueError),

@@ -9,6 +9,17 @@ import torch
 
 from wanreel.core.errors import DeviceFault, OutOfMemory
 
+#: What libraries below torch say when they get no memory: its own allocator, the driver, cuBLAS, cuDNN, oneDNN (which says
+#: no more than that).
+_NO_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "could not create a primitive",
+)
+
 
 @contextmanager
 def mapped_faults() -> Generator[None]:
@@ -18,9 +29,11 @@ def mapped_faults() -> Generator[None]:
     except torch.OutOfMemoryError as exc:
         torch.cuda.empty_cache()
         raise OutOfMemory(_first_line(exc)) from exc
+    except MemoryError as exc:
+        raise OutOfMemory(_first_line(exc) if str(exc) else "The machine ran out of memory.") from exc
     except RuntimeError as exc:
         text = str(exc)
-        if "DefaultCPUAllocator" in text or "CUDA error: out of memory" in text:
+        if any(sign in text for sign in _NO_MEMORY):
             raise OutOfMemory(_first_line(exc)) from exc
         if isinstance(exc, torch.AcceleratorError) or "CUDA error" in text or "CUDNN_STATUS" in text:
             raise DeviceFault(_first_line(exc)) from exc

@@ -28,6 +28,7 @@ PICTURES: Mapping[str, str] = {
     "image_base64": "image",
     "image_url": "image",
     "image": "image",
+    "init_image": "image",
     "last_image_base64": "last_image",
     "last_image_url": "last_image",
     "last_image": "last_image",
@@ -64,6 +65,10 @@ class Asked:
             text = "a picture is needed."
             problems.append(
                 Problem("image_base64", "required", text, 'Send image_base64, or mode: "text" without one.')
+            )
+        if self.kind == "video" and not self.needs_picture and pictures:
+            problems.append(
+                Problem("image", "contradiction", 'mode "text" takes no picture.', "Leave one of them out.")
             )
         try:
             request = parse(values | pictures)

@@ -16,6 +16,7 @@ from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Resolution
 from wanreel.core.settings import load_settings
 from wanreel.core.video import Video
+from wanreel.frontends.copying import copy_video
 from wanreel.wiring import build_runtime
 
 
@@ -66,11 +67,24 @@ class Wanreel:
         return self.runtime.resolve(request)
 
     def stream(self, request: VideoRequest, cancel: CancelToken | None = None) -> Iterator[Event]:
-        """The events of making it, ending with Completed. Raises InvalidRequest before anything runs."""
-        return self.runtime.generate(self.runtime.resolve(request), cancel)
+        """The events of making it, ending with Completed, when it is in the storage that was asked for too.
+
+        Raises InvalidRequest before anything runs.
+        """
+        return self._stream(self.runtime.resolve(request), cancel or CancelToken())
+
+    def _stream(self, resolution: Resolution, cancel: CancelToken) -> Iterator[Event]:
+        for event in self.runtime.generate(resolution, cancel):
+            if isinstance(event, Completed) and resolution.storage:
+                copy_video(self.runtime.settings, resolution.storage, event.video, cancel)
+            yield event
 
     def generate(self, request: VideoRequest, cancel: CancelToken | None = None) -> Video:
-        """Makes the video and returns when it is done. Raises InvalidRequest, ModelError, MachineError, GenerationError."""
+        """Makes the video and returns when it is done.
+
+        Raises InvalidRequest, ModelError, MachineError, GenerationError, and RemoteError where it can't be copied to the
+        storage that was asked for.
+        """
         for event in self.stream(request, cancel):
             if isinstance(event, Completed):
                 return event.video

@@ -52,34 +52,47 @@ def find_id(service: Service, given: str) -> str:
     return found[0] if found else given
 
 
+def _copied(service: Service, job: Job) -> dict[str, Any]:
+    """How the copy in object storage fares, where there is to be one."""
+    report = service.store.uploads.reports([job.id]).get(job.id)
+    if report is None:
+        return {"upload": None}
+    said = {"upload_outcome": report.outcome} if report.outcome else {}
+    return {"upload": str(report.state), "storage": report.storage or "the request's own"} | said
+
+
 def job_row(service: Service, job: Job) -> dict[str, Any]:
     """Everything a program may want to know of a job."""
     standing = service.standing(job.id) if not job.ended else None
     files = service.files(job.id)
     cost = service.cost_of(job)
-    return ({} if cost is None else {"cost": cost}) | {
-        "id": job.id,
-        "status": str(job.status),
-        "stage": job.progress.stage,
-        "step": job.progress.step,
-        "total_steps": job.progress.total_steps,
-        "position": standing.position if standing else None,
-        "starts_in": standing.starts_in if standing else None,
-        "model": job.model,
-        "owner": job.owner,
-        "priority": job.priority,
-        "parent_id": job.parent_id,
-        "time_limit": job.time_limit,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "ended_at": job.ended_at,
-        "cancel_requested": job.cancel_requested,
-        "attempts": [attempt_row(attempt) for attempt in service.attempts(job.id)],
-        "notes": list(job.notes),
-        "error": error_row(job),
-        "result": _result(service, job, files),
-        "request": json.loads(job.request),
-    }
+    return (
+        ({} if cost is None else {"cost": cost})
+        | _copied(service, job)
+        | {
+            "id": job.id,
+            "status": str(job.status),
+            "stage": job.progress.stage,
+            "step": job.progress.step,
+            "total_steps": job.progress.total_steps,
+            "position": standing.position if standing else None,
+            "starts_in": standing.starts_in if standing else None,
+            "model": job.model,
+            "owner": job.owner,
+            "priority": job.priority,
+            "parent_id": job.parent_id,
+            "time_limit": job.time_limit,
+            "created_at": job.created_at,
+            "started_at": job.started_at,
+            "ended_at": job.ended_at,
+            "cancel_requested": job.cancel_requested,
+            "attempts": [attempt_row(attempt) for attempt in service.attempts(job.id)],
+            "notes": list(job.notes),
+            "error": error_row(job),
+            "result": _result(service, job, files),
+            "request": json.loads(job.request),
+        }
+    )
 
 
 def attempt_row(attempt: Attempt) -> dict[str, Any]:

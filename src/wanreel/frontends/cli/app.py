@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "loras": ("loras", "loras", "List the LoRAs, add, inspect and remove them."),
     "presets": ("models", "presets", "List presets and resolutions."),
     "selftest": ("selftest", "selftest", "Check a running server by making small videos."),
+    "storage": ("storage", "storage", "List the storage profiles, or check one."),
     "doctor": ("doctor", "doctor", "Check this machine and say what to fix."),
 }
 

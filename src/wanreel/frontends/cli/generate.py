@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from wanreel.frontends.cli.output import Output, resolution_json, video_json
 from wanreel.frontends.cli.progress import show_progress
 from wanreel.frontends.cli.session import interruptible, open_runtime
 from wanreel.frontends.cli.tasks import Task, is_batch, request_options, resolve_task, tasks_of
+from wanreel.frontends.copying import Copy, copy_video
 from wanreel.wiring import Runtime
 
 SOME_FAILED = 6  #: exit code of a batch of which some items failed
@@ -61,19 +63,40 @@ def _one(runtime: Runtime, task: Task, output: Output, cancel: CancelToken, *, d
         if dry_run:
             output.result(resolution_json(resolution))
             return 0
-        video = _make(runtime, resolution, output, cancel)
+        made = _make(runtime, resolution, output, cancel)
     except WanreelError as error:
         if not output.json:
             raise
         output.result(as_json(error))
         return exit_code(error)
-    output.result(resolution_json(resolution) | {"video": video_json(video)})
-    output.made(video)
+    output.result(resolution_json(resolution) | made.row())
+    made.tell(output)
     return 0
 
 
-def _make(runtime: Runtime, resolution: Resolution, output: Output, cancel: CancelToken) -> Video:
-    return show_progress(runtime.generate(resolution, cancel), output.console, runtime.settings.data.previews)
+@dataclass(frozen=True)
+class _Made:
+    """A video, and its copies in storage."""
+
+    video: Video
+    copies: tuple[Copy, ...]
+
+    def row(self) -> dict[str, object]:
+        row: dict[str, object] = {"video": video_json(self.video)}
+        if self.copies:
+            row["storage"] = [asdict(copy) for copy in self.copies]
+        return row
+
+    def tell(self, output: Output) -> None:
+        output.made(self.video)
+        for copy in self.copies:
+            output.say(f"  [dim]• {copy.kind.replace('_', ' ')} copied to storage as {copy.key}[/dim]")
+
+
+def _make(runtime: Runtime, resolution: Resolution, output: Output, cancel: CancelToken) -> _Made:
+    settings = runtime.settings
+    video = show_progress(runtime.generate(resolution, cancel), output.console, settings.data.previews)
+    return _Made(video, copy_video(settings, resolution.storage, video, cancel) if resolution.storage else ())
 
 
 def _batch(runtime: Runtime, tasks: list[Task], output: Output, cancel: CancelToken, *, dry_run: bool) -> int:
@@ -84,7 +107,7 @@ def _batch(runtime: Runtime, tasks: list[Task], output: Output, cancel: CancelTo
         output.say(f"[bold]{number}/{len(tasks)}[/bold] {task.name}")
         try:
             resolution = resolve_task(runtime, task)
-            video = None if dry_run else _make(runtime, resolution, output, cancel)
+            made = None if dry_run else _make(runtime, resolution, output, cancel)
         except WanreelError as error:
             if cancel.cancelled:
                 raise
@@ -93,8 +116,8 @@ def _batch(runtime: Runtime, tasks: list[Task], output: Output, cancel: CancelTo
             output.warn(explain(error))
             continue
         row = {"item": task.name, "ok": True} | resolution_json(resolution)
-        output.result(row | ({"video": video_json(video)} if video else {}))
-        if video:
-            output.made(video)
+        output.result(row | (made.row() if made else {}))
+        if made:
+            made.tell(output)
     output.say(f"{len(tasks) - failed} of {len(tasks)} done" + (f", [red]{failed} failed[/red]" if failed else ""))
     return SOME_FAILED if failed else 0

@@ -349,6 +349,11 @@ class Runtime:
         """Name of the model in memory."""
         return self._pool.held if self._pool is not None else None
 
+    @property
+    def all_held(self) -> tuple[str, ...]:
+        """Names of all models in memory."""
+        return self._pool.names if self._pool is not None else ()
+
     def unload(self, model: str | None = None) -> None:
         """Free the memory of `model`, or of all that are held."""
         if self._pool is not None:
@@ -483,6 +488,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         keep_free=int(settings.min_free_gb * 2**30),
         checkpoints=settings.checkpoints,
         held=lambda: runtime.held,
+        all_held=lambda: runtime.all_held,
         warm_up=runtime.warm_up,
         obey=lambda order: runtime.load(order.model) if order.verb == "load" else runtime.unload(order.model),
         sample_seconds=settings.stats_seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.farm import Farm, ForkServer
+from jobs.postgres_server import Server, serving
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,13 @@ def new_farm(server: ForkServer, tmp_path: Path) -> Generator[Callable[[str], Fa
     yield make
     for farm in made:
         farm.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A running PostgreSQL server."""
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

@@ -60,10 +60,12 @@ class Farm:
     root: Path
     server: ForkServer
     settings: dict[str, str] = field(default_factory=dict)
+    database_url: str = ""
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        self.runtime: Runtime = build_runtime(load_settings(data_dir=self.root, device="cpu"))
+        settings = load_settings(data_dir=self.root, device="cpu", database_url=self.database_url)
+        self.runtime: Runtime = build_runtime(settings)
         self.service: Service = build_service(self.runtime)
 
     def close(self) -> None:
@@ -82,6 +84,7 @@ class Farm:
         """A worker process; its pid."""
         env = {
             "WANREEL_DATA_DIR": str(self.root),
+            "WANREEL_DATABASE_URL": self.database_url,
             "WANREEL_DEVICE": "cpu",
             "WANREEL_THREADS": "1",
             "WANREEL_FAULT": fault,

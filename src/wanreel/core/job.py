@@ -111,6 +111,15 @@ class NewJob:
     webhook_url: str = ""  #: who is told of its end; "" for nobody
     upload_to: UploadTo | None = None  #: where its files are copied when it completes; None for nowhere
     notes: tuple[str, ...] = ()  #: what its makers are to know of it
+    adapters: str = ""  #: names of its LoRAs, by which a worker that has them applied is preferred
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """What a worker holds in memory, so that some jobs cost it less to begin than others."""
+
+    models: tuple[str, ...] = ()
+    adapters: str = ""  #: of its last job, as in `NewJob`
 
 
 @dataclass(frozen=True, slots=True)

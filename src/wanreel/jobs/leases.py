@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, exists, insert, literal, select, union, update
 
 from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, OutOfMemory, PoisonJob
-from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress
+from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress, Warm
 from wanreel.core.measures import Measures
 from wanreel.core.sample import Sample
 from wanreel.jobs import line, locks, log, records, signals
@@ -83,8 +83,10 @@ class Leases:
 
     # One job
 
-    def claim(self, worker: str) -> Job | None:
+    def claim(self, worker: str, warm: Warm = line.COLD) -> Job | None:
         """Take the next job in line; None when there is none, or the queue is paused, or the worker must drain.
+
+        What the worker holds in memory decides among jobs of one priority, within limits; see `line.next_in_line`.
 
         The attempt is charged to the job before it starts, so that a job that kills its worker counts too.
         """
@@ -93,7 +95,7 @@ class Leases:
             locks.hold_gate_open(c)
             if not _may_claim(c, worker):
                 return None
-            row = line.next_in_line(c)
+            row = line.next_in_line(c, warm)
             return None if row is None else self._hand_over(c, row, worker)
 
         # Most looks find nothing, and should keep nobody from writing.
@@ -112,6 +114,7 @@ class Leases:
             attempts_charged=row.attempts_charged + 1,
             worker=worker,
             stage="load",
+            passed_over=0,
             stage_share=0.0,
             started_at=now,
         )

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
 
-from wanreel.core.job import JobStatus, LineMark, Outcome, Standing
+from wanreel.core.job import JobStatus, LineMark, Outcome, Standing, Warm
 from wanreel.jobs.locks import is_shared
 from wanreel.jobs.tables import attempts, events, jobs, queue, turns, workers
 
@@ -21,6 +21,10 @@ from wanreel.jobs.tables import attempts, events, jobs, queue, turns, workers
 _MEASURED = 20
 #: Seconds a job is taken to need before any was measured.
 _UNMEASURED_SECONDS = 60.0
+
+#: How often the first in line lets a job go before it that costs a worker less to begin.
+PASSES = 4
+COLD = Warm()  #: nothing in memory
 
 _QUEUED = jobs.c.status == JobStatus.QUEUED
 _MARK = select(
@@ -44,9 +48,29 @@ def join_line(connection: Connection, owner: str, priority: int) -> dict[str, in
     return {"priority": priority, "turn": turn, "place": (connection.scalar(last_place) or 0.0) + 1.0}
 
 
-def next_in_line(connection: Connection) -> Row[Any] | None:
-    """The job to claim now, held until this transaction ends; without those that others are just claiming."""
-    return connection.execute(_NEXT).first()
+def next_in_line(connection: Connection, warm: Warm = COLD) -> Row[Any] | None:
+    """The job to claim now, held until this transaction ends; without those that others are just claiming.
+
+    A job of the same priority whose model is in `warm` goes before the first in line, and best one with its LoRAs too. The
+    first in line is passed over PASSES times at most, so a job with n before it sees at most (n + 1) * PASSES others go
+    first that came later.
+    """
+    first = connection.execute(_NEXT).first()
+    if first is None or not warm.models or first.passed_over >= PASSES or _fits(first, warm, exactly=True):
+        return first
+    cheaper = _NEXT.where(jobs.c.priority == first.priority, jobs.c.model.in_(warm.models))
+    row = connection.execute(cheaper.where(jobs.c.adapters == warm.adapters)).first()
+    if row is None:
+        row = first if _fits(first, warm) else connection.execute(cheaper).first()
+    if row is None or row.seq == first.seq:
+        return first
+    passed = update(jobs).where(jobs.c.seq == first.seq).values(passed_over=jobs.c.passed_over + 1)
+    connection.execute(passed)
+    return row
+
+
+def _fits(row: Row[Any], warm: Warm, *, exactly: bool = False) -> bool:
+    return row.model in warm.models and (not exactly or row.adapters == warm.adapters)
 
 
 def has_queued(connection: Connection) -> bool:

@@ -356,9 +356,14 @@ class JobStore:
 
         return self._database.write("move", body)
 
-    def edit(self, job_id: str, request: str, model: str, *, mode: str = "", prompt: str = "") -> Job:
+    def edit(
+        self, job_id: str, request: str, model: str, *, mode: str = "", prompt: str = "", adapters: str = ""
+    ) -> Job:
         """Replace a queued job's request. It keeps its place in line."""
-        values = {**_request_columns(NewJob(request, model, mode=mode, prompt=prompt)), "saved_step": 0}
+        values = {
+            **_request_columns(NewJob(request, model, mode=mode, prompt=prompt, adapters=adapters)),
+            "saved_step": 0,
+        }
 
         def body(c: Connection) -> Job:
             records.find_queued(c, job_id, "edited")
@@ -482,6 +487,7 @@ def _request_columns(new: NewJob) -> dict[str, str]:
         "model": new.model,
         "mode": new.mode,
         "words": folded(new.prompt),
+        "adapters": new.adapters,
     }
 
 

@@ -35,7 +35,7 @@ from wanreel.core.work import AnyResolution
 from wanreel.jobs import JobStore, signals
 from wanreel.service.bell import ring
 from wanreel.service.estimate import Estimator
-from wanreel.service.stored import json_text, request_of, text_of
+from wanreel.service.stored import adapters_of, json_text, request_of, text_of
 from wanreel.service.tailer import News, Tailer
 
 #: A watcher that heard nothing for so long looks whether its job is still there. Seconds.
@@ -130,6 +130,7 @@ class Service:
             webhook_url=terms.webhook_url or self.webhook_url,
             upload_to=terms.upload_to or _profile_of(resolution),
             notes=terms.notes,
+            adapters=adapters_of(resolution.request),
         )
         job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
         if terms.upload_to is not None and terms.idempotency_key is not None:
@@ -278,7 +279,13 @@ class Service:
         if changes:
             resolution = self._changed(job_id, changes)
             request, storage = resolution.request, resolution.storage if "storage" in changes else None
-            changed = NewJob(text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
+            changed = NewJob(
+                text_of(request),
+                resolution.spec.name,
+                mode=request.mode,
+                prompt=request.prompt,
+                adapters=adapters_of(request),
+            )
         job = self.store.retry(job_id, changed)
         if storage is not None:
             self.store.uploads.redirect(job_id, storage)
@@ -322,7 +329,8 @@ class Service:
         """Change knobs of a queued job, which keeps its place. Raises InvalidRequest, IllegalTransition."""
         resolution = self._changed(job_id, changes)
         request = resolution.request
-        self.store.edit(job_id, text_of(request), resolution.spec.name, mode=request.mode, prompt=request.prompt)
+        changed = {"mode": request.mode, "prompt": request.prompt, "adapters": adapters_of(request)}
+        self.store.edit(job_id, text_of(request), resolution.spec.name, **changed)
         if "storage" in changes:
             self.store.uploads.redirect(job_id, resolution.storage)
         return resolution

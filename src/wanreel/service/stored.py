@@ -40,6 +40,11 @@ def work_in(text: str, whose: str = "a job") -> Work:
         raise InvalidRequest.of("request", "unreadable", f"the request of {whose} is of another version.") from exc
 
 
+def adapters_of(work: Work) -> str:
+    """Its LoRAs by name, as `NewJob.adapters` has them."""
+    return ",".join(sorted(lora.name for lora in work.loras)) if isinstance(work, ResolvedRequest) else ""
+
+
 def same_generation(one: Work, other: Work) -> bool:
     """Whether both ask for the same frames, however they are written."""
     first, second = one.to_dict(), other.to_dict()

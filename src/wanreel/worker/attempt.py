@@ -114,6 +114,7 @@ class Workshop:
     keep_free: int = 0  #: bytes of disk that no job may use
     checkpoints: bool = True  #: whether states are saved while denoising
     held: Callable[[], str | None] = lambda: None  #: name of the model in memory
+    all_held: Callable[[], tuple[str, ...]] = lambda: ()  #: names of all models in memory
     warm_up: Callable[[], None] = lambda: None  #: loads the model that the operator wants held; raises WanreelError
     obey: Callable[[Order], None] = lambda order: None  #: loads or unloads a model; raises WanreelError
     sample_seconds: float = 5.0  #: between two looks at the machine

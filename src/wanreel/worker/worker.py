@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelError
-from wanreel.core.job import Job, QueueState
+from wanreel.core.job import Job, QueueState, Warm
 from wanreel.host import FileLock
 from wanreel.jobs import JobStore, Liveness, signals
-from wanreel.service import work_of
+from wanreel.service import adapters_of, work_of
 from wanreel.service.bell import Bell, sweep_bells
 from wanreel.worker.attempt import Attempt, Ending, Workshop, discard_attempt
 from wanreel.worker.orders import Orders
@@ -94,6 +94,7 @@ class Worker:
         self._asked_to_stop = 0
         self._attempt: Attempt | None = None
         self._bell: Bell | None = None
+        self._adapters = ""  # of the last job
         self._looked = -_HOUSEKEEPING
         self._orders = Orders(life.folder)
         newest = self._orders.newest()
@@ -207,13 +208,14 @@ class Worker:
         try:
             if self._watch_disk().paused:
                 return None
-            return self._shop.store.leases.claim(self.name)
+            return self._shop.store.leases.claim(self.name, Warm(self._shop.all_held(), self._adapters))
         except InsufficientStorage as error:
             _log.warning("%s", error)
             return None
 
     def _perform(self, job: Job) -> Ending:
         self._attempt = Attempt(self._shop, job)
+        self._adapters = _adapters_of(job)
         if self._asked_to_stop:
             self._attempt.keeper.drain()
         try:
@@ -274,3 +276,10 @@ class Worker:
             except InvalidRequest:
                 return 0  # the attempt will say so
         return 0
+
+
+def _adapters_of(job: Job) -> str:
+    try:
+        return adapters_of(work_of(job))
+    except InvalidRequest:
+        return ""  # the attempt will say so

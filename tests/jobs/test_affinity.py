@@ -1,0 +1,92 @@
+"""Jobs that cost a worker less to begin go first, but for a few times only; on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.places import open_place
+from wanreel.core.job import Job, NewJob, Warm
+from wanreel.jobs import JobStore
+from wanreel.jobs.line import PASSES
+
+HOT = Warm(("hot",))
+
+
+@pytest.fixture
+def store(place: str) -> Iterator[JobStore]:
+    opened = JobStore(open_place(place), capacity=1000)
+    yield opened
+    opened.close()
+
+
+def put(store: JobStore, models: str, *, adapters: str = "", priority: int = 0, owner: str = "") -> list[Job]:
+    """A job for each word: the name of its model."""
+    return [
+        store.enqueue(NewJob("{}", model, adapters=adapters, priority=priority, owner=owner))
+        for model in models.split()
+    ]
+
+
+def taken(store: JobStore, warm: Warm = HOT) -> Job:
+    job = store.leases.claim("w", warm)
+    assert job is not None
+    return job
+
+
+def test_a_worker_gets_the_job_whose_model_it_holds(store: JobStore) -> None:
+    cold, other, hot = put(store, "cold other hot")
+    assert taken(store).id == hot.id
+    assert taken(store).id == cold.id
+    assert taken(store, Warm(("x", "other"))).id == other.id
+
+
+def test_nobody_is_passed_over_for_ever(store: JobStore) -> None:
+    """With n before it, a job is claimed after at most n + (n + 1) * PASSES others."""
+    cold = put(store, "cold cold")
+    put(store, " ".join(["hot"] * 30))
+    order = [taken(store).id for _ in range(2 + 2 * PASSES)]
+    assert order.index(cold[0].id) == PASSES
+    assert order.index(cold[1].id) == 1 + 2 * PASSES
+
+
+def test_a_job_that_comes_back_may_be_passed_over_again(store: JobStore) -> None:
+    (cold,) = put(store, "cold")
+    hot = put(store, " ".join(["hot"] * 30))
+    for number in range(PASSES):
+        assert taken(store).id == hot[number].id
+    assert taken(store).id == cold.id
+    store.leases.requeue(cold.id, 1, "drain")
+    assert taken(store).id == hot[PASSES].id
+
+
+def test_priority_goes_before_what_a_worker_holds(store: JobStore) -> None:
+    put(store, "hot")
+    (urgent,) = put(store, "cold", priority=1)
+    assert taken(store).id == urgent.id
+
+
+def test_among_jobs_of_one_model_the_same_loras_are_best(store: JobStore) -> None:
+    (bare,) = put(store, "hot")
+    (gold,) = put(store, "hot", adapters="gold")
+    (first,) = put(store, "cold", owner="ann")
+    assert taken(store, Warm(("hot",), "gold")).id == gold.id
+    assert taken(store, Warm(("hot",), "gold")).id == bare.id
+    assert taken(store, Warm(("hot",), "gold")).id == first.id
+
+
+def test_a_worker_that_holds_nothing_keeps_to_the_line(store: JobStore) -> None:
+    jobs = put(store, "a b a b")
+    assert [taken(store, Warm()).id for _ in jobs] == [job.id for job in jobs]
+
+
+def test_fewer_models_are_loaded(store: JobStore) -> None:
+    """Two models in turn: in order every job loads one, with affinity one in PASSES + 1 does."""
+    put(store, " ".join(["a", "b"] * 20))
+    held, loads = "", 0
+    for _ in range(40):
+        job = taken(store, Warm((held,)) if held else Warm())
+        loads += job.model != held
+        held = job.model
+    assert loads <= 40 // (PASSES + 1) + 1

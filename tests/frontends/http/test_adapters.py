@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def worked(place: Place) -> Iterator[Place]:
         while not over.wait(0.02):
             if place.service.queue().queued:
                 job = place.hand.claim()
-                if "fail" in job.request:
+                if json.loads(job.request)["prompt"] == "fail":
                     place.hand.fail(job)
                 else:
                     place.hand.complete(job)

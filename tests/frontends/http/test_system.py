@@ -59,7 +59,7 @@ def test_models(place: Place) -> None:
 
 def test_the_request_schema_is_the_knobs() -> None:
     schema = request_schema(multipart=False)
-    assert set(schema["properties"]) == set(KNOBS) | {"size", "input_reference", "webhook_url"}
+    assert set(schema["properties"]) == set(KNOBS) | {"size", "input_reference", "webhook_url", "upload"}
     steps = schema["properties"]["num_inference_steps"]
     assert (steps["type"], steps["minimum"], steps["maximum"]) == (["integer", "string", "null"], 1, 100)
     assert schema["properties"]["quality"]["enum"] == [*KNOBS["quality"].choices, None]

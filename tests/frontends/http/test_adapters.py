@@ -100,6 +100,7 @@ def test_lightx2vs_tasks(worked: Place) -> None:
     assert worked.client.get(f"/v1/tasks/{task}/result").headers["content-type"] == "video/mp4"
     assert task in worked.client.get("/v1/tasks/").json()
     assert worked.client.delete(f"/v1/tasks/{task}").json()["stop_status"] == "do_nothing"
+    assert worked.client.delete("/v1/tasks/all/running").json()["stop_status"] == "do_nothing"
 
 
 def test_lightx2vs_queue_and_forms(place: Place, picture: bytes) -> None:
@@ -130,3 +131,16 @@ def test_others_tasks_do_not_exist(open_place: Open) -> None:
     assert place.client.delete(f"/v1/tasks/{task}", headers=you).status_code == 404
     assert place.client.get("/v1/tasks/", headers=you).json() == {}
     assert place.client.post("/generate_video", json={"prompt": "x"}).status_code == 401
+
+
+def test_all_that_runs_of_ones_own_is_stopped(open_place: Open) -> None:
+    place = open_place()
+    me, you = place.as_key("me"), place.as_key("you")
+    mine, yours, waiting = (
+        place.client.post("/v1/tasks/", json={"prompt": "x", "model": "demo"}, headers=who).json()["task_id"]
+        for who in (me, you, me)
+    )
+    assert {place.hand.claim().id for _ in range(2)} == {mine, yours}
+    assert place.client.delete("/v1/tasks/all/running", headers=me).json()["stop_status"] == "success"
+    wanted = {task: place.service.get(task).cancel_requested for task in (mine, yours, waiting)}
+    assert wanted == {mine: True, yours: False, waiting: False}

@@ -241,6 +241,7 @@ def test_no_name_opens_a_file(open_place: Open, tmp_path: Path) -> None:
 
 
 @pytest.mark.deep
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(sys.platform == "win32", reason="its roots look otherwise")
 def test_no_name_of_two_hundred_thousand_opens_a_file(open_place: Open, tmp_path: Path) -> None:
     place = open_place(max_queue_size=100_000)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from wanreel.core.errors import IllegalTransition, InvalidRequest
+from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound
 from wanreel.core.job import Job, JobStatus
 from wanreel.frontends.http import files
 from wanreel.frontends.http.forms import Body, read_body
@@ -49,6 +50,7 @@ class LightX2VRoutes:
         router.get("/queue/status")(self.queue)
         router.get("/{task_id}/status")(self.status)
         router.get("/{task_id}/result")(self.result)
+        router.delete("/all/running")(self.stop_all)
         router.delete("/{task_id}")(self.stop)
         return router
 
@@ -94,6 +96,21 @@ class LightX2VRoutes:
         except IllegalTransition as error:
             return {"stop_status": "do_nothing", "reason": error.message}
         return {"stop_status": "success", "reason": "The task is stopped within a step."}
+
+    async def stop_all(self, request: Request) -> dict[str, str]:
+        """Stops your tasks that run; those in line stay."""
+        stopped = await run_in_threadpool(self._stop_running, caller_of(request).owner)
+        if not stopped:
+            return {"stop_status": "do_nothing", "reason": "No task of yours is running."}
+        return {"stop_status": "success", "reason": f"{stopped} stopped within a step."}
+
+    def _stop_running(self, owner: str) -> int:
+        service, stopped = self._house.service, 0
+        for job in service.list(owner=owner, status=JobStatus.IN_PROGRESS, limit=100):
+            with contextlib.suppress(IllegalTransition, JobNotFound):  # it ended by itself, or was deleted
+                service.cancel(job.id)
+                stopped += 1
+        return stopped
 
 
 def _status(job: Job) -> dict[str, Any]:

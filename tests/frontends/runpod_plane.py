@@ -260,6 +260,7 @@ def environment_of(url: str, data: Path, scratch: Path, **more: str) -> dict[str
         "WANREEL_RUNPOD__PROGRESS_SECONDS": "0",
         "WANREEL_CHECKPOINT_SHARE": "1000",  # every step is saved
         "WANREEL_DEFAULT_PICTURE_MODEL": "tiny:i2v-a14b",
+        "WANREEL_DEFAULT_TEXT_MODEL": "tiny:ti2v-5b",
     } | more
 
 

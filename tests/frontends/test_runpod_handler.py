@@ -240,6 +240,14 @@ def test_no_secret_is_logged(bench: Bench, monkeypatch: pytest.MonkeyPatch, capl
 # Results
 
 
+def test_the_built_in_model_takes_no_other_ones_place(bench: Bench) -> None:
+    """Elsewhere a missing default falls back to it. Here somebody pays for the model that the endpoint is named after."""
+    values = {name: value for name, value in QUICK.items() if name != "model"}
+    answer = bench.answer("unnamed", values)
+    assert answer["success"] is False and answer["error_code"] in ("model_not_installed", "hub_unavailable")
+    assert "ti2v-5b" in answer["error"]
+
+
 def test_past_the_limit_of_an_answer_the_address_is_told(bench: Bench) -> None:
     _with(bench.runtime, inline_mb=0.002)
     small = bench.answer("large", {**QUICK, "seed": 9})

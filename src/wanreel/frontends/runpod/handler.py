@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from wanreel.core.events import Completed, Drawn, Event, Resumed
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_request import PictureRequest, PictureResolution, ResolvedPicture
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.core.resolve import Resolution, ResolvedRequest, mode_of
 from wanreel.frontends.picture_text import Fetch
 from wanreel.frontends.runpod.answers import PictureResult, Result, VideoResult, failure, without
 from wanreel.frontends.runpod.deadline import TIMEOUT, Deadline
@@ -177,8 +178,11 @@ class Handler:
         if begun is not None:
             with contextlib.suppress(KeyError, TypeError, InvalidRequest):
                 return self._runtime.resolve(ResolvedRequest.from_dict(begun).as_request())
-        resolution = self._runtime.resolve(with_length(request, self._runtime.resolve(request).spec.hard_max_frames))
-        return _begun(entry, resolution)
+        if request.model is None:
+            # By name: what is not here is downloaded or refused, and nobody pays for the built-in model instead.
+            request = replace(request, model=self._runtime.defaults().model_for[mode_of(request)])
+        longest = self._runtime.resolve(request).spec.hard_max_frames
+        return _begun(entry, self._runtime.resolve(with_length(request, longest)))
 
     def _drawing(self, entry: Entry, request: PictureRequest) -> PictureResolution:
         begun = entry.begun()

@@ -54,10 +54,10 @@ def needed() -> Path:
 class Server:
     """Runs between `start` and `stop`; keeps its data until `close`."""
 
-    def __init__(self, bin_folder: Path, **settings: str) -> None:
+    def __init__(self, bin_folder: Path, folder: Path | None = None, **settings: str) -> None:
         self._bin = bin_folder
         self._settings = _FAST | settings
-        self.folder = Path(tempfile.mkdtemp(prefix="wanreel-pg-", dir=fast_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix="wanreel-pg-", dir=folder or fast_folder()))
         # It refuses to run as root.
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:

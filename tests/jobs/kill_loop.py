@@ -211,7 +211,7 @@ def main(place: str, kills: int, seed: int) -> int:
     reached: set[str] = set()
     started = time.monotonic()
     for number in range(kills):
-        name = FAILPOINTS[number % len(FAILPOINTS)] if number < 2 * len(FAILPOINTS) else ""
+        name = FAILPOINTS[number % len(FAILPOINTS)] if number < min(kills - 4, 2 * len(FAILPOINTS)) else ""
         pass_number = 1 if name.startswith(ONCE) else 1 + number // len(FAILPOINTS)
         fault = f"{name}:kill@{pass_number}" if name else ""
         if run_and_kill(place, history, chance, number, fault) and fault:

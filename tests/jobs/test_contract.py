@@ -94,7 +94,7 @@ def on_postgres(postgres: Server) -> type[StoreContract]:
 
 
 def test_contract_on_postgres(on_postgres: type[StoreContract]) -> None:
-    run(on_postgres, examples=25, steps=30)
+    run(on_postgres, examples=15, steps=30)
 
 
 @pytest.mark.deep

@@ -74,7 +74,7 @@ def test_eight_processes_claim_each_job_once() -> None:
 
 @posix_only
 def test_eight_processes_claim_each_job_once_on_postgres(postgres: Server) -> None:
-    hold(race(400, 8, postgres.new_database("wanreel_template")))
+    hold(race(160, 8, postgres.new_database("wanreel_template")))
 
 
 @posix_only

@@ -59,7 +59,7 @@ def asked(page: Page) -> dict[str, object]:
     with page.expect_request("**/v1/videos") as sent:
         page.locator("#generate").click()
     expect(page.locator("#generate")).to_be_enabled()
-    return sent.value.post_data_json
+    return sent.value.post_data_json or {}
 
 
 def test_ways_to_run_are_told_and_the_one_chosen_is_asked_for(

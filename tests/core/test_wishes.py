@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from wanreel.core.machines import GIB, Machine, machine_of
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
 from wanreel.core.wishes import Wishes
+from wanreel.jobs import JobStore
 from wanreel.models.planning import Planner
 
 INSTALLED = frozenset({"demo", "t2v-1.3b"})
@@ -89,3 +91,21 @@ def test_a_held_model_makes_way_where_little_memory_is_asked_for() -> None:
     held = planner.plans(spec, resolved(model="t2v-1.3b"), None)[0].placement
     assert planner.plans(spec, resolved(model="t2v-1.3b"), held)[0].placement == held
     assert planner.plans(spec, resolved(model="t2v-1.3b", memory_mode="smallest"), held)[0].placement != held
+
+
+def test_runs_teach_how_long_a_step_takes(tmp_path: Path) -> None:
+    """Through the store, as a worker of another day finds it; peaks stay what they were."""
+    spec, machine = Catalog().get("t2v-1.3b"), machine_of("H200", 141 * GIB, 31 * GIB, (9, 0), host_free=64 * GIB)
+    store = JobStore.open(tmp_path / "jobs.db")
+    request = resolved(model="t2v-1.3b")
+    before = Planner(lambda: machine, records=store.plans).plans(spec, request, None)[0]
+    peaks: dict[Any, int] = {stage.stage: stage.peak for stage in before.stages}
+    seconds = before.step_seconds
+    Planner(lambda: machine, records=store.plans).ran(spec, request, before, peaks, [9 * seconds] + 3 * [2 * seconds])
+    after = Planner(lambda: machine, records=store.plans).plans(spec, request, None)[0]
+    assert after.step_seconds == pytest.approx(2 * seconds) and after.gpu_bytes == before.gpu_bytes
+    Planner(lambda: machine, records=store.plans).ran(spec, request, before, peaks, [9 * seconds])  # says nothing
+    assert (
+        Planner(lambda: machine, records=store.plans).plans(spec, request, None)[0].step_seconds == after.step_seconds
+    )
+    store.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,9 @@ class Bench:
     def plans(self, spec: ModelSpec, request: ResolvedRequest, held: Placement | None) -> tuple[MemoryPlan, ...]:
         return tuple(MemoryPlan(placement, host_bytes=self.host) for placement in (Placement(), Placement(rows=64)))
 
-    def ran(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
+    def ran(
+        self, spec: Any, request: Any, plan: MemoryPlan, peaks: Mapping[Stage, int], steps: Sequence[float] = ()
+    ) -> None:
         self.told.append(f"{spec.name} ran")
 
     def ran_out(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, stage: Stage) -> None:

@@ -151,6 +151,8 @@ class PlanRun:
     measured: Mapping[Stage, int] = field(default_factory=dict[Stage, int])
     weights: Mapping[Stage, int] = field(default_factory=dict[Stage, int])  #: bytes, by the formula
     activations: Mapping[Stage, int] = field(default_factory=dict[Stage, int])  #: by the formula, uncorrected
+    #: Seconds of a step, measured (the median) and by the formula; empty where there were too few to tell.
+    steps: tuple[float, float] | tuple[()] = ()
 
     @property
     def error(self) -> float | None:

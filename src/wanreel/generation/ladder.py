@@ -6,6 +6,7 @@ asked. Knows nothing of what an attempt does; what it made so far is in `Kept`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wanreel.core.errors import OutOfMemory
-from wanreel.core.events import Event, ModelLoaded, PlanChanged
+from wanreel.core.events import Event, ModelLoaded, PlanChanged, StepCompleted
 from wanreel.core.memory import MAX_RUNGS, STAGES, MemoryPlan, Stage, next_rung
 from wanreel.core.work import AnyResolution
 from wanreel.generation.conditioning import Conditioning
@@ -41,6 +42,7 @@ class Kept:
     state: DenoiseState | None = None
     latents: Tensor | None = None
     peaks: dict[Stage, int] = field(default_factory=dict[Stage, int])  #: bytes allocated on the GPU at most
+    seconds: list[float] = field(default_factory=list[float])  #: of each step under the plan at hand
 
     def enter(self, stage: Stage) -> None:
         """A stage begins; that of the one before is measured."""
@@ -79,12 +81,12 @@ def descend(
                 yield ModelLoaded(
                     spec.name, describe_device(model.device), acquired.seconds, model.notes, str(plan.placement)
                 )
-                result = yield from attempt(model, kept)
+                result = yield from _timed(attempt(model, kept), kept)
                 kept.measure()
         except OutOfMemory as error:
             said = error.message
         else:
-            pool.ran(spec, request, plan, kept.peaks)
+            pool.ran(spec, request, plan, kept.peaks, kept.seconds)
             return result
         # Out of the handler: while an error is handled it holds every tensor of the frames that it came through.
         stage = _stage(kept, model)
@@ -100,6 +102,20 @@ def descend(
         )
         plan, model = following, None
     raise OutOfMemory(f"Memory ran out under {MAX_RUNGS + 1} plans.")
+
+
+def _timed(attempt: Generator[Event, None, T], kept: Kept) -> Generator[Event, None, T]:
+    """The same events, their steps' seconds noted; none of those of a plan before."""
+    kept.seconds = []
+    with contextlib.closing(attempt):
+        while True:
+            try:
+                event = next(attempt)
+            except StopIteration as end:
+                return end.value
+            if isinstance(event, StepCompleted):
+                kept.seconds.append(event.seconds)
+            yield event
 
 
 def _stage(kept: Kept, model: Held | None) -> Stage:

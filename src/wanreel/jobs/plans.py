@@ -38,7 +38,7 @@ class PlanRuns:
 
     def add(self, run: PlanRun) -> None:
         """Remember `run`, and forget the oldest ones of its kind."""
-        stages = {name: dict(getattr(run, name)) for name in _MAPPINGS}
+        stages = {name: dict(getattr(run, name)) for name in _MAPPINGS} | {"steps": run.steps}
         row = {
             "machine": run.machine,
             "model": run.model,
@@ -65,6 +65,7 @@ def _run_of(row: Row[Any]) -> PlanRun | None:
     try:
         stages = cast("dict[str, Any]", json.loads(row.stages))
         mappings = {name: stages[name] for name in _MAPPINGS}
-        return PlanRun(row.machine, row.model, row.size, row.plan, row.failed, **mappings)
+        steps = cast("Any", tuple(stages.get("steps", ())))
+        return PlanRun(row.machine, row.model, row.size, row.plan, row.failed, steps=steps, **mappings)
     except (ValueError, KeyError, TypeError):
         return None

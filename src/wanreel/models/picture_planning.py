@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wanreel.core.memory import MemoryPlan, PlanRun, Stage
@@ -56,10 +56,17 @@ class EveryPlanner:
             return self.pictures.plans(spec, _picture(request), held)
         return self.videos.plans(spec, _video(request), held)
 
-    def ran(self, spec: AnySpec, request: Work, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
+    def ran(
+        self,
+        spec: AnySpec,
+        request: Work,
+        plan: MemoryPlan,
+        peaks: Mapping[Stage, int],
+        steps: Sequence[float] = (),
+    ) -> None:
         """Peaks of pictures teach nothing yet: their formula is exact but for the kernels' own memory."""
         if not isinstance(spec, PictureSpec):
-            self.videos.ran(spec, _video(request), plan, peaks)
+            self.videos.ran(spec, _video(request), plan, peaks, steps)
 
     def ran_out(self, spec: AnySpec, request: Work, plan: MemoryPlan, stage: Stage) -> None:
         if isinstance(spec, PictureSpec):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,6 +18,10 @@ from wanreel.core.workload import Workload
 
 #: A measured peak corrects the prediction by no more than this, either way.
 _MOST = 1.5
+#: And the measured time of a step by no more than this.
+_MOST_TIME = 3.0
+#: Steps of a run that say something about its time.
+_STEPS = 3
 
 
 class PlanRecords(Protocol):
@@ -93,16 +97,25 @@ class Planner:
         size = size_of(work)
         return Learned(
             activations=_ratios(runs),
+            step=_step_ratio(runs),
             refused=frozenset(run.plan for run in runs if run.failed and run.size == size),
         )
 
-    def ran(self, spec: ModelSpec, request: ResolvedRequest, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
-        """A run went well: its measured peaks correct later predictions."""
+    def ran(
+        self,
+        spec: ModelSpec,
+        request: ResolvedRequest,
+        plan: MemoryPlan,
+        peaks: Mapping[Stage, int],
+        steps: Sequence[float] = (),
+    ) -> None:
+        """A run went well: its measured peaks and the seconds of its steps correct later predictions."""
         predicted: dict[Stage, int] = {it.stage: it.peak for it in plan.stages if it.stage in peaks}
         if not predicted:
             return
         work, machine = Workload.of(spec, request), self.machine()
-        formula = [it for it in price(work, machine, plan.placement).stages if it.stage in peaks]
+        priced = price(work, machine, plan.placement)
+        formula = [it for it in priced.stages if it.stage in peaks]
         run = PlanRun(
             machine.gpu,
             spec.name,
@@ -112,6 +125,8 @@ class Planner:
             measured={stage: peaks[stage] for stage in predicted},
             weights={it.stage: it.weights for it in formula},
             activations={it.stage: it.activations for it in formula},
+            # The first step of a process is slower than the others.
+            steps=(statistics.median(steps[1:]), priced.step_seconds) if len(steps) >= _STEPS else (),
         )
         self.records.add(run)
 
@@ -124,6 +139,12 @@ class Planner:
 def size_of(work: Workload) -> str:
     """ "1280x720x81": what plans that failed are remembered by."""
     return f"{work.width}x{work.height}x{work.frames}"
+
+
+def _step_ratio(runs: list[PlanRun]) -> float:
+    """Measured over predicted seconds of a step, the median of the newest runs."""
+    found = [run.steps[0] / run.steps[1] for run in runs[:20] if run.steps and run.steps[1] > 0]
+    return min(_MOST_TIME, max(1 / _MOST_TIME, statistics.median(found))) if found else 1.0
 
 
 def _ratios(runs: list[PlanRun]) -> dict[Stage, float]:

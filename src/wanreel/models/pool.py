@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -38,8 +38,15 @@ class Planning(Protocol):
         """The plan and those to try after it. `held`: how the model is loaded, if it is."""
         ...
 
-    def ran(self, spec: Any, request: Any, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
-        """The request ran under `plan`; `peaks`: GPU bytes at most, by stage."""
+    def ran(
+        self,
+        spec: Any,
+        request: Any,
+        plan: MemoryPlan,
+        peaks: Mapping[Stage, int],
+        steps: Sequence[float] = (),
+    ) -> None:
+        """The request ran under `plan`. `peaks`: GPU bytes at most, by stage; `steps`: seconds of each step."""
         ...
 
     def ran_out(self, spec: Any, request: Any, plan: MemoryPlan, stage: Stage) -> None:
@@ -87,10 +94,17 @@ class ModelPool:
         self._needs = {(spec.name, plan.placement): plan for plan in plans}
         return plans
 
-    def ran(self, spec: AnySpec, request: Work, plan: MemoryPlan, peaks: Mapping[Stage, int]) -> None:
+    def ran(
+        self,
+        spec: AnySpec,
+        request: Work,
+        plan: MemoryPlan,
+        peaks: Mapping[Stage, int],
+        steps: Sequence[float] = (),
+    ) -> None:
         """Tell whoever plans how it went."""
         if self._planning is not None and self.names == (spec.name,):  # else the peaks are of several models
-            self._planning.ran(spec, request, plan, peaks)
+            self._planning.ran(spec, request, plan, peaks, steps)
 
     def ran_out(self, spec: AnySpec, request: Work, plan: MemoryPlan, stage: Stage) -> None:
         """The same when memory ran out. Other models leave, before a slower plan is tried beside them."""

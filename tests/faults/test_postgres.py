@@ -100,6 +100,7 @@ def worker_pids(process: subprocess.Popen[str]) -> list[int]:
     return [child.pid for child in psutil.Process(process.pid).children() if "worker" in child.cmdline()]
 
 
+@pytest.mark.deep
 def test_a_server_and_its_worker_live_on_postgresql(farm: Farm, expected: str) -> None:
     with serving_whole(farm) as (process, address), httpx.Client(base_url=address, timeout=30.0) as client:
         values = {**SMALL, "num_inference_steps": STEPS, "seed": 7, "model": "tiny:ti2v-5b"}

@@ -1,0 +1,208 @@
+"""The picture stage: bit-equal to Diffusers' own pipelines, resumable nowhere, cancellable between steps."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wanreel.core.cancel import CancelToken
+from wanreel.core.catalog import Catalog
+from wanreel.core.drawing import Drawing
+from wanreel.core.errors import Cancelled, OutOfMemory
+from wanreel.core.events import Drawn, Event, PlanChanged, StepCompleted
+from wanreel.core.memory import MemoryPlan
+from wanreel.core.picture import PictureRef
+from wanreel.core.picture_models import SOLVERS
+from wanreel.core.picture_request import PictureRequest, ResolvedPicture, resolve_picture
+from wanreel.core.placement import Placement, Tile
+from wanreel.generation.draw import draw
+from wanreel.generation.picture_export import SheetTarget
+from wanreel.generation.picture_steps import make_scheduler
+from wanreel.media.recipe import read_recipe
+from wanreel.models.diffusers_pictures import diffusers_pictures
+from wanreel.models.picture_model import PictureModel
+from wanreel.models.pool import ModelPool
+from wanreel.models.tiny_pictures import build_tiny_pictures
+from wanreel.storage.disk import BlobStore
+
+BASE, REFINER = Catalog().picture("tiny:sdxl-base"), Catalog().picture("tiny:sdxl-refiner")
+
+
+@dataclass
+class Studio:
+    """A pool of tiny models and a folder."""
+
+    folder: Path
+    models: dict[str, PictureModel] = field(default_factory=dict[str, PictureModel])
+
+    def __post_init__(self) -> None:
+        self.blobs = BlobStore(self.folder / "pictures")
+        self.pool = ModelPool(self._load)
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        self.picture = Image.fromarray(noise)
+        data = io.BytesIO()
+        self.picture.save(data, "PNG")
+        self.given = PictureRef(self.blobs.put(data.getvalue()), 64, 64)
+
+    def _load(self, spec: Any, placement: Placement) -> PictureModel:
+        return self.model(spec.name)
+
+    def model(self, name: str) -> PictureModel:
+        if name not in self.models:
+            self.models[name] = build_tiny_pictures(Catalog().picture(name))
+        return self.models[name]
+
+    def events(self, cancel: CancelToken | None = None, stem: str = "picture", **asked: Any) -> list[Event]:
+        values: dict[str, Any] = {"prompt": "a red fox", "seed": 3, "model": BASE.name, **asked}
+        resolution = resolve_picture(PictureRequest(**values), Catalog().picture, BASE.name)
+        target = SheetTarget(self.folder / "out", self.blobs, stem)
+        return list(draw(self.pool, resolution, target, cancel or CancelToken()))
+
+    def drawing(self, **asked: Any) -> Drawing:
+        last = self.events(**asked)[-1]
+        assert isinstance(last, Drawn)
+        return last.drawing
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(tmp_path_factory.mktemp("studio"))
+
+
+def pixels(path: Path) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(path))
+
+
+def theirs(model: PictureModel, solver: str, *, picture: bool = False, **asked: Any) -> Any:
+    """What Diffusers' pipeline makes of the same."""
+    pipeline = diffusers_pictures(model, picture=picture)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = make_scheduler(solver, model.scheduler_config)  # type: ignore[arg-type]
+    size = {} if picture else {"height": 64, "width": 64}
+    generator = asked.pop("generator", None) or torch.Generator().manual_seed(3)
+    return pipeline("a red fox", generator=generator, num_inference_steps=4, **size, **asked).images[0]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("picture", [False, True])
+def test_pictures_equal_diffusers(studio: Studio, solver: Any, picture: bool) -> None:
+    asked: dict[str, Any] = {"image": studio.given, "strength": 0.75} if picture else {}
+    ours = studio.drawing(solver=solver, **asked)
+    given: dict[str, Any] = {"image": studio.picture, "strength": 0.75} if picture else {}
+    other = theirs(studio.model(BASE.name), solver, picture=picture, **given)
+    assert np.array_equal(pixels(ours.path), np.asarray(other))
+
+
+@pytest.mark.parametrize("asked", [{"negative_prompt": "blurry"}, {"negative_prompt": ""}, {"guidance_scale": 1.0}])
+def test_guidance_is_diffusers(studio: Studio, asked: dict[str, Any]) -> None:
+    assert np.array_equal(
+        pixels(studio.drawing(**asked).path), np.asarray(theirs(studio.model(BASE.name), "euler", **asked))
+    )
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_the_refiner_is_diffusers(studio: Studio, share: float | None) -> None:
+    ours = studio.drawing(refiner_inference_steps=4, high_noise_frac=share, strength=0.5)
+    generator = torch.Generator().manual_seed(3)
+    first = {"output_type": "latent", "generator": generator}
+    first |= {"denoising_end": share} if share else {}
+    latents = theirs(studio.model(BASE.name), "euler", **first)
+    second: dict[str, Any] = {"image": latents.unsqueeze(0), "generator": generator}
+    second |= {"denoising_start": share} if share else {"strength": 0.5}
+    other = theirs(studio.model(REFINER.name), "euler", picture=True, **second)
+    assert np.array_equal(pixels(ours.path), np.asarray(other))
+
+
+def test_each_of_several_is_what_its_seed_makes_alone(studio: Studio) -> None:
+    three = studio.drawing(num_images=3, stem="three")
+    assert [path.name for path in three.paths] == ["three.png", "three.2.png", "three.3.png"]
+    alone = studio.drawing(seed=5, stem="alone")
+    assert three.paths[2].read_bytes() == alone.path.read_bytes()
+
+
+def test_the_file_tells_how_it_was_made(studio: Studio) -> None:
+    drawing = studio.drawing(num_images=2, width=70, height=66, stem="told")
+    assert pixels(drawing.path).shape == (66, 70, 3)
+    recipe = json.loads(read_recipe(drawing.paths[1]))
+    again = ResolvedPicture.from_dict(recipe["request"])
+    assert (again.seed, again.num_images) == (4, 1)
+    resolved = resolve_picture(again.as_request(), Catalog().picture, BASE.name)
+    assert resolved.request == again
+    studio.drawing(metadata=False, stem="silent")
+    assert b"iTXt" not in (studio.folder / "out" / "silent.png").read_bytes()
+
+
+def test_cancelling_stops_between_steps_and_leaves_nothing(studio: Studio) -> None:
+    cancel = CancelToken()
+    resolution = resolve_picture(PictureRequest(prompt="a", model=BASE.name), Catalog().picture, BASE.name)
+    target = SheetTarget(studio.folder / "stopped", studio.blobs)
+    done = 0
+
+    def run() -> None:
+        nonlocal done
+        for event in draw(studio.pool, resolution, target, cancel):
+            done += isinstance(event, StepCompleted)
+            if done == 2:
+                cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        run()
+    assert done == 2
+    assert not list((studio.folder / "stopped").glob("*"))
+
+
+def test_steps_are_counted_over_all_pictures_and_models(studio: Studio) -> None:
+    events = studio.events(num_images=2, refiner_inference_steps=4, strength=0.5)
+    steps = [event for event in events if isinstance(event, StepCompleted)]
+    assert [event.step for event in steps] == list(range(1, 13))
+    assert {event.total_steps for event in steps} == {12}
+
+
+@dataclass
+class Plans:
+    """Whole pictures first, then windows."""
+
+    refused: list[str] = field(default_factory=list[str])
+
+    def plans(self, spec: Any, request: Any, held: Placement | None) -> tuple[MemoryPlan, ...]:
+        return MemoryPlan(Placement()), MemoryPlan(Placement(tile=Tile(32, 32, 8)))
+
+    def ran(self, spec: Any, request: Any, plan: MemoryPlan, peaks: Any) -> None: ...
+
+    def ran_out(self, spec: Any, request: Any, plan: MemoryPlan, stage: str) -> None:
+        self.refused.append(stage)
+
+
+def test_where_memory_runs_out_decoding_goes_on_in_windows(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans, model = Plans(), build_tiny_pictures(BASE)
+    decode: Callable[..., Any] = model.vae.decode
+
+    def scarce(*args: Any, **more: Any) -> Any:
+        if not model.vae.use_tiling:
+            raise OutOfMemory("no room")
+        return decode(*args, **more)
+
+    monkeypatch.setattr(model.vae, "decode", scarce)
+    pool = ModelPool(lambda spec, placement: model, plans)
+    resolution = resolve_picture(PictureRequest(prompt="a", model=BASE.name, seed=1), Catalog().picture, BASE.name)
+    events = list(draw(pool, resolution, SheetTarget(tmp_path, studio.blobs), CancelToken()))
+    assert plans.refused == ["decode"]
+    assert sum(isinstance(event, StepCompleted) for event in events) == 4  # not denoised again
+    assert any(isinstance(event, PlanChanged) for event in events)
+
+
+def test_another_models_refiner_is_refused() -> None:
+    plain = replace(BASE, refiner=None)
+    with pytest.raises(Exception, match="has no refiner"):
+        resolve_picture(PictureRequest(prompt="a", refiner_inference_steps=3), lambda name: plain, "x")

@@ -182,7 +182,6 @@ def fault_proxy(upstream: str) -> Generator[FaultProxy]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
-        wbufsize = -1
 
         def do_GET(self) -> None:
             harm = proxy.next_harm(self.command, self.path) or pass_on

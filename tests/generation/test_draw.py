@@ -176,7 +176,7 @@ class Plans:
     def plans(self, spec: Any, request: Any, held: Placement | None) -> tuple[MemoryPlan, ...]:
         return MemoryPlan(Placement()), MemoryPlan(Placement(tile=Tile(32, 32, 8)))
 
-    def ran(self, spec: Any, request: Any, plan: MemoryPlan, peaks: Any) -> None: ...
+    def ran(self, spec: Any, request: Any, plan: MemoryPlan, peaks: Any, steps: Any = ()) -> None: ...
 
     def ran_out(self, spec: Any, request: Any, plan: MemoryPlan, stage: str) -> None:
         self.refused.append(stage)

@@ -14,6 +14,8 @@ esac
 . "$root/scripts/find_python.sh"
 find_python
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
+# Some machines forbid bytecode files; without them every server and worker that a test starts compiles its imports again.
+unset PYTHONDONTWRITEBYTECODE
 cd "$root"
 if [ "${1:-}" != --deep ]; then
     exec "$python" -I -S scripts/setup --quiet --extras dev -- pytest -n 2 --dist loadgroup "$@"

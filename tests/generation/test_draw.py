@@ -113,7 +113,7 @@ def test_guidance_is_diffusers(studio: Studio, asked: dict[str, Any]) -> None:
 def test_the_refiner_is_diffusers(studio: Studio, share: float | None) -> None:
     ours = studio.drawing(refiner_inference_steps=4, high_noise_frac=share, strength=0.5)
     generator = torch.Generator().manual_seed(3)
-    first = {"output_type": "latent", "generator": generator}
+    first: dict[str, Any] = {"output_type": "latent", "generator": generator}
     first |= {"denoising_end": share} if share else {}
     latents = theirs(studio.model(BASE.name), "euler", **first)
     second: dict[str, Any] = {"image": latents.unsqueeze(0), "generator": generator}

@@ -19,6 +19,7 @@ from wanreel.generation.preview_decoder import PreviewDecoder, previewer_of
 from wanreel.models.open import ModelOpener
 from wanreel.models.shelf import Shelf
 from wanreel.models.tiny import build_tiny
+from wanreel.models.wan_model import WanModel
 
 PHOTO = Path(__file__).parent.parent.parent / "examples" / "cat.jpg"
 
@@ -26,6 +27,7 @@ PHOTO = Path(__file__).parent.parent.parent / "examples" / "cat.jpg"
 @torch.no_grad()
 def test_the_demo_shows_pictures_better_than_a_linear_map(tmp_path: Path) -> None:
     model = ModelOpener(Shelf(tmp_path), torch.device("cpu")).open(Catalog().get("demo"))
+    assert isinstance(model, WanModel)
     with Image.open(PHOTO) as photo:
         pixels = torch.from_numpy(np.asarray(photo.convert("RGB").resize((128, 128)), np.float32)) / 127.5 - 1
     given = pixels.permute(2, 0, 1)[None, :, None]

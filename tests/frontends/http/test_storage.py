@@ -14,7 +14,7 @@ import pytest
 from frontends.audit import watching
 from frontends.canary import canary
 from frontends.http.places import Open, Place
-from frontends.http.test_secrets import Canaries, everything, log  # noqa: F401 - a fixture
+from frontends.http.test_secrets import Canaries, everything, log  # noqa: F401 - a fixture  # pyright: ignore[reportUnusedImport]
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import InvalidRequest, RemoteError, StorageUnavailable
 from wanreel.core.settings import OutboundSettings

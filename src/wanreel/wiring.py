@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from wanreel.models.qualify import QualifyReport
     from wanreel.models.registry import Registry
     from wanreel.service import Service
+    from wanreel.storage.shared import Shared
     from wanreel.worker.attempt import Task
     from wanreel.worker.verify import Verdict
     from wanreel.worker.worker import Worker
@@ -62,8 +63,9 @@ class Runtime:
     settings: Settings
     catalog: Catalog
     shelf: Shelf
-    pictures: BlobStore
+    pictures: Blobs
     loras: LoraShelf
+    shared: Shared | None = None  #: what workers on other machines find
     plan_records: PlanRecords | None = field(default=None, repr=False)  #: of runs before this process
     _pool: ModelPool | None = field(default=None, repr=False)
     _planner: Planner | None = field(default=None, repr=False)
@@ -372,12 +374,18 @@ def _catalog(settings: Settings) -> Catalog:
 def build_runtime(settings: Settings) -> Runtime:
     """Joins the parts that `settings` ask for. Creates the data directory; raises SettingsError."""
     own = {name: model.folder for name, model in settings.models.items() if model.folder is not None}
+    shared = None
+    if settings.shared_storage:
+        from wanreel.storage.shared import open_shared
+
+        shared = open_shared(settings)
     return Runtime(
         settings=settings,
         catalog=_catalog(settings),
         shelf=Shelf(settings.weights_dir, own),
-        pictures=BlobStore(settings.data.pictures),
+        pictures=shared.pictures if shared else BlobStore(settings.data.pictures),
         loras=LoraShelf(settings.adapters_dir, Digests(settings.data.digests)),
+        shared=shared,
     )
 
 
@@ -454,6 +462,7 @@ def build_service(runtime: Runtime, store: JobStore | None = None) -> Service:
         same_weights=lambda manifest: same_weights(manifest, runtime.catalog, runtime.weights_folder, digests),
         webhook_url=settings.outbound.webhook_url,
         gpu_price_per_hour=settings.gpu_price_per_hour,
+        shared=runtime.shared,
     )
 
 
@@ -494,6 +503,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         sample_seconds=settings.stats_seconds,
         reduce=lambda job_id: make_less(build_service(runtime, store), job_id),
         uploader=build_uploader(settings, store) if settings.storage else None,
+        states=runtime.shared.states if runtime.shared else None,
     )
     retention = Retention(
         store,
@@ -507,6 +517,11 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
 
 def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     """Torch comes in here, with the first job: so a worker that was just started claims at once."""
+    if runtime.shared is not None:
+        from wanreel.service import pictures_of
+
+        for picture in pictures_of(task.request):  # before minutes go into loading a model
+            runtime.pictures.open(picture.sha256)
     yield from runtime.fetch(task.spec, task.keeper.token)
     with without_collecting():
         from wanreel.worker.renderer import draw_task, render_task

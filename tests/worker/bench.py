@@ -28,6 +28,7 @@ from wanreel.core.settings import DataDirectory
 from wanreel.core.video import Video
 from wanreel.jobs import JobStore
 from wanreel.service import Service, make_less
+from wanreel.storage.shared import SharedStates
 from wanreel.worker.attempt import Task, Workshop
 from wanreel.worker.retention import Retention
 from wanreel.worker.space import Reserve
@@ -104,6 +105,7 @@ class Bench:
         defaults = Defaults({"text": "demo", "picture": "demo", "first_last": "demo"}, names)
         self.catalog = catalog
         self.keep_free = 0
+        self.states: SharedStates | None = None
         self.service = Service(
             store=self.store,
             resolve=lambda request: resolve(request, catalog, defaults),
@@ -130,6 +132,7 @@ class Bench:
             failpoints=Failpoints(fault),
             keep_free=self.keep_free,
             reduce=lambda job_id: make_less(self.service, job_id),
+            states=self.states,
         )
         return Worker(life, shop, Retention(self.store, self.data.checkpoints, 0.0, self.data.outputs), **options)  # type: ignore[arg-type]
 

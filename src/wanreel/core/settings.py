@@ -356,6 +356,10 @@ class Settings(BaseSettings):
     default_storage: str = Field(
         default="", description="Profile of every job that names none; empty: results stay here."
     )
+    shared_storage: str = Field(
+        default="",
+        description="Profile where workers on other machines find pictures and checkpoints; empty: they don't.",
+    )
     keep_uploaded_days: float = Field(
         default=0.0, ge=0, description="Delete the local copy of what lies safely in storage after; 0 keeps it."
     )
@@ -369,9 +373,10 @@ class Settings(BaseSettings):
         return profiles
 
     @model_validator(mode="after")
-    def _default_exists(self) -> Self:
-        if self.default_storage and self.default_storage not in self.storage:
-            raise ValueError("default_storage names no profile of [storage]")
+    def _named_exist(self) -> Self:
+        for setting in ("default_storage", "shared_storage"):
+            if (name := getattr(self, setting)) and name not in self.storage:
+                raise ValueError(f"{setting} names no profile of [storage]")
         return self
 
     def destination(self, name: str) -> Destination:

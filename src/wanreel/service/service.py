@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound, OutOfMemory
 from wanreel.core.few_step import without_recipe
@@ -31,12 +31,15 @@ from wanreel.core.resolve import Adjustment, Resolution
 from wanreel.core.settings import DataDirectory
 from wanreel.core.smaller import changes_between, smaller
 from wanreel.core.upload import UploadTo
-from wanreel.core.work import AnyResolution
+from wanreel.core.work import AnyResolution, Work
 from wanreel.jobs import JobStore, signals
 from wanreel.service.bell import ring
 from wanreel.service.estimate import Estimator
-from wanreel.service.stored import adapters_of, json_text, request_of, text_of
+from wanreel.service.stored import adapters_of, json_text, pictures_of, request_of, text_of, work_of
 from wanreel.service.tailer import News, Tailer
+
+if TYPE_CHECKING:
+    from wanreel.storage.shared import Shared
 
 #: A watcher that heard nothing for so long looks whether its job is still there. Seconds.
 _LOOK_AGAIN = 15.0
@@ -83,6 +86,7 @@ class Service:
     resolve_picture: Callable[[PictureRequest], PictureResolution] = _no_pictures  #: the same as `resolve` for pictures
     webhook_url: str = ""  #: told of every job whose terms name nobody
     gpu_price_per_hour: float | None = None  #: costs are told where it is set
+    shared: Shared | None = None  #: where workers on other machines find pictures and saved states
     estimator: Estimator = field(init=False, repr=False)
     _tailer: Tailer = field(init=False, repr=False)
 
@@ -116,8 +120,12 @@ class Service:
         return self.enqueue(self.resolve_picture(request), terms, body=json_text(asdict(request)))
 
     def enqueue(self, resolution: AnyResolution, terms: Terms | None = None, *, body: str | None = None) -> Job:
-        """Accept what was resolved already. `body` is what the client sent, for the idempotency key."""
+        """Accept what was resolved already. `body` is what the client sent, for the idempotency key.
+
+        Raises StorageUnavailable where its pictures can't be put where workers on other machines find them.
+        """
         terms = terms or Terms()
+        self._share(resolution.request)
         new = NewJob(
             request=text_of(resolution.request),
             model=resolution.spec.name,
@@ -138,6 +146,12 @@ class Service:
             self.store.uploads.hand_keys(job.id, terms.upload_to)
         ring(self.data.workers)
         return job
+
+    def _share(self, work: Work) -> None:
+        """Before a worker may get it. Raises StorageUnavailable."""
+        if self.shared is not None:
+            for picture in pictures_of(work):
+                self.shared.pictures.share(picture.sha256)
 
     def equal_job(self, resolution: Resolution) -> Job | None:
         """A completed job of this very request whose video is still there and whose weights have not changed."""
@@ -267,7 +281,7 @@ class Service:
         """Stop a job: a queued one at once, a running one within a step. Raises IllegalTransition when it has ended."""
         job = self.store.cancel(job_id)
         if job.ended:
-            remove_tree(self.checkpoints(job_id))
+            self._remove_states(job)
         return job
 
     def retry(self, job_id: str, changes: Mapping[str, object] | None = None) -> Job:
@@ -286,6 +300,9 @@ class Service:
                 prompt=request.prompt,
                 adapters=adapters_of(request),
             )
+            self._share(request)
+        elif self.shared is not None:
+            self._share(work_of(self.store.get(job_id)))
         job = self.store.retry(job_id, changed)
         if storage is not None:
             self.store.uploads.redirect(job_id, storage)
@@ -329,6 +346,7 @@ class Service:
         """Change knobs of a queued job, which keeps its place. Raises InvalidRequest, IllegalTransition."""
         resolution = self._changed(job_id, changes)
         request = resolution.request
+        self._share(request)
         changed = {"mode": request.mode, "prompt": request.prompt, "adapters": adapters_of(request)}
         self.store.edit(job_id, text_of(request), resolution.spec.name, **changed)
         if "storage" in changes:
@@ -360,9 +378,16 @@ class Service:
 
     def delete(self, job_id: str) -> None:
         """Forget a job that does not run, and delete its files."""
+        job = self.store.get(job_id)
         for file in self.store.delete(job_id):
             (self.results / file.name).unlink(missing_ok=True)
-        remove_tree(self.checkpoints(job_id))
+        self._remove_states(job)
+
+    def _remove_states(self, job: Job) -> None:
+        remove_tree(self.checkpoints(job.id))
+        # Of one that a worker ended, nothing is left there.
+        if self.shared is not None and job.attempt and job.status in (JobStatus.QUEUED, JobStatus.CANCELLED):
+            self.shared.states.forget(job.id)
 
     # The queue
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job
+from wanreel.core.picture import PictureRef
 from wanreel.core.resolve import ResolvedRequest
 from wanreel.core.work import Work, work_from_dict
 
@@ -43,6 +44,12 @@ def work_in(text: str, whose: str = "a job") -> Work:
 def adapters_of(work: Work) -> str:
     """Its LoRAs by name, as `NewJob.adapters` has them."""
     return ",".join(sorted(lora.name for lora in work.loras)) if isinstance(work, ResolvedRequest) else ""
+
+
+def pictures_of(work: Work) -> tuple[PictureRef, ...]:
+    """What it starts from and ends with."""
+    last = work.last_image if isinstance(work, ResolvedRequest) else None
+    return tuple(picture for picture in (work.image, last) if picture is not None)
 
 
 def same_generation(one: Work, other: Work) -> bool:

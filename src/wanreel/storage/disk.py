@@ -39,7 +39,7 @@ class BlobStore:
     def put(self, data: bytes) -> str:
         """Keep `data`; returns its SHA-256. Raises InsufficientStorage."""
         sha256 = hashlib.sha256(data).hexdigest()
-        path = self._path(sha256)
+        path = self.path(sha256)
         # Threads of one process may put the same picture at once.
         temporary = path.with_name(f".{sha256}.{uuid.uuid4().hex}.tmp")
         try:
@@ -57,7 +57,7 @@ class BlobStore:
     def open(self, sha256: str) -> bytes:
         """The bytes, checked. Raises InvalidRequest when they are gone or damaged."""
         try:
-            data = self._path(sha256).read_bytes()
+            data = self.path(sha256).read_bytes()
         except OSError as exc:
             raise _missing(sha256, "is no longer here") from exc
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -65,13 +65,14 @@ class BlobStore:
         return data
 
     def has(self, sha256: str) -> bool:
-        return self._path(sha256).is_file()
+        return self.path(sha256).is_file()
 
     def delete(self, sha256: str) -> None:
         """Forget it. Nothing happens when it is not there."""
-        self._path(sha256).unlink(missing_ok=True)
+        self.path(sha256).unlink(missing_ok=True)
 
-    def _path(self, sha256: str) -> Path:
+    def path(self, sha256: str) -> Path:
+        """Where it lies, if it is there. Raises InvalidRequest for what is no digest."""
         # The name comes from requests: nothing but a digest may become part of a path.
         if not _SHA256.fullmatch(sha256):
             raise _missing(sha256, "has no valid name")

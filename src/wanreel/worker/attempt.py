@@ -29,6 +29,7 @@ from wanreel.core.errors import (
     JobTimeout,
     LeaseLost,
     OutOfMemory,
+    StorageUnavailable,
     StoreError,
     WanreelError,
 )
@@ -45,6 +46,8 @@ from wanreel.jobs import JobStore
 from wanreel.service import checkpoints_of, remove_tree, same_generation, wants_less, work_of
 from wanreel.service.uploader import Uploader
 from wanreel.storage.previews import PreviewFile
+from wanreel.storage.shared import SharedStates
+from wanreel.worker.courier import Courier
 from wanreel.worker.files import discard, keep_latents, media_type_of, stem_of, write_durably
 from wanreel.worker.keeper import Keeper
 from wanreel.worker.manifests import Findings
@@ -121,6 +124,7 @@ class Workshop:
     uploader: Uploader | None = None  #: copies results to object storage while the worker lives
     clock: Callable[[], float] = time.monotonic
     reduce: Callable[[str], None] = lambda job_id: None  #: queues a smaller job in the place of a failed one
+    states: SharedStates | None = None  #: where workers on other machines find saved states
 
 
 class Attempt:
@@ -132,6 +136,7 @@ class Attempt:
         self._shop = shop
         self._leases = shop.store.leases
         self._hit = shop.failpoints.hit
+        self._courier = Courier(shop.states, job.id)
         self._preview = PreviewFile(shop.data.previews / f"{job.id}.webp")
         self._written = -math.inf  # when progress was last written
         self._saved_step: int | None = None  # of a checkpoint that was not reported yet
@@ -150,7 +155,7 @@ class Attempt:
         for number in range(1, self.job.attempt):
             discard_attempt(self._shop.store, self._shop.results, self.job.evolve(attempt=number))
         try:
-            with self._preview:
+            with self._preview, self._courier:
                 return self._perform()
         except LeaseLost as error:
             _log.warning("%s", error)
@@ -162,7 +167,7 @@ class Attempt:
             self._complete(*self._render())
         except Cancelled:
             return self._stopped()
-        except InsufficientStorage as error:
+        except (InsufficientStorage, StorageUnavailable) as error:
             return self._wait(error)
         except (LeaseLost, StoreError):
             raise
@@ -185,6 +190,8 @@ class Attempt:
             try:
                 task = self._task()
                 self._steps = (0, task.request.num_inference_steps)
+                again = self.job.attempt > 1
+                self._note(self._courier.bring(task.checkpoints, again=again, cancel=self.keeper.token))
                 reserve.hold(task.request, task.spec, self._shop.keep_free)
                 result = self._follow(task)
                 return result, self._files(task, result)
@@ -245,6 +252,7 @@ class Attempt:
                 self._progress("decode", {}, last=True)
             case events.Saved(step=step):
                 self._saved_step = self._step_saved = step
+                self._courier.saved()
             case events.StepCompleted():
                 self._stepped(event)
             case events.Preview(data=data):
@@ -258,7 +266,7 @@ class Attempt:
                 self._leases.measure(self.job.id, self.job.attempt, self._stopwatch.measures)
             case _:
                 pass
-        self._note(_notes_of(event))
+        self._note((*_notes_of(event), *self._courier.troubles()))
         self._hit(f"attempt.{_PLACES.get(type(event), 'other')}")
 
     def _placed(self, event: events.ModelLoaded | events.PlanChanged) -> None:
@@ -344,6 +352,7 @@ class Attempt:
         self._hit("attempt.after_complete")
         _log.info("job %s: completed in %.1f s, %s", self.job.id, self.keeper.seconds, result.path.name)
         keep_latents(checkpoints_of(self._shop.data, self.job.id))
+        self._courier.forget()
         self._hit("attempt.cleaned")
 
     def _stopped(self) -> Ending:
@@ -351,21 +360,29 @@ class Attempt:
         self._discard()
         reason = self.keeper.token.reason or self._left
         if reason == "drain":
-            self._leases.requeue(self.job.id, self.job.attempt, "drain", seconds=self.keeper.seconds)
+            self._give_back("drain")
         elif reason == "timeout":
             return self._fail(JobTimeout(f"The job ran past its limit of {self.job.time_limit:g} s."), retryable=False)
         elif reason != "lease_lost":
             self._leases.confirm_cancel(self.job.id, self.job.attempt, seconds=self.keeper.seconds)
+            self._courier.forget()
             remove_tree(checkpoints_of(self._shop.data, self.job.id))
         _log.info("job %s: stopped (%s)", self.job.id, reason or "cancelled")
         return Ending.GO_ON
 
-    def _wait(self, error: InsufficientStorage) -> Ending:
-        """The disk is too full for this job now: it goes back blameless."""
+    def _wait(self, error: WanreelError) -> Ending:
+        """The disk is too full for this job now, or its pictures can't be fetched: it goes back blameless."""
         _log.warning("job %s: %s", self.job.id, error)
         self._discard()
-        self._leases.requeue(self.job.id, self.job.attempt, error.code, seconds=self.keeper.seconds)
+        self._give_back(error.code)
         return Ending.WAIT
+
+    def _give_back(self, reason: str) -> None:
+        """Another worker may take it at once, so what this one saved is shared first."""
+        self._courier.settle()
+        self._note(self._courier.troubles())
+        if self._leases.requeue(self.job.id, self.job.attempt, reason, seconds=self.keeper.seconds).ended:
+            self._courier.forget()
 
     def _fail(self, error: WanreelError, *, retryable: bool) -> Ending:
         """Checkpoints stay, so that a retry goes on from them."""
@@ -375,7 +392,11 @@ class Attempt:
         # No plan was left, so the same again would fail again.
         reducing = isinstance(error, OutOfMemory) and wants_less(self.job)
         retryable = retryable and not reducing
+        if retryable:
+            self._courier.settle()
         failed = self._leases.fail(self.job.id, self.job.attempt, failure, retryable=retryable, seconds=seconds)
+        if failed.ended:
+            self._courier.forget()
         if reducing and not failed.cancel_requested:
             self._shop.reduce(self.job.id)
         return Ending.REPLACE if isinstance(error, DeviceFault) else Ending.GO_ON

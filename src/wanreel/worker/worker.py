@@ -259,6 +259,8 @@ class Worker:
             discard_attempt(store, self._shop.results, job)
         for job in store.leases.take_back(dead):
             _log.warning("job %s: its worker died; it is %s now", job.id, job.status.replace("_", " "))
+            if job.ended and self._shop.states is not None:
+                self._shop.states.forget(job.id)
         for folder in (self._shop.data.checkpoints, self._shop.results):
             sweep(folder, is_alive)
         sweep_bells(self._life.folder, is_alive)

@@ -25,6 +25,7 @@ from wanreel.core.errors import (
     ModelNotInstalled,
     Problem,
     QueueFull,
+    StorageUnavailable,
     StoreError,
     WanreelError,
 )
@@ -40,6 +41,7 @@ STATUSES: tuple[tuple[type[WanreelError], int], ...] = (
     (IdempotencyConflict, 409),
     (QueueFull, 429),
     (StoreError, 503),
+    (StorageUnavailable, 503),
     (InsufficientStorage, 503),
     (MachineError, 503),
     (WanreelError, 500),
@@ -51,6 +53,7 @@ _UNSPECIFIC: tuple[tuple[type[WanreelError], str], ...] = (
     (ModelError, "The model can't be used; the server's log says why."),
     (InsufficientStorage, "The server's disk is full."),
     (StoreError, "The job database can't be used now; the server's log says why."),
+    (StorageUnavailable, "The server's object storage can't be used now, so nothing was done; its log says why."),
     (MachineError, "The server can't do this now; its log says why."),
 )
 #: Seconds after which a client should try again where nothing better is known.

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +17,27 @@ from hypothesis import strategies as st
 from wanreel.core.errors import UnreadableRecipe
 from wanreel.media.recipe import recipe_in, recipe_metadata
 from wanreel.media.skim import MAX_BYTES, NoVideo, comment_of
+from wanreel.media.stills import save_png
 from wanreel.media.video import VideoFormat, VideoWriter
 
 RECIPE = json.dumps({"wanreel": 1, "request": {"prompt": "a 猫 " * 200}}, ensure_ascii=False)
-KINDS = ("mp4", "webm", "webp", "gif")
+VIDEOS = ("mp4", "webm", "webp", "gif")
+KINDS = (*VIDEOS, "png")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A video of each kind with a recipe."""
+    """A video of each kind and a picture with a recipe."""
     folder: Path = tmp_path_factory.mktemp("skim")
     made: dict[str, bytes] = {}
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8)
-    for kind in KINDS:
+    for kind in VIDEOS:
         path = folder / f"a.{kind}"
         with VideoWriter(path, VideoFormat(96, 64, 16, kind), recipe_metadata(RECIPE, "t")) as writer:  # type: ignore[arg-type]
             writer.write(frames)
         made[kind] = path.read_bytes()
-    return made
+    save_png(folder / "a.png", frames[0], recipe_metadata(RECIPE, "t"))
+    return made | {"png": (folder / "a.png").read_bytes()}
 
 
 class Counting(io.BytesIO):
@@ -56,7 +60,7 @@ def test_the_comment_is_found_and_little_else_is_read(files: dict[str, bytes], k
 
 def test_the_frames_need_not_be_there(files: dict[str, bytes]) -> None:
     """What the page does with a large file: it sends the beginning only."""
-    for kind in ("mp4", "webm", "gif"):
+    for kind in ("mp4", "webm", "gif", "png"):
         assert comment_of(io.BytesIO(files[kind][: len(RECIPE.encode()) + 3000])) == RECIPE
 
 
@@ -109,6 +113,78 @@ def test_nested_recipes_are_refused() -> None:
     deep = b'{"wanreel": ' + b"[" * 200_000
     with pytest.raises(UnreadableRecipe):
         recipe_in(io.BytesIO(mp4(deep)), "x.mp4")
+
+
+# PNG
+
+
+def chunk(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    length = len(content) if size is None else size
+    return struct.pack(">I4s", length, kind) + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def text(content: bytes, keyword: bytes = b"Comment", packed: bool = False, size: int | None = None) -> bytes:
+    return chunk(b"iTXt", keyword + (b"\0\1\0\0\0" if packed else b"\0\0\0\0\0") + content, size)
+
+
+def png(*chunks: bytes) -> Counting:
+    return Counting(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + b"".join(chunks))
+
+
+def test_a_pictures_recipe_is_found_among_others_words() -> None:
+    words = (chunk(b"tEXt", b"Comment\0other"), text(b"other", b"Title"), text(b"other", b"Comment "), text(b"mine"))
+    assert comment_of(png(*words)) == "mine"
+
+
+def test_a_picture_without_a_recipe_has_none() -> None:
+    bare = png(chunk(b"IDAT", bytes(100)), text(b"behind the pixels"), chunk(b"IEND", b""))
+    assert comment_of(bare) == ""
+    with pytest.raises(UnreadableRecipe, match="carries no recipe"):
+        recipe_in(bare, "x.png")
+    with pytest.raises(UnreadableRecipe, match="carries no recipe"):
+        recipe_in(png(text(b"a holiday")), "x.png")
+
+
+def test_a_picture_that_ends_early_never_gives_half_a_recipe(files: dict[str, bytes]) -> None:
+    start = files["png"].index(b"Comment")
+    for end in (8, 11, 12, 20, start, start + 12, start + 13, start + 500):
+        with pytest.raises(UnreadableRecipe):
+            recipe_in(io.BytesIO(files["png"][:end]), "x.png")
+
+
+@pytest.mark.parametrize("claimed", [100, 2**31 - 1, 2**32 - 1])
+def test_a_chunk_that_claims_more_than_there_is(claimed: int) -> None:
+    file = png(text(b'{"wanreel": "1", "request": {}}', size=claimed))
+    with pytest.raises(UnreadableRecipe):
+        recipe_in(file, "x.png")
+    assert comment_of(png(chunk(b"eXIf", b"", claimed), text(b"never reached"))) == ""
+
+
+def test_a_huge_comment_of_a_picture_is_refused_and_not_read() -> None:
+    file = png(text(bytes(MAX_BYTES + 1)))
+    with pytest.raises(NoVideo, match="larger"):
+        comment_of(file)
+    assert file.count < 1000
+    other = png(text(bytes(MAX_BYTES + 1), b"XML:com.adobe.xmp"), text(b"mine"))
+    assert comment_of(other) == "mine", "how long others' words are is their matter"
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    """A thousandfold: 64 MiB in 64 KiB."""
+    bomb = zlib.compress(b'{"wanreel": 1}' + bytes(64 * 2**20), 9)
+    assert comment_of(png(text(bomb, packed=True), chunk(b"zTXt", b"Comment\0\0" + bomb))) == ""
+
+
+def test_endless_chunks_are_given_up() -> None:
+    file = png(*[chunk(b"tIME", b"")] * 50_000)
+    with pytest.raises(NoVideo, match="too many"):
+        comment_of(file)
+    assert file.count < 20_000
+
+
+def test_nested_recipes_of_pictures_are_refused() -> None:
+    with pytest.raises(UnreadableRecipe):
+        recipe_in(png(text(b'{"wanreel": ' + b"[" * 200_000)), "x.png")
 
 
 @settings(max_examples=300, deadline=None)

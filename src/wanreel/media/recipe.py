@@ -39,7 +39,7 @@ def recipe_in(file: BinaryIO, name: str) -> str:
     try:
         comment = comment_of(file)
     except NoVideo as exc:
-        raise _refuse(f"{name} is no video that can be read.", _KINDS_HINT) from exc
+        raise _refuse(f"{name} is no video or picture that can be read.", _KINDS_HINT) from exc
     if f'"{MARK}"' not in comment[:64]:
         raise _refuse(
             f"{name} carries no recipe of Wanreel's.", "It may have been made with --no-metadata, or re-encoded."

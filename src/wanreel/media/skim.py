@@ -17,6 +17,8 @@ _MOST_PARTS = 2000  #: boxes, elements or chunks looked at in one file
 #: Matroska's element ids (RFC 9559, section 5.1).
 _SEGMENT, _TAGS, _TAG, _SIMPLE, _NAME, _STRING = 0x18538067, 0x1254C367, 0x7373, 0x67C8, 0x45A3, 0x4487
 
+_COMMENT = b"Comment\0\0"  #: PNG's keyword, and that the text is not compressed
+
 
 class NoVideo(ValueError):
     """The bytes are no video of a kind that is read here, or it is damaged or oversized."""
@@ -148,11 +150,10 @@ class _Skim:
             part = _Part(kind, at + 8, min(at + 8 + size, self._size))
             if kind == b"IDAT":
                 return ""
-            if kind == b"iTXt":
-                # Keyword, compression flag and method, language, translated keyword, text; NUL between them.
-                keyword, _, rest = self._content(part).partition(b"\0")
-                if keyword == b"Comment" and rest[:1] == b"\0":
-                    return rest[2:].split(b"\0", 2)[-1].decode(errors="replace")
+            # Keyword, compression flag and method, language, translated keyword, text; NUL between them.
+            # What is compressed is another's, and may unpack to any size.
+            if kind == b"iTXt" and self.read(part.start, len(_COMMENT)) == _COMMENT:
+                return self._content(part)[len(_COMMENT) + 1 :].split(b"\0", 2)[-1].decode(errors="replace")
             at += 12 + size
         return ""
 

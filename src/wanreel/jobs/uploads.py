@@ -156,7 +156,10 @@ class Uploads:
     # Asking for it
 
     def send(self, job_id: str, to: UploadTo) -> None:
-        """Put a completed job's files to this place, whatever became of earlier uploads. Raises IllegalTransition."""
+        """Put a completed job's files to this place, whatever became of earlier uploads.
+
+        Raises IllegalTransition, also where the files lie in storage alone: its record is the only way to them.
+        """
 
         def body(c: Connection) -> None:
             status = c.scalar(select(jobs.c.status).where(jobs.c.id == job_id).with_for_update(key_share=True))
@@ -166,6 +169,10 @@ class Uploads:
                 select(uploads.c.seq).where(uploads.c.job_id == job_id, uploads.c.state == UploadState.UPLOADING)
             ):
                 raise IllegalTransition(f"Job {job_id} is being uploaded.", hint="Wait until that is over.")
+            if c.scalar(select(uploads.c.seq).where(uploads.c.job_id == job_id, uploads.c.is_here.is_(False))):
+                raise IllegalTransition(
+                    f"The files of job {job_id} are no longer here: they lie in storage.", hint="Fetch them from there."
+                )
             c.execute(uploads.delete().where(uploads.c.job_id == job_id))
             c.execute(destinations.delete().where(destinations.c.job_id == job_id))
             now = self._clock()
@@ -234,11 +241,13 @@ class Uploads:
         found = self._database.read(lambda c: {row[0]: row[1] for row in c.execute(each)})
         return {state: found.get(state, 0) for state in UploadState}
 
-    def safe_copies(self, before: float, limit: int = 100) -> tuple[tuple[str, str, str], ...]:
-        """Job, kind and name of local files all of whose job lies in storage since `before`, and which are still here."""
+    def safe_copies(self, before: float, limit: int = 100, skip: int = 0) -> tuple[tuple[str, str, str], ...]:
+        """Job, kind and name of local files that are not known to be gone, where all of a job that ended before lies
+        in storage. The oldest first, without the first `skip`."""
         old = and_(jobs.c.upload == UploadState.DONE, jobs.c.ended_at < before)
         here = and_(uploads.c.state == UploadState.DONE, uploads.c.is_here.is_(True))
-        rows = _FILES.join(jobs, jobs.c.id == uploads.c.job_id).where(old, here).order_by(uploads.c.seq).limit(limit)
+        rows = _FILES.join(jobs, jobs.c.id == uploads.c.job_id).where(old, here).order_by(uploads.c.seq)
+        rows = rows.limit(limit).offset(skip)
         found = self._database.read(lambda c: c.execute(rows).all())
         return tuple((row.job_id, row.kind, row.name) for row in found)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from wanreel.worker.files import keep_latents
 
 _EVERY = 600.0  # seconds between looks
 _DAY = 86_400.0  # seconds
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Retention:
     keep_days: float  #: 0 keeps them
     results: Path
     keep_uploaded_days: float = 0.0  #: 0 keeps them
+    clock: Callable[[], float] = time.time
     _next: float = field(default=0.0, repr=False)
 
     def apply(self) -> None:
@@ -45,11 +49,24 @@ class Retention:
                 self._tidy(folder)
 
     def _delete_copies(self) -> None:
-        uploads = self.store.uploads
-        while found := uploads.safe_copies(time.time() - self.keep_uploaded_days * _DAY):
+        uploads, before, left = self.store.uploads, self.clock() - self.keep_uploaded_days * _DAY, 0
+        while found := uploads.safe_copies(before, skip=left):
             for job_id, kind, name in found:
-                (self.results / name).unlink(missing_ok=True)
-                uploads.gone_here(job_id, kind)
+                if self._delete_copy(self.results / name):
+                    uploads.gone_here(job_id, kind)
+                else:
+                    left += 1
+
+    def _delete_copy(self, path: Path) -> bool:
+        """Whether the file is gone from where it was made."""
+        if self.store.shared and not path.is_file():
+            return False  # it may lie on another machine, whose worker sees to it
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s lies in storage and can't be deleted here: %s", path.name, error.strerror)
+            return False
+        return True
 
     def _tidy(self, folder: Path) -> None:
         try:
@@ -64,5 +81,5 @@ class Retention:
             keep_latents(folder)
 
     def _is_old(self, job: Job) -> bool:
-        age = time.time() - (job.ended_at or job.created_at)
+        age = self.clock() - (job.ended_at or job.created_at)
         return self.keep_days > 0 and age > self.keep_days * _DAY

@@ -33,6 +33,7 @@ def test_every_row_says_what_it_is_and_takes(shared: Place) -> None:
         assert row["origin"] == "default"
     assert rows["max_queue_size"]["minimum"] == 1 and rows["max_queue_size"]["kind"] == "integer"
     assert rows["memory_gb"]["optional"] and not rows["max_queue_size"]["optional"]
+    assert (rows["keep_uploaded_days"]["minimum"], rows["keep_uploaded_days"]["unit"]) == (0, "d")
     assert "flf2v-14b-720p" in rows["default_first_last_model"]["choices"]
     assert "ti2v-5b" not in rows["default_first_last_model"]["choices"]
     assert rows["outputs_dir"]["kind"] == "folder" and rows["checkpoints"]["kind"] == "flag"
@@ -125,7 +126,7 @@ def test_a_damaged_file_is_told_of_and_left(place: Place) -> None:
 
 
 def test_changes_at_once_are_all_kept(place: Place) -> None:
-    names = ["threads", "max_queue_size", "min_free_gb", "memory_gb", "job_time_limit", "keep_artifacts_days"]
+    names = ["threads", "max_queue_size", "min_free_gb", "memory_gb", "job_time_limit", "keep_uploaded_days"]
     together = [threading.Thread(target=change, args=(place,), kwargs={name: 3}) for name in names]
     for thread in together:
         thread.start()

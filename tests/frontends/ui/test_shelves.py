@@ -23,6 +23,7 @@ from wanreel.core.events import PlanChanged
 from wanreel.core.job import JobStatus, Search
 from wanreel.core.machines import GIB, card_named, machine_of_card
 from wanreel.core.settings import load_settings
+from wanreel.frontends.http.settings_api import ROWS
 from wanreel.media.recipe import recipe_metadata
 from wanreel.media.video import VideoFormat, VideoWriter
 from wanreel.worker.orders import Orders
@@ -40,7 +41,6 @@ Everything = Search(status=JobStatus.COMPLETED)
 SCREENS = ("queue", "library", "models", "settings")
 STATIC = Path(__file__).parents[3] / "src" / "wanreel" / "frontends" / "ui" / "static"
 
-expect.set_options(timeout=30_000)  # the machine may be busy with other tests
 
 
 @pytest.fixture(scope="module")
@@ -459,3 +459,10 @@ def test_both_languages_say_the_same_things() -> None:
     assert {key for key in english if key not in chinese} == set()
     extra = {key for key in chinese if key not in english}
     assert all(key.startswith("settings.help.") for key in extra), "the server's own words are the English ones"
+
+
+def test_every_setting_has_words_in_both_languages() -> None:
+    english, chinese = (json.loads((STATIC / "locales" / f"{name}.json").read_text("utf-8")) for name in ("en", "zh"))
+    for row in ROWS:
+        assert f"settings.name.{row.name}" in english and f"settings.name.{row.name}" in chinese, row.name
+        assert f"settings.help.{row.name}" in chinese, row.name

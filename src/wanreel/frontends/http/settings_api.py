@@ -65,6 +65,7 @@ ROWS: tuple[Row, ...] = (
     Row("checkpoints", "queue"),
     Row("checkpoint_share", "queue"),
     Row("keep_artifacts_days", "queue", "d"),
+    Row("keep_uploaded_days", "queue", "d"),
     Row("min_free_gb", "queue", "GiB"),
     Row("outputs_dir", "folders"),
     Row("models_dir", "folders"),

@@ -126,7 +126,7 @@ class Plane:
             self.received.append(body)
             job = self.jobs[job_id]
             if report:
-                job.late += job.status in ENDED
+                job.late += bool(job.answers)
                 job.progress.append(message["output"])
             else:
                 job.answers.append(message)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline  # pyright: ignore[reportPrivateImportUsage]
 from safetensors.torch import load_file
-from training.__main__ import main
+from training.__main__ import STAGES, main
 from training.config import TINY, Bucket, DataSettings
 from training.decoder_stage import train_decoder
 from training.dice import Dice
@@ -284,7 +284,7 @@ def test_a_rebuilt_pool_equals_the_one_that_was_renewed_step_by_step() -> None:
 
 def test_the_command_trains_every_stage_and_writes_what_diffusers_loads(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path), "--config", "tiny", "--seed", "3"]
-    for stage in ("vae", "dit", "preview", "lora"):
+    for stage in STAGES:
         arguments += [f"--{stage}-steps", "2"]
     assert main(arguments) == 0
     pipeline: Any = WanPipeline.from_pretrained(tmp_path / "weights")

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
-from frontends.ui.served import Served, serve
+from frontends.ui.served import PATIENCE, Served, serve
 from wanreel.frontends.http.keys import KeyRing
+
+# Holds for the whole process, so it is said once: a module that said less would say it for all of them.
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")

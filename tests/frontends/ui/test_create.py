@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwri
 from frontends.ui.served import PATIENCE, Served, Visit, chromium, serve, visiting
 
 pytestmark = [pytest.mark.xdist_group("page"), pytest.mark.timeout(240)]
-expect.set_options(timeout=PATIENCE)
 
 Enter = Callable[..., Visit]
 #: Enough steps to be seen at work and to be stopped.

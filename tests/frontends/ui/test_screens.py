@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-expect.set_options(timeout=30_000)  # the machine may be busy with other tests
 
 
 @pytest.fixture(scope="module")

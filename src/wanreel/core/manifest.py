@@ -31,7 +31,8 @@ class Manifest:
     """Equal manifests, `notes` aside, mean equal bytes."""
 
     request: Work
-    weights: Mapping[str, str]  #: SHA-256 of each weight file, by its path within the model's folder
+    #: SHA-256 of each weight file, by its path within the model's folder; a second model's are under its name.
+    weights: Mapping[str, str]
     loras: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict[str, Mapping[str, Any]]
     )  #: as `record_of` has it

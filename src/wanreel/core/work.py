@@ -14,6 +14,12 @@ AnyResolution = Resolution | PictureResolution
 AnySpec = ModelSpec | PictureSpec
 
 
+def models_of(work: Work) -> tuple[str, ...]:
+    """Names of the models that take part in making it, the one that begins first."""
+    refiner = work.refiner if isinstance(work, ResolvedPicture) else None
+    return (work.model, refiner) if refiner else (work.model,)
+
+
 def work_from_dict(data: Mapping[str, object]) -> Work:
     """The inverse of `to_dict` of either. Raises KeyError or TypeError on foreign data."""
     return ResolvedPicture.from_dict(data) if data["mode"] == IMAGE else ResolvedRequest.from_dict(data)

@@ -54,6 +54,7 @@ from wanreel.worker.manifests import Findings
 from wanreel.worker.orders import Order
 from wanreel.worker.space import Reserve
 from wanreel.worker.stopwatch import Stopwatch
+from wanreel.worker.weights import hashes_of_work
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class Attempt:
         self._written = -math.inf  # when progress was last written
         self._saved_step: int | None = None  # of a checkpoint that was not reported yet
         self._step_saved = 0
+        self._saves = False  # whether states are saved while denoising
         self._left = ""  # why the attempt stopped by itself
         self._again = ""  # the stage to which a change of plan goes back; empty for the first
         self._proved = False  # whether a checkpoint of this attempt was reported
@@ -201,6 +203,7 @@ class Attempt:
     def _task(self) -> Task:
         request = work_of(self.job)
         work = self.job.id
+        self._saves = self._shop.checkpoints and isinstance(request, ResolvedRequest)
         if self.job.parent_id is not None and self._shares_latents(request, self.job.parent_id):
             work = self.job.parent_id
         return Task(
@@ -209,7 +212,7 @@ class Attempt:
             spec=self._shop.spec_of(request.model),
             results=self._shop.results,
             stem=stem_of(self.job, request.prompt),
-            checkpoints=checkpoints_of(self._shop.data, work) if self._shop.checkpoints else None,
+            checkpoints=checkpoints_of(self._shop.data, work) if self._saves else None,
             keeper=self.keeper,
         )
 
@@ -303,7 +306,7 @@ class Attempt:
 
     def _leave_if_saved(self, step: int) -> None:
         """Draining: the state after this step is on disk, or none is kept, so stop here."""
-        if not self._shop.checkpoints or self._step_saved >= step:
+        if not self._saves or self._step_saved >= step:
             self._left = "drain"
             raise Cancelled("The worker stops.")
 
@@ -333,7 +336,7 @@ class Attempt:
     def _files(self, task: Task, result: Video | Drawing) -> tuple[ArtifactRef, ...]:
         """The result as the record names it, with a manifest beside it. Everything is on disk when this returns."""
         self._hit("attempt.rendered")
-        weights = self._shop.weights_of(task.spec)
+        weights = hashes_of_work(task.request, lambda name: self._shop.weights_of(self._shop.spec_of(name)))
         manifest = self._findings.manifest(task.request, weights, result).to_json().encode()
         path = result.path.with_suffix(".json")
         write_durably(path, manifest)

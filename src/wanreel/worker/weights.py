@@ -8,7 +8,7 @@ from pathlib import Path
 from wanreel.core.catalog import Catalog
 from wanreel.core.errors import BrokenWeights, ModelError, UnknownModel, UnreadableRecipe
 from wanreel.core.manifest import Manifest
-from wanreel.core.work import AnySpec
+from wanreel.core.work import AnySpec, Work, models_of
 from wanreel.models.formats.assembly import Assembly
 from wanreel.storage.digests import Digests
 
@@ -29,18 +29,28 @@ def weight_hashes(folder: Path | None, digests: Digests) -> Mapping[str, str]:
         raise BrokenWeights(f"The weights in {folder} can't be read: {exc.strerror}.") from exc
 
 
+def hashes_of_work(work: Work, hashes_of: Callable[[str], Mapping[str, str]]) -> Mapping[str, str]:
+    """The hashes of every model that takes part; files of those after the first stand under their model's name."""
+    first, *others = models_of(work)
+    found = dict(hashes_of(first))
+    for model in others:
+        found |= {f"{model}/{name}": digest for name, digest in hashes_of(model).items()}
+    return found
+
+
 def same_weights(manifest: Path, catalog: Catalog, folder_of: FolderOf, digests: Digests) -> bool:
     """Whether the weights that a manifest names are surely the ones here now. Reads no weight: unknown means no."""
+
+    def known(model: str) -> Mapping[str, str]:
+        folder = folder_of(catalog.weights(model))
+        if folder is None:
+            return _MADE_UP
+        return {name: digests.known(path) or "" for name, path in _files(folder)}
+
     try:
         recorded = Manifest.from_json(manifest.read_text(encoding="utf-8"))
-        folder = folder_of(catalog.weights(recorded.request.model))
+        return recorded.weights == hashes_of_work(recorded.request, known)
     except (OSError, UnreadableRecipe, UnknownModel, ModelError):
-        return False
-    if folder is None:
-        return recorded.weights == _MADE_UP
-    try:
-        return recorded.weights == {name: digests.known(path) for name, path in _files(folder)}
-    except (OSError, ModelError):
         return False
 
 

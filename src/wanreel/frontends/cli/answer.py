@@ -138,13 +138,13 @@ def progress_text(job: Job) -> str:
 
 
 def _result(service: Service, job: Job, files: dict[str, ArtifactRef]) -> dict[str, Any] | None:
-    video = files.get("video")
-    if video is None:
+    main = files.get("video") or files.get("picture")
+    if main is None:
         return None
     return {
         "sha256": job.result_sha256,
-        "path": str(service.results / video.name),
-        "size_bytes": video.size,
-        "media_type": video.media_type,
+        "path": str(service.results / main.name),
+        "size_bytes": main.size,
+        "media_type": main.media_type,
         "files": {kind: str(service.results / file.name) for kind, file in files.items()},
     }

@@ -13,8 +13,10 @@ import click
 from wanreel.core.cancel import CancelToken
 from wanreel.core.drawing import Drawing
 from wanreel.core.errors import UnreadableRecipe, WanreelError
+from wanreel.core.picture import PictureRef
 from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest, PictureResolution, ResolvedPicture
 from wanreel.core.request import VideoRequest
+from wanreel.core.resolve import Resolution
 from wanreel.frontends.cli.failure import as_json, exit_code
 from wanreel.frontends.cli.knobs import options_of
 from wanreel.frontends.cli.output import Output, resolution_json, video_json
@@ -25,6 +27,8 @@ from wanreel.storage.keeping import Keeping
 from wanreel.wiring import Runtime, build_service, read_work
 
 _PNG = ".png"
+#: Names of files that are not what is made here; other names of --out are folders.
+_OTHERS = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mp4", ".webm"})
 
 
 @click.command()
@@ -54,6 +58,10 @@ def picture(inputs: tuple[str, ...], json_: bool, out: Path | None, **options: A
         raise click.UsageError(f"At most a picture and a prompt are expected, got {len(inputs)} words.")
     if options["queued"] and (out is not None or options["animate"]):
         raise click.UsageError("--queue keeps the result where the queue keeps results: leave out --out and --animate.")
+    if options["video_model"] and not options["animate"]:
+        raise click.UsageError("--video-model goes with --animate.")
+    if out is not None and out.suffix.lower() in _OTHERS and not out.is_dir():
+        raise click.UsageError(f"Pictures are PNG files: --out {out.with_suffix(_PNG)}.")
     output = Output.open(json_)
     named = out is not None and out.suffix.lower() == _PNG
     folder = out.parent if out is not None and named else out
@@ -110,13 +118,17 @@ class _Errand:
             return 0
         if options["queued"]:
             return self._queue(resolution)
+        if options["animate"]:
+            # Before the picture is made, which may take minutes: what is wrong with the video.
+            size = (resolution.request.export_width, resolution.request.export_height)
+            self._video_of(PictureRef("", *size), resolution.request.seed, options)
         running = self._runtime.draw(resolution, self._cancel, self._keeping())
         drawing = show_drawing(running, self._output.console, self._runtime.settings.data.previews)
         for path in drawing.paths:
             self._output.say(f"[green]✓[/green] [bold]{path}[/bold]")
         row = resolution_json(resolution) | {"picture": drawing_json(drawing)}
         if options["animate"]:
-            row |= self._animate(drawing, options["animate"], options["video_model"])
+            row |= self._animate(drawing, options)
         self._output.result(row)
         return 0
 
@@ -138,10 +150,15 @@ class _Errand:
         self._output.say(f"[green]✓[/green] queued as [bold]{job.id}[/bold]")
         return 0
 
-    def _animate(self, drawing: Drawing, prompt: str, model: str | None) -> dict[str, object]:
+    def _video_of(self, first: PictureRef, seed: int, options: Mapping[str, Any]) -> Resolution:
+        """What --animate asks for. Raises InvalidRequest, ModelNotInstalled."""
+        return self._runtime.resolve(
+            VideoRequest(prompt=options["animate"], image=first, model=options["video_model"], seed=seed)
+        )
+
+    def _animate(self, drawing: Drawing, options: Mapping[str, Any]) -> dict[str, object]:
         runtime = self._runtime
-        first = runtime.take_picture_file(drawing.path)
-        resolution = runtime.resolve(VideoRequest(prompt=prompt, image=first, model=model, seed=drawing.request.seed))
+        resolution = self._video_of(runtime.take_picture_file(drawing.path), drawing.request.seed, options)
         self._output.plan(resolution)
         running = runtime.generate(resolution, self._cancel)
         video = show_progress(running, self._output.console, runtime.settings.data.previews)

@@ -85,11 +85,17 @@ def key_of(job: Job) -> str:
     return f"wan/checkpoints/{job.id}/newest"
 
 
-def drained(bench: Bench) -> Job:
+def drained(bench: Bench, meanwhile: Callable[[], object] = lambda: None) -> Job:
     """A job that a worker gave back after two steps, and whose states are gone from this machine."""
     job = bench.submit()
     worker = bench.worker()
-    bench.render.tricks[:] = [lambda _, at: worker.stop("SIGTERM") if at == "step2" else None]
+
+    def stop(_: Task, at: str) -> None:
+        if at == "step2":
+            meanwhile()
+            worker.stop("SIGTERM")
+
+    bench.render.tricks[:] = [stop]
     assert worker.run() == 0
     bench.render.tricks.clear()
     shutil.rmtree(bench.service.checkpoints(job.id))
@@ -117,8 +123,7 @@ def test_the_loop_never_waits_and_the_newest_wins(sharing: Bench, storage: Stora
 
 def test_a_drained_job_is_given_back_with_its_last_state_there(sharing: Bench, storage: Storage) -> None:
     storage.gate.clear()
-    threading.Timer(0.2, storage.gate.set).start()
-    job = drained(sharing)
+    job = drained(sharing, meanwhile=threading.Timer(0.3, storage.gate.set).start)
     assert job.status is JobStatus.QUEUED and storage.states[-1] == "clip000-step00002.safetensors"
     found: list[list[str]] = []
 

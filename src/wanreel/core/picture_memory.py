@@ -1,6 +1,6 @@
 """Plans of memory for the picture stage: where the parts of a model wait, and how large the VAE's windows are.
 
-Pure arithmetic. The numbers are counted from the modules at real shapes; what kernels take beside
+Pure arithmetic. The numbers are counted from the modules at real shapes (a test compares); what kernels take beside
 their tensors is allowed for by `FRAGMENTS` and `RESERVE` as for videos.
 """
 

@@ -43,10 +43,9 @@ def storage(context: click.Context) -> int:
 @json_option
 def check(profile: str, json_: bool) -> int:
     """Put a small object into PROFILE's bucket, read it in both ways, delete it, and say what is wrong."""
-    depot = Depots(load_settings().destination).get(profile)
     done: list[str] = []
     try:
-        for step in _steps(depot):
+        for step in _steps(Depots(load_settings().destination).get(profile)):
             done.append(step)
             if not json_:
                 click.echo(f"{click.style('✓', fg='green')} {step}")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -28,6 +29,9 @@ from wanreel.storage.depots import Depot
 from wanreel.storage.disk import BlobStore
 from wanreel.storage.objects import MemoryObjects, Parcel
 from wanreel.storage.shared import SharedBlobs, SharedStates, open_shared
+
+if TYPE_CHECKING:
+    from storage.seaweed import Seaweed
 
 DATA = b"a picture" * 1000
 NAME = hashlib.sha256(DATA).hexdigest()
@@ -206,3 +210,26 @@ def test_the_setting_names_a_profile(tmp_path: Path) -> None:
     shared = open_shared(load_settings(data_dir=tmp_path, storage=profile, shared_storage="lan"))
     assert shared.pictures.depot.destination.key("x") == "team/x"
     assert shared.pictures.near.root == tmp_path / "pictures"
+
+
+@pytest.mark.xdist_group("s3")
+def test_a_real_server_gives_what_it_was_given(s3: Seaweed, tmp_path: Path) -> None:
+    profile = s3.profile(prefix="shared")
+    here, there = (
+        open_shared(load_settings(data_dir=tmp_path / name, storage={"lan": profile}, shared_storage="lan"))
+        for name in ("a", "b")
+    )
+    here.pictures.share(here.pictures.put(DATA))
+    assert there.pictures.open(NAME) == DATA
+    with pytest.raises(StorageRefused, match="not on this machine"):
+        there.pictures.open("0" * 64)
+    with pytest.raises(StorageRefused):
+        there.states.newest("job")
+    for step in (1, 2):
+        (tmp_path / f"clip000-step0000{step}.safetensors").write_bytes(b"state" * step * 400)
+        here.states.put("job", tmp_path / f"clip000-step0000{step}.safetensors", CancelToken())
+    assert there.states.newest("job") == STATE
+    assert there.states.fetch("job", tmp_path / "b", CancelToken()).read_bytes() == b"state" * 800
+    there.states.forget("job")
+    with pytest.raises(StorageRefused):
+        here.states.newest("job")

@@ -85,7 +85,6 @@ WRONGS: dict[str, tuple[Callable[[str], dict[str, Any]], tuple[str, ...]]] = {
     "refused key": (wrong_key, ("SignatureDoesNotMatch", "Check secret_access_key and region.")),
     "unknown key": (lambda url: {"access_key_id": "AKIANOBODY"}, ("InvalidAccessKeyId", "Check access_key_id.")),
     "unreachable": (lambda url: {"endpoint": f"http://127.0.0.1:{closed_port()}"}, ("can't be reached",)),
-    "no server of its kind": (lambda url: {"endpoint": f"{url}/elsewhere"}, ()),
 }
 
 

@@ -25,6 +25,12 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is broken, however long the paths of this machine are."""
+    monkeypatch.setenv("COLUMNS", "500")
+
+
 def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
     """Exit code, stdout, stderr."""
     with pytest.raises(SystemExit) as ended:

@@ -36,6 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.0)
     monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "500")  # no line is broken, however long names are
 
     def command(*words: str, default: str = "", **profiles: dict[str, Any]) -> tuple[int, str, str]:
         monkeypatch.setenv("WANREEL_STORAGE", json.dumps(profiles))

@@ -42,7 +42,6 @@ SCREENS = ("queue", "library", "models", "settings")
 STATIC = Path(__file__).parents[3] / "src" / "wanreel" / "frontends" / "ui" / "static"
 
 
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with open_shop(tmp_path_factory.mktemp("shop")) as shop:

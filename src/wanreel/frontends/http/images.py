@@ -226,7 +226,7 @@ def _request_of(submission: Submission, body: Body, owner: str, house: House) ->
 def _request_body() -> dict[str, Any]:
     """OpenAPI's requestBody: every knob, and what OpenAI's clients send."""
     properties = schema.knob_properties(PICTURE_KNOBS)
-    properties["size"] = {"type": "string", "pattern": "^([0-9]{2,4}x[0-9]{2,4}|auto)$", "examples": ["1024x1024"]}
+    properties["size"] = {"type": "string", "pattern": "^([0-9]{2,4}x[0-9]{2,4}|auto)?$", "examples": ["1024x1024"]}
     properties["n"] = {"type": ["integer", "string"], "minimum": 1, "maximum": 10, "description": "How many pictures."}
     properties["response_format"] = {"type": "string", "enum": ["b64_json", "url"]}
     properties["webhook_url"] = {"type": "string", "maxLength": 2048, "description": "Told when they are made."}

@@ -352,8 +352,8 @@ def request_schema(*, multipart: bool) -> dict[str, Any]:
     properties = knob_properties(KNOBS, multipart=multipart)
     properties["size"] = {
         "type": "string",
-        "pattern": "^[0-9]{2,4}x[0-9]{2,4}$",
-        "description": "WIDTHxHEIGHT, as OpenAI's clients send it.",
+        "pattern": "^([0-9]{2,4}x[0-9]{2,4}|auto)?$",
+        "description": "WIDTHxHEIGHT, as OpenAI's clients send it; empty or auto: the model's own.",
         "examples": ["1280x720"],
     }
     properties["input_reference"] = _picture_schema(

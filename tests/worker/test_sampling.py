@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,6 @@ import pytest
 from wanreel.core.events import Denoised, Encoded, Exported, ModelLoaded, StepCompleted
 from wanreel.core.measures import Measures
 from wanreel.core.sample import GpuSample, Sample
-from wanreel.worker import sampling
 from wanreel.worker.sampling import Probe, gpu_sample
 from wanreel.worker.stopwatch import Stopwatch
 from worker.bench import Bench, Trick
@@ -128,7 +128,7 @@ def test_a_sample_survives_as_text() -> None:
 
 def test_a_worker_leaves_word_while_it_works(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Sample | None] = []
-    told = sampling.threading.Event()
+    told = threading.Event()
     report = bench.store.leases.report
 
     def reporting(worker: str, sample: Sample) -> None:

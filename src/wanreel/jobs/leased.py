@@ -7,14 +7,12 @@ dead by its lock, at once, as where all are on one machine.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from wanreel.core.companion import Companion
 from wanreel.core.errors import WanreelError
 from wanreel.host import is_network_filesystem
 from wanreel.jobs.leases import Leases
@@ -25,24 +23,13 @@ _log = logging.getLogger(__name__)
 _RENEWALS = 6  # in the time of a lease
 
 
-class Pulse:
+class Pulse(Companion):
     """A context that renews every `seconds`, from a thread of its own that ends with it."""
 
     def __init__(self, renew: Callable[[], object], seconds: float) -> None:
+        super().__init__("pulse")
         self._renew = renew
         self._seconds = seconds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._over.wait(self._seconds):

@@ -6,12 +6,11 @@ Knows nothing of what announcements mean. After a lost connection everything is 
 from __future__ import annotations
 
 import logging
-import threading
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL
 
+from wanreel.core.companion import Companion
 from wanreel.jobs.transactions import Calls
 
 if TYPE_CHECKING:
@@ -30,24 +29,13 @@ _CONNECT: dict[str, Any] = {
 }
 
 
-class Listener:
+class Listener(Companion):
     """A context: while it is open, each topic's call is made when the topic is announced, and sometimes without."""
 
     def __init__(self, url: URL, calls: Calls) -> None:
+        super().__init__("listener")
         self._address = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._calls = calls
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _run(self) -> None:
         import psycopg

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from wanreel.core.cancel import CancelToken
+from wanreel.core.companion import Companion
 from wanreel.core.errors import JobTimeout, LeaseLost, WanreelError
 from wanreel.core.job import Job, JobFailure
 from wanreel.jobs import Leases
@@ -41,7 +42,7 @@ class Pace:
     step_seconds: float = _UNKNOWN_STEP
 
 
-class Keeper:
+class Keeper(Companion):
     """A context for one attempt: the token is set with the reason when the work is to stop.
 
     Reasons: "cancelled", "drain", "timeout", "lease_lost". While denoising, "drain" waits for the step to end; the
@@ -57,6 +58,7 @@ class Keeper:
         clock: Callable[[], float] = time.monotonic,
         leave: Callable[[int], object] = os._exit,
     ) -> None:
+        super().__init__(f"keeper of {job.id}")
         self.token = CancelToken()
         self.pace = Pace()
         self._leases = leases
@@ -66,10 +68,8 @@ class Keeper:
         self._leave = leave
         self._began = clock()
         self._drain = threading.Event()
-        self._over = threading.Event()
         self._hear_at = -math.inf  # when to look for orders again
         self._stop_asked: float | None = None  # when the work was first asked to stop
-        self._thread = threading.Thread(target=self._run, name=f"keeper of {job.id}", daemon=True)
 
     @property
     def seconds(self) -> float:
@@ -95,14 +95,12 @@ class Keeper:
         if math.isfinite(self._limit):
             timer = self._limit + _GRACE + _LAST_RESORT
             faulthandler.dump_traceback_later(timer, exit=True, file=sys.__stderr__ or sys.stderr)
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
         faulthandler.cancel_dump_traceback_later()
 
     def _run(self) -> None:

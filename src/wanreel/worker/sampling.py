@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import threading
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psutil
 
+from wanreel.core.companion import Companion
 from wanreel.core.errors import WanreelError
 from wanreel.core.sample import GpuSample, Sample
 from wanreel.core.settings import visible_gpus
@@ -52,25 +51,14 @@ class Probe:
         )
 
 
-class Sampler:
+class Sampler(Companion):
     """A context that reports a sample every `seconds`, from a thread of its own that ends with it."""
 
     def __init__(self, probe: Probe, report: Callable[[Sample], None], seconds: float) -> None:
+        super().__init__("sampler")
         self._probe = probe
         self._report = report
         self._seconds = seconds
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while True:

@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import BrokenWeights
 from wanreel.core.placement import Placement
-from wanreel.models.components import CLIP_IMAGE_PROCESSOR, MODULES, quiet
+from wanreel.models.components import CLIP_IMAGE_PROCESSOR, MODULES
 from wanreel.models.expert import Expert
 from wanreel.models.folder import meta_encoder, meta_module, open_folder
 from wanreel.models.machine import describe_device
 from wanreel.models.offload import BlockStream
 from wanreel.models.parts import Part, read_tensors
+from wanreel.models.pretrained import read_module, read_tokenizer
 from wanreel.models.prompt_cache import PromptCache, PromptMemory
 from wanreel.models.quantize import Scheme, StoredLinear, store_in
 from wanreel.models.shared import SharedParts
@@ -93,7 +93,7 @@ def load_model(
     transformers = [modules[name] for name in ("transformer", "transformer_2") if name in modules]
     return WanModel(
         spec=spec,
-        tokenizer=_load_tokenizer(opened.tokenizer),
+        tokenizer=read_tokenizer(opened.tokenizer, "tokenizer"),
         text_encoder=modules.get(_LAST) or Later(lambda: loader.load_later(opened.parts[_LAST])),
         image_encoder=modules.get("image_encoder"),
         image_processor=_load_image_processor(opened.image_processor) if "image_encoder" in modules else None,
@@ -209,30 +209,7 @@ def _load_encoder(part: Part, dtype: torch.dtype) -> Any:
 
 def _load_transformers_module(part: Part, dtype: torch.dtype) -> Any:
     """A text or image encoder. transformers loads in the stored dtype unless told otherwise."""
-    try:
-        with quiet():
-            module, info = MODULES[part.name].from_pretrained(
-                part.folder,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise BrokenWeights(f"{part.name}/ can't be loaded ({error}).") from error
-    wrong = sorted(str(key) for name in ("missing_keys", "mismatched_keys") for key in info[name])
-    if wrong:
-        raise BrokenWeights(f"{part.name}/ lacks {len(wrong)} tensors, or they have another shape ({wrong[0]}, …).")
-    return module.eval().requires_grad_(False)
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenWeights(f"tokenizer/ can't be loaded ({error}).") from error
+    return read_module(MODULES[part.name], part.folder, part.name, dtype=dtype, trust_remote_code=False)
 
 
 def _load_image_processor(folder: Path | None) -> Any:

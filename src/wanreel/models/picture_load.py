@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from wanreel.core.errors import BrokenWeights
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
-from wanreel.models.components import quiet
 from wanreel.models.folder import INDEX_NAME, read_json
 from wanreel.models.picture_model import PictureModel
+from wanreel.models.pretrained import read_module, read_tokenizer
 
 _CLASSES: Mapping[str, Any] = {
     "text_encoder": CLIPTextModel,
@@ -113,27 +113,9 @@ class _Loader:
         place = self.folder / name
         dtype = torch.float32 if name == "vae" else dtype_on(self.device)
         variant = "fp16" if any(place.glob("*.fp16.safetensors")) else None
-        try:
-            with quiet():
-                module, info = _CLASSES[name].from_pretrained(
-                    place,
-                    torch_dtype=dtype,
-                    variant=variant,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    output_loading_info=True,
-                )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise BrokenWeights(f"{name}/ can't be loaded ({error}).") from error
-        wrong = sorted(str(key) for what in ("missing_keys", "mismatched_keys") for key in info[what])
-        if wrong:
-            raise BrokenWeights(f"{name}/ lacks {len(wrong)} tensors, or they have another shape ({wrong[0]}, …).")
+        module = read_module(_CLASSES[name], place, name, torch_dtype=dtype, variant=variant)
         home = self.device if self.placement.keeps_everything else torch.device("cpu")
-        return module.eval().requires_grad_(False).to(home)
+        return module.to(home)
 
     def tokenizer(self, name: str) -> Any:
-        try:
-            with quiet():
-                return AutoTokenizer.from_pretrained(self.folder / name, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BrokenWeights(f"{name}/ can't be loaded ({error}).") from error
+        return read_tokenizer(self.folder / name, name)

@@ -1,4 +1,4 @@
-"""One server with keys and without a worker for all tests of the group "page" that need one: its Gradio takes seconds."""
+"""What tests of the page share: a page in a browser, and a server with keys and without a worker, as Gradio takes seconds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from frontends.ui.served import PATIENCE, Served, serve
+from frontends.ui.shelves import open_browser
 from wanreel.frontends.http.keys import KeyRing
 
 # Holds for the whole process, so it is said once: a module that said less would say it for all of them.
 expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test when a script of it failed."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", reduced_motion="reduce")
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    context.close()
+    assert faults == []
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("playwright")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
-from frontends.ui.shelves import CHROMIUM, Shop, open_browser, open_shop, visit
+from frontends.ui.shelves import CHROMIUM, Shop, open_shop, visit
 from wanreel.core.machines import card_named, machine_of_card
 from wanreel.core.settings import StorageProfile
 
@@ -31,24 +31,6 @@ pytestmark = [
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with open_shop(tmp_path_factory.mktemp("shop")) as shop:
         yield shop
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test when a script of it failed."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", reduced_motion="reduce")
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    context.close()
-    assert faults == []
 
 
 def asked(page: Page) -> dict[str, object]:

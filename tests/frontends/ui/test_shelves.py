@@ -18,7 +18,7 @@ pytest.importorskip("playwright")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
-from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_browser, open_shop, visit
+from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_shop, visit
 from wanreel.core.events import PlanChanged
 from wanreel.core.job import JobStatus, Search
 from wanreel.core.machines import GIB, card_named, machine_of_card
@@ -47,24 +47,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with open_shop(tmp_path_factory.mktemp("shop")) as shop:
         shop.fill(MANY)
         yield shop
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test when a script of it failed."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", reduced_motion="reduce")
-    page = context.new_page()
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    context.close()
-    assert faults == []
 
 
 # The library

@@ -32,7 +32,7 @@ from wanreel.core.components import CLIP_DIM, CLIP_TOKENS, known
 from wanreel.core.machines import Machine, machine_of
 from wanreel.core.memory import plan_memory
 from wanreel.core.placement import Placement, Tile
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
 from wanreel.generation.conditioning import Conditioning, latent_shape

@@ -35,7 +35,7 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.components import in_channels
 from wanreel.core.machines import GIB
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.decode import decode
 from wanreel.generation.denoise import denoise
 from wanreel.generation.encode import Pictures, encode

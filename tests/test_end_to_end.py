@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wanreel import CancelToken, VideoRequest, Wanreel
 from wanreel.core.errors import Cancelled
 from wanreel.core.events import Completed, Decoded, Denoised, Encoded, Exported, ModelLoaded, Preview, StepCompleted
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.wiring import read_request
 

@@ -21,7 +21,8 @@ from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import DEFAULT, PictureSpec
 from wanreel.core.picture_request import PictureRequest, PictureResolution, ResolvedPicture, resolve_picture
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Adjustment, Defaults, Resolution, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import Adjustment, Resolution, ResolvedRequest
 from wanreel.core.settings import Settings
 from wanreel.core.work import AnySpec, Work, work_from_dict
 from wanreel.host import free_memory, nvidia_gpus

@@ -30,7 +30,8 @@ from wanreel.core.memory import price
 from wanreel.core.picture import PictureRef
 from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, Resolution, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.workload import Workload
 
 I2V_HIGH = "wan2.2_i2v_A14b_high_noise_lora_rank64_lightx2v_4step_1022"

@@ -14,7 +14,8 @@ from wanreel.core.catalog import MODELS, Catalog
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, Resolution, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.sizes import best_output_size, official_size
 
 EVERYTHING = Defaults(

@@ -11,7 +11,8 @@ from wanreel.core.catalog import Catalog
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.machines import GIB, Machine, machine_of
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.wishes import Wishes
 from wanreel.jobs import JobStore
 from wanreel.models.planning import Planner

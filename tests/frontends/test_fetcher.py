@@ -20,7 +20,7 @@ import pytest
 from frontends.audit import Watch, watching
 from frontends.canary import NAME, Canary, canary, certificates, drip
 from wanreel.core.errors import InvalidRequest, RemoteError, SettingsError
-from wanreel.core.settings import OutboundSettings
+from wanreel.core.settings_groups import OutboundSettings
 from wanreel.frontends import fetcher
 from wanreel.frontends.addresses import Denied, Rules, is_public, origins_of
 from wanreel.frontends.fetcher import Fetcher, build_fetcher

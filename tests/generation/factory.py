@@ -13,7 +13,8 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning
 from wanreel.generation.encode import Pictures, encode
 from wanreel.models.wan_model import WanModel

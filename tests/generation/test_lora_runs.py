@@ -19,7 +19,8 @@ from wanreel.core.events import Completed, Denoised, LorasApplied, Resumed, Step
 from wanreel.core.lora import LoraRef, ResolvedLora
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, Resolution, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import Resolution
 from wanreel.generation.cadence import ALWAYS
 from wanreel.generation.checkpoint import CheckpointStore
 from wanreel.generation.denoise import denoise

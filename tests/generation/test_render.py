@@ -31,7 +31,7 @@ from wanreel.core.events import (
     Saved,
     StepCompleted,
 )
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.core.video import Video
 from wanreel.generation import export as export_module
 from wanreel.generation.cadence import ALWAYS, Cadence

@@ -30,7 +30,8 @@ from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.errors import BrokenWeights, InvalidRequest, ModelNotInstalled
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.denoise import denoise
 from wanreel.generation.encode import Pictures, encode
 from wanreel.models.formats.adopt import Adopter, look_through

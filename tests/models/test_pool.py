@@ -14,7 +14,8 @@ from wanreel.core.machines import Machine
 from wanreel.core.memory import MemoryPlan, Stage, StageMemory
 from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.models.pool import ModelPool, weight_bytes
 from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel

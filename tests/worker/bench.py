@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanreel.core.catalog import Catalog
+from wanreel.core.data_directory import DataDirectory
 from wanreel.core.events import (
     Completed,
     Decoded,
@@ -24,7 +25,6 @@ from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import Job
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, resolve
-from wanreel.core.settings import DataDirectory
 from wanreel.core.video import Video
 from wanreel.jobs import JobStore
 from wanreel.service import Service, make_less

@@ -17,7 +17,8 @@ from training.evaluation.clips import Sampling
 from wanreel.core.lora import LoraRef
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.settings import Settings, UserModel
+from wanreel.core.settings import Settings
+from wanreel.core.settings_groups import UserModel
 from wanreel.media.video import read_frames
 from wanreel.wiring import build_runtime
 

@@ -14,7 +14,7 @@ from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.knobs import MAX_SEED, KnobTable, knob, prompt_knob
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import PictureSolver, PictureSpec
-from wanreel.core.resolve import Adjustment
+from wanreel.core.resolved import Adjustment
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wanreel.core.catalog import ModelSpec
-from wanreel.core.resolve import Adjustment, ResolvedRequest
+from wanreel.core.resolved import Adjustment, ResolvedRequest
 
 
 def smaller(request: ResolvedRequest, spec: ModelSpec) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import IMAGE, PictureResolution, ResolvedPicture
-from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.core.resolved import Resolution, ResolvedRequest
 
 Work = ResolvedRequest | ResolvedPicture
 AnyResolution = Resolution | PictureResolution

@@ -15,7 +15,7 @@ from wanreel.core.components import CLIP_TOKENS, PATCH, TRANSFORMERS, in_channel
 from wanreel.core.lora import bucket_for
 from wanreel.core.machines import Machine
 from wanreel.core.placement import Tile
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 
 GIB = 2**30
 HALF = 2  #: bytes of a bf16 or fp16 number

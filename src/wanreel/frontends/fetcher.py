@@ -22,7 +22,7 @@ import certifi
 import httpcore
 
 from wanreel.core.errors import InvalidRequest, RemoteError, SettingsError
-from wanreel.core.settings import OutboundSettings
+from wanreel.core.settings_groups import OutboundSettings
 from wanreel.frontends.addresses import Denied, Rules, Target, origins_of
 
 MIB = 1024 * 1024

@@ -13,7 +13,7 @@ from typing import cast
 
 from wanreel.core.destination import Credentials, Destination
 from wanreel.core.errors import InvalidRequest, SettingsError
-from wanreel.core.settings import OutboundSettings
+from wanreel.core.settings_groups import OutboundSettings
 from wanreel.frontends.addresses import Denied, Target, origins_of
 from wanreel.frontends.fetcher import Fetcher
 from wanreel.storage.objects import ObjectStorage

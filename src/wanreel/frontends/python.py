@@ -13,7 +13,7 @@ from wanreel.core.events import Completed, Event
 from wanreel.core.lora import LoraRef
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.core.settings import load_settings
 from wanreel.core.video import Video
 from wanreel.frontends.copying import copy_video

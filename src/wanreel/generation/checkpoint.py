@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from wanreel.core.errors import CheckpointError, InsufficientStorage
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.state import DenoiseState, SolverState
 from wanreel.host import fsync_directory, replace_durably
 

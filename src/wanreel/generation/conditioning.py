@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wanreel.core.catalog import ModelSpec
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 
 PATCH = 2  #: latent pixels a token is wide and high, in every Wan model
 

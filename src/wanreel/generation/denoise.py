@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import CheckpointError, NumericalFault
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning
 from wanreel.generation.solvers import Solver, make_solver
 from wanreel.generation.state import DenoiseState

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.placement import Tile
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.tiles import blend, windows
 from wanreel.media.pictures import cover_and_crop

@@ -14,7 +14,7 @@ from torch import Tensor
 import wanreel
 from wanreel.core.cancel import CancelToken
 from wanreel.core.events import Decoded, Exported
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.generation.decode import Frames, decode
 from wanreel.media.recipe import MARK, recipe_metadata

@@ -23,7 +23,8 @@ from wanreel.core.catalog import STANDARD_SOLVERS, Catalog, ModelSpec
 from wanreel.core.picture import PictureRef
 from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Defaults, ResolvedRequest, resolve
+from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.decode import decode
 from wanreel.generation.denoise import denoise, draw_noise

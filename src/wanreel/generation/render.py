@@ -29,7 +29,7 @@ from wanreel.core.events import (
     StepCompleted,
 )
 from wanreel.core.picture import PictureRef
-from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore, Finished, Identity, latents_digest, request_fingerprint

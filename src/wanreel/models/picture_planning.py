@@ -10,7 +10,7 @@ from wanreel.core.picture_memory import PictureLoad, picture_plans
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.placement import Placement
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.work import AnySpec, Work
 from wanreel.models.planning import Planner
 

@@ -12,7 +12,7 @@ from wanreel.core.catalog import ModelSpec
 from wanreel.core.machines import Machine
 from wanreel.core.memory import Learned, MemoryPlan, PlanRun, Stage, ladder, price
 from wanreel.core.placement import Placement
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job
 from wanreel.core.picture import PictureRef
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.service.service import Service, Terms
 from wanreel.service.stored import request_of
 from wanreel.storage.disk import Blobs

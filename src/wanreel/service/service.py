@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from wanreel.core.data_directory import DataDirectory
 from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound, OutOfMemory
 from wanreel.core.few_step import without_recipe
 from wanreel.core.job import (
@@ -27,8 +28,7 @@ from wanreel.core.job import (
 )
 from wanreel.core.picture_request import PictureRequest, PictureResolution
 from wanreel.core.request import OutputFormat, Quality, VideoRequest
-from wanreel.core.resolve import Adjustment, Resolution
-from wanreel.core.settings import DataDirectory
+from wanreel.core.resolved import Adjustment, Resolution
 from wanreel.core.smaller import changes_between, smaller
 from wanreel.core.upload import UploadTo
 from wanreel.core.work import AnyResolution, Work

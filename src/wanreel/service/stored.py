@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job
 from wanreel.core.picture import PictureRef
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.work import Work, work_from_dict
 
 #: Knobs that change how the file is written and not what is generated.

@@ -18,6 +18,7 @@ from typing import cast
 
 from wanreel.core import events
 from wanreel.core.catalog import ModelSpec
+from wanreel.core.data_directory import DataDirectory
 from wanreel.core.drawing import Drawing
 from wanreel.core.errors import (
     Cancelled,
@@ -38,8 +39,7 @@ from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import ArtifactRef, Job, JobFailure, Progress
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import ResolvedPicture
-from wanreel.core.resolve import ResolvedRequest
-from wanreel.core.settings import DataDirectory
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.core.work import AnySpec, Work
 from wanreel.jobs import JobStore

@@ -8,7 +8,7 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.events import Event
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import PictureResolution
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore
 from wanreel.generation.draw import draw

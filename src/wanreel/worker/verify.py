@@ -14,7 +14,7 @@ from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import GenerationError, InvalidRequest, UnreadableRecipe
 from wanreel.core.events import Completed, Event
 from wanreel.core.manifest import Difference, Manifest, differences
-from wanreel.core.resolve import Resolution, ResolvedRequest
+from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.media.video import read_frames
 from wanreel.worker.manifests import Findings

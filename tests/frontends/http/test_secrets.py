@@ -15,7 +15,7 @@ import pytest
 
 from frontends.canary import canary
 from frontends.http.places import Open
-from wanreel.core.settings import OutboundSettings
+from wanreel.core.settings_groups import OutboundSettings
 from wanreel.frontends import webhooks
 from wanreel.frontends.http.logs import JsonLines, PlainLines, Scrubber
 

@@ -17,7 +17,7 @@ from frontends.http.places import Open, Place
 from frontends.http.test_secrets import Canaries, everything, log  # noqa: F401 - a fixture  # pyright: ignore[reportUnusedImport]
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import InvalidRequest, RemoteError, StorageUnavailable
-from wanreel.core.settings import OutboundSettings
+from wanreel.core.settings_groups import OutboundSettings
 from wanreel.frontends.addresses import Rules, origins_of
 from wanreel.frontends.fetcher import Fetcher
 from wanreel.frontends.own_storage import OwnStorage, build_own_storage

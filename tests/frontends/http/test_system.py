@@ -9,7 +9,7 @@ from pathlib import Path
 
 from frontends.http.places import Open, Place
 from wanreel.core.request import KNOBS
-from wanreel.frontends.http.schema import request_schema
+from wanreel.frontends.http.body_schema import request_schema
 from wanreel.jobs import Liveness
 
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, Route, expect
 
 from frontends.ui.shelves import CHROMIUM, Shop, open_shop, visit
 from wanreel.core.machines import card_named, machine_of_card
-from wanreel.core.settings import StorageProfile
+from wanreel.core.settings_groups import StorageProfile
 
 pytestmark = [
     pytest.mark.xdist_group("page"),

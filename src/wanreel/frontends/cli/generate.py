@@ -10,7 +10,7 @@ import click
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import WanreelError
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.core.video import Video
 from wanreel.frontends.cli.failure import as_json, exit_code, explain
 from wanreel.frontends.cli.knobs import asked_values

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from wanreel.core.picture_request import PictureResolution
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.core.video import Video
 from wanreel.core.work import AnyResolution
 

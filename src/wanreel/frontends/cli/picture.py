@@ -16,7 +16,7 @@ from wanreel.core.errors import UnreadableRecipe, WanreelError
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest, PictureResolution, ResolvedPicture
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.frontends.cli.failure import as_json, exit_code
 from wanreel.frontends.cli.knobs import options_of
 from wanreel.frontends.cli.output import Output, resolution_json, video_json

@@ -11,7 +11,8 @@ import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wanreel.core.errors import SettingsError
-from wanreel.core.settings import RunPodAccount, load_settings
+from wanreel.core.settings import load_settings
+from wanreel.core.settings_groups import RunPodAccount
 from wanreel.frontends.cli.answer import json_option, say
 from wanreel.frontends.cli.output import Output
 from wanreel.frontends.cli.remote import asked_of, each_task

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanreel.core.errors import SettingsError, WanreelError
-from wanreel.core.settings import HttpSettings, Settings, load_settings
+from wanreel.core.settings import Settings, load_settings
+from wanreel.core.settings_groups import HttpSettings
 from wanreel.frontends.cli.session import traced
 from wanreel.frontends.cli.sharing import GradioTunnel, Sharing, Tunnel
 from wanreel.frontends.cli.welcome import Greeter

@@ -12,7 +12,7 @@ import click
 from wanreel.core.errors import BrokenWeights, InvalidRequest, Problem
 from wanreel.core.lora import SUFFIX
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.frontends.cli import batch
 from wanreel.frontends.cli.knobs import knob_options
 from wanreel.wiring import Runtime

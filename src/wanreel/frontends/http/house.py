@@ -14,7 +14,7 @@ from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import JobNotFound
 from wanreel.core.job import Job
 from wanreel.core.picture_models import PictureSpec
-from wanreel.core.resolve import Resolution
+from wanreel.core.resolved import Resolution
 from wanreel.frontends.http.depot_desk import DepotDesk
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import caller_of

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.job import Job, Search
 from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest
-from wanreel.frontends.http import files, schema
+from wanreel.frontends.http import body_schema, files, schema
 from wanreel.frontends.http.forms import Body, read_body
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House, owner_filter
@@ -225,12 +225,12 @@ def _request_of(submission: Submission, body: Body, owner: str, house: House) ->
 
 def _request_body() -> dict[str, Any]:
     """OpenAPI's requestBody: every knob, and what OpenAI's clients send."""
-    properties = schema.knob_properties(PICTURE_KNOBS)
+    properties = body_schema.knob_properties(PICTURE_KNOBS)
     properties["size"] = {"type": "string", "pattern": "^([0-9]{2,4}x[0-9]{2,4}|auto)?$", "examples": ["1024x1024"]}
     properties["n"] = {"type": ["integer", "string"], "minimum": 1, "maximum": 10, "description": "How many pictures."}
     properties["response_format"] = {"type": "string", "enum": ["b64_json", "url"]}
     properties["webhook_url"] = {"type": "string", "maxLength": 2048, "description": "Told when they are made."}
-    optional = {name: schema.or_null(value) for name, value in properties.items() if name != "prompt"}
+    optional = {name: body_schema.or_null(value) for name, value in properties.items() if name != "prompt"}
     body = {"type": "object", "required": ["prompt"], "properties": {"prompt": properties["prompt"], **optional}}
     example = {"prompt": "a red fox in the snow", "size": "1024x1024", "seed": 7}
     return {"required": True, "content": {"application/json": {"schema": body, "example": example}}}

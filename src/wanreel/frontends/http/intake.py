@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job
-from wanreel.core.resolve import Adjustment, Resolution
+from wanreel.core.resolved import Adjustment, Resolution
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Body
 from wanreel.frontends.http.guard import caller_of

@@ -13,8 +13,8 @@ from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.job import JobStatus
 from wanreel.core.memory import MemoryPlan
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Adjustment, Resolution, ResolvedRequest
-from wanreel.frontends.http import files, schema
+from wanreel.core.resolved import Adjustment, Resolution, ResolvedRequest
+from wanreel.frontends.http import body_schema, files, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Body, read_body, read_json, take_only
 from wanreel.frontends.http.guard import caller_of
@@ -47,7 +47,7 @@ class JobRoutes:
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1", tags=["jobs"], responses=schema.ERRORS)
-        plan = {"requestBody": schema.request_body()}
+        plan = {"requestBody": body_schema.request_body()}
         router.post("/plan", response_model=Plan, openapi_extra=plan, summary="What would run")(self.plan)
         router.post("/videos/{video_id}/cancel", response_model=Video, summary="Stop a video")(self.cancel)
         again = {"requestBody": {"content": {"application/json": {"schema": _edit_schema()}}}}
@@ -61,11 +61,11 @@ class JobRoutes:
         router.patch("/videos/{video_id}", response_model=Video, openapi_extra=edit, summary="Change a queued video")(
             self.edit
         )
-        move = {"requestBody": schema.json_body(_MOVE, example={"before": None})}
+        move = {"requestBody": body_schema.json_body(_MOVE, example={"before": None})}
         router.post("/videos/{video_id}/move", response_model=Video, openapi_extra=move, summary="Reorder the queue")(
             self.move
         )
-        export = {"requestBody": schema.json_body(_EXPORT, example={"output_format": "webm"})}
+        export = {"requestBody": body_schema.json_body(_EXPORT, example={"output_format": "webm"})}
         router.post(
             "/videos/{video_id}/export", response_model=Video, openapi_extra=export, summary="Write a video again"
         )(self.export)
@@ -83,7 +83,7 @@ class JobRoutes:
         )
         router.get("/queue", response_model=Queue, summary="The line")(self.queue)
         router.get("/queue/videos", response_model=VideoList, summary="The line, with its videos")(self.line)
-        reason = {"requestBody": schema.json_body(_REASON, example={"reason": "maintenance"})}
+        reason = {"requestBody": body_schema.json_body(_REASON, example={"reason": "maintenance"})}
         router.post("/queue/pause", response_model=Queue, openapi_extra=reason, summary="Start no more jobs")(
             self.pause
         )
@@ -309,7 +309,8 @@ _MOVE: dict[str, Any] = {
     "priority": {"type": ["integer", "null"], "minimum": -_HIGHEST_PRIORITY, "maximum": _HIGHEST_PRIORITY},
 }
 _EXPORT: dict[str, Any] = {
-    name: schema.request_schema(multipart=False)["properties"][name] for name in ("fps", "output_format", "quality")
+    name: body_schema.request_schema(multipart=False)["properties"][name]
+    for name in ("fps", "output_format", "quality")
 }
 _REASON: dict[str, Any] = {
     "reason": {"type": "string", "minLength": 1, "maxLength": _LONGEST_REASON},
@@ -317,7 +318,7 @@ _REASON: dict[str, Any] = {
 
 
 def _edit_schema() -> dict[str, Any]:
-    return {name: value for name, value in schema.request_schema(multipart=False).items() if name != "required"}
+    return {name: value for name, value in body_schema.request_schema(multipart=False).items() if name != "required"}
 
 
 def _wire(plan: MemoryPlan, steps: int, cost: Callable[[float | None], float | None]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import InvalidRequest
-from wanreel.frontends.http import schema
+from wanreel.frontends.http import body_schema, schema
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import read_json, take_only
@@ -64,7 +64,9 @@ class KeyRoutes:
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/keys", tags=["settings"], responses=schema.ERRORS)
         router.get("", response_model=KeyList, summary="List the API keys")(self.list)
-        body = schema.json_body(_FIELDS, required=["name"], example={"name": "laptop", "scopes": ["read", "submit"]})
+        body = body_schema.json_body(
+            _FIELDS, required=["name"], example={"name": "laptop", "scopes": ["read", "submit"]}
+        )
         router.post("", response_model=NewKey, openapi_extra={"requestBody": body}, summary="Make an API key")(
             self.create
         )

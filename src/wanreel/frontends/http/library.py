@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound
 from wanreel.core.job import Job, JobStatus, Search
-from wanreel.frontends.http import schema
+from wanreel.frontends.http import body_schema, schema
 from wanreel.frontends.http.bundle import Member, zipped
 from wanreel.frontends.http.forms import read_body, take_only
 from wanreel.frontends.http.guard import caller_of
@@ -33,7 +33,7 @@ _IDS: dict[str, Any] = {
         "description": "Videos of yours.",
     }
 }
-_BODY = {"requestBody": schema.json_body(_IDS, required=["ids"], example={"ids": ["0" * 32]})}
+_BODY = {"requestBody": body_schema.json_body(_IDS, required=["ids"], example={"ids": ["0" * 32]})}
 
 
 class LibraryShape(Wire):

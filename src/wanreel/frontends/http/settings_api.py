@@ -21,7 +21,7 @@ from wanreel.core.catalog import Catalog, Mode
 from wanreel.core.config_file import change_config, read_config
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.settings import Origin, Settings
-from wanreel.frontends.http import schema
+from wanreel.frontends.http import body_schema, schema
 from wanreel.frontends.http.forms import read_json
 from wanreel.frontends.http.house import require_admin
 from wanreel.frontends.http.schema import Wire
@@ -216,7 +216,7 @@ class SettingsRoutes:
         router = APIRouter(prefix="/v1/settings", tags=["settings"], responses=schema.ERRORS)
         router.get("", response_model=SettingsList, summary="The operator's settings")(self.list)
         properties: dict[str, Any] = {row.name: {"description": _facts(row.name).help} for row in ROWS}
-        body = {"requestBody": schema.json_body(properties, example={"max_queue_size": 50})}
+        body = {"requestBody": body_schema.json_body(properties, example={"max_queue_size": 50})}
         router.patch("", response_model=SettingsList, openapi_extra=body, summary="Change settings")(self.change)
         return router
 

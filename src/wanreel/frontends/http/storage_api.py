@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from wanreel.core.destination import LOCAL
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.upload import UploadTo
-from wanreel.frontends.http import schema
+from wanreel.frontends.http import body_schema, schema
 from wanreel.frontends.http.forms import read_body, take_only
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House
@@ -42,9 +42,9 @@ class StorageRoutes:
         router.get("/storage", response_model=StorageList, summary="Where videos can be copied to")(self.list)
         properties: dict[str, Any] = {
             "storage": {"type": "string", "description": "A profile from GET /v1/storage."},
-            "upload": schema.own_storage_schema(),
+            "upload": body_schema.own_storage_schema(),
         }
-        body = {"requestBody": schema.json_body(properties, example={"storage": "results"})}
+        body = {"requestBody": body_schema.json_body(properties, example={"storage": "results"})}
         router.post(
             "/videos/{video_id}/upload", response_model=Video, openapi_extra=body, summary="Copy a finished video"
         )(self.upload)

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound
 from wanreel.core.job import Job, JobStatus
-from wanreel.frontends.http import files, schema
+from wanreel.frontends.http import body_schema, files, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import read_body, read_json, take_only
 from wanreel.frontends.http.guard import caller_of
@@ -40,7 +40,7 @@ class VideoRoutes:
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=schema.ERRORS)
-        body = {"requestBody": schema.request_body()}
+        body = {"requestBody": body_schema.request_body()}
         router.post("", response_model=Video, openapi_extra=body, summary="Queue a video")(self.create)
         router.get("", response_model=VideoList, summary="List your videos")(self.list)
         file: dict[int | str, dict[str, Any]] = {
@@ -57,9 +57,11 @@ class VideoRoutes:
         router.get("/{video_id}/content", response_class=Response, responses=contents, summary="Fetch a video's file")(
             self.content
         )
-        known = schema.request_schema(multipart=False)["properties"]
+        known = body_schema.request_schema(multipart=False)["properties"]
         taken = {name: known[name] for name in ("prompt", "webhook_url")}
-        remix = {"requestBody": schema.json_body(taken, required=["prompt"], example={"prompt": "the same at night"})}
+        remix = {
+            "requestBody": body_schema.json_body(taken, required=["prompt"], example={"prompt": "the same at night"})
+        }
         router.post(
             "/{video_id}/remix", response_model=Video, openapi_extra=remix, summary="The same with another prompt"
         )(self.remix)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from wanreel.core.drawing import Drawing
 from wanreel.core.errors import InvalidRequest, RemoteError, WanreelError
 from wanreel.core.picture_request import ResolvedPicture
-from wanreel.core.resolve import ResolvedRequest
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
 
 _LONGEST_ERROR = 2000  # characters

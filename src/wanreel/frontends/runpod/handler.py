@@ -32,7 +32,8 @@ from wanreel.core.events import Completed, Drawn, Event, Resumed
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_request import PictureRequest, PictureResolution, ResolvedPicture
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import Resolution, ResolvedRequest, mode_of
+from wanreel.core.resolve import mode_of
+from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.frontends.picture_text import Fetch
 from wanreel.frontends.runpod.answers import PictureResult, Result, VideoResult, failure, without
 from wanreel.frontends.runpod.deadline import TIMEOUT, Deadline

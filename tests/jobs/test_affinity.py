@@ -90,3 +90,16 @@ def test_fewer_models_are_loaded(store: JobStore) -> None:
         loads += job.model != held
         held = job.model
     assert loads <= 40 // (PASSES + 1) + 1
+
+
+def test_a_worker_of_some_models_sees_no_other_jobs(store: JobStore) -> None:
+    _, mine, other, hot = put(store, "cold mine cold hot")
+    only = ("mine", "hot")
+    for expected in (hot, mine):
+        job = store.leases.claim("w", HOT, only)
+        assert job is not None and job.id == expected.id
+    assert store.leases.claim("w", HOT, only) is None, "what others make is left to them"
+    store.leases.requeue(mine.id, 1, "drain")
+    assert store.get(other.id).attempt == 0
+    again = store.leases.claim("w", Warm(), only)
+    assert again is not None and again.id == mine.id

@@ -18,7 +18,7 @@ from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorag
 from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress, Warm
 from wanreel.core.measures import Measures
 from wanreel.core.sample import Sample
-from wanreel.jobs import line, locks, log, records, signals
+from wanreel.jobs import groups, line, locks, log, records, signals
 from wanreel.jobs.rows import attempt_of, failure_columns, job_of
 from wanreel.jobs.tables import artifacts, attempts, jobs, workers
 from wanreel.jobs.transactions import Transactions
@@ -83,10 +83,11 @@ class Leases:
 
     # One job
 
-    def claim(self, worker: str, warm: Warm = line.COLD) -> Job | None:
+    def claim(self, worker: str, warm: Warm = line.COLD, only: Collection[str] = ()) -> Job | None:
         """Take the next job in line; None when there is none, or the queue is paused, or the worker must drain.
 
-        What the worker holds in memory decides among jobs of one priority, within limits; see `line.next_in_line`.
+        What the worker holds in memory decides among jobs of one priority, within limits; see `line.next_in_line`. Where
+        it makes only some models, their names are `only`.
 
         The attempt is charged to the job before it starts, so that a job that kills its worker counts too.
         """
@@ -95,11 +96,11 @@ class Leases:
             locks.hold_gate_open(c)
             if not _may_claim(c, worker):
                 return None
-            row = line.next_in_line(c, warm)
+            row = line.next_in_line(c, warm, only)
             return None if row is None else self._hand_over(c, row, worker)
 
         # Most looks find nothing, and should keep nobody from writing.
-        if not self._database.read(lambda c: line.has_queued(c) and _may_claim(c, worker)):
+        if not self._database.read(lambda c: line.has_queued(c, only) and _may_claim(c, worker)):
             return None
         return self._database.write("claim", body, urgent=True)
 
@@ -311,6 +312,7 @@ class Leases:
 
         def body(c: Connection) -> tuple[Job, ...]:
             c.execute(delete(workers).where(workers.c.name.in_(dead)))
+            groups.take_back(c, dead)
             taken = [self._take_back(c, job_id, attempt) for job_id, attempt in held]
             return tuple(job for job in taken if job is not None)
 

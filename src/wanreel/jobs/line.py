@@ -8,9 +8,10 @@ finds the next job in microseconds among 100,000.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
 
 from wanreel.core.job import JobStatus, LineMark, Outcome, Standing, Warm
@@ -27,6 +28,7 @@ PASSES = 4
 COLD = Warm()  #: nothing in memory
 
 _QUEUED = jobs.c.status == JobStatus.QUEUED
+_READY = and_(_QUEUED, jobs.c.waits == 0)  # nothing that it needs is still to be made
 _MARK = select(
     select(func.coalesce(func.max(events.c.number), 0)).scalar_subquery(),
     select(func.count()).select_from(jobs).where(_QUEUED).scalar_subquery(),
@@ -34,7 +36,7 @@ _MARK = select(
     queue.c.paused,
 )
 _ORDER = (jobs.c.priority.desc(), jobs.c.turn, jobs.c.place, jobs.c.seq)
-_NEXT = select(jobs).where(_QUEUED).order_by(*_ORDER).limit(1).with_for_update(skip_locked=True, key_share=True)
+_NEXT = select(jobs).where(_READY).order_by(*_ORDER).limit(1).with_for_update(skip_locked=True, key_share=True)
 _REVERSED = (jobs.c.priority, jobs.c.turn.desc(), jobs.c.place.desc(), jobs.c.seq.desc())
 
 
@@ -48,17 +50,20 @@ def join_line(connection: Connection, owner: str, priority: int) -> dict[str, in
     return {"priority": priority, "turn": turn, "place": (connection.scalar(last_place) or 0.0) + 1.0}
 
 
-def next_in_line(connection: Connection, warm: Warm = COLD) -> Row[Any] | None:
+def next_in_line(connection: Connection, warm: Warm = COLD, only: Collection[str] = ()) -> Row[Any] | None:
     """The job to claim now, held until this transaction ends; without those that others are just claiming.
+
+    `only`: the models whose jobs are meant, where not all are; then the others are as if they were not in line.
 
     A job of the same priority whose model is in `warm` goes before the first in line, and best one with its LoRAs too. The
     first in line is passed over PASSES times at most, so a job with n before it sees at most (n + 1) * PASSES others go
     first that came later.
     """
-    first = connection.execute(_NEXT).first()
+    queued = _only(_NEXT, only)
+    first = connection.execute(queued).first()
     if first is None or not warm.models or first.passed_over >= PASSES or _fits(first, warm, exactly=True):
         return first
-    cheaper = _NEXT.where(jobs.c.priority == first.priority, jobs.c.model.in_(warm.models))
+    cheaper = queued.where(jobs.c.priority == first.priority, jobs.c.model.in_(warm.models))
     row = connection.execute(cheaper.where(jobs.c.adapters == warm.adapters)).first()
     if row is None:
         row = first if _fits(first, warm) else connection.execute(cheaper).first()
@@ -73,9 +78,13 @@ def _fits(row: Row[Any], warm: Warm, *, exactly: bool = False) -> bool:
     return row.model in warm.models and (not exactly or row.adapters == warm.adapters)
 
 
-def has_queued(connection: Connection) -> bool:
-    """Whether anybody waits."""
-    return connection.execute(select(jobs.c.seq).where(_QUEUED).limit(1)).first() is not None
+def has_queued(connection: Connection, only: Collection[str] = ()) -> bool:
+    """Whether anybody waits, for these models."""
+    return connection.execute(_only(select(jobs.c.seq).where(_QUEUED).limit(1), only)).first() is not None
+
+
+def _only(query: Select[Any], models: Collection[str]) -> Select[Any]:
+    return query.where(jobs.c.model.in_(models)) if models else query
 
 
 def pass_turn(connection: Connection, priority: int, turn: int) -> None:

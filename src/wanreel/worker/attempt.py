@@ -126,6 +126,7 @@ class Workshop:
     clock: Callable[[], float] = time.monotonic
     reduce: Callable[[str], None] = lambda job_id: None  #: queues a smaller job in the place of a failed one
     states: SharedStates | None = None  #: where workers on other machines find saved states
+    only: tuple[str, ...] = ()  #: names of the models whose jobs are taken; empty for all
 
 
 class Attempt:

@@ -19,8 +19,9 @@ from wanreel.host import FileLock
 from wanreel.jobs import JobStore, Liveness, signals
 from wanreel.service import adapters_of, work_of
 from wanreel.service.bell import Bell, sweep_bells
-from wanreel.worker.attempt import Attempt, Ending, Workshop, discard_attempt
+from wanreel.worker.attempt import Attempt, Ending, Workshop
 from wanreel.worker.orders import Orders
+from wanreel.worker.recovery import take_back
 from wanreel.worker.retention import Retention
 from wanreel.worker.sampling import Probe, Sampler
 from wanreel.worker.space import needed_bytes, sweep
@@ -92,6 +93,7 @@ class Worker:
         self._abandon = abandon
         self.trace: Trace = _untraced
         self._asked_to_stop = 0
+        self._retiring = False
         self._attempt: Attempt | None = None
         self._bell: Bell | None = None
         self._adapters = ""  # of the last job
@@ -109,7 +111,7 @@ class Worker:
         """
         with self._alone_on_device(), self._alive():
             self._warm_up()
-            while not self._asked_to_stop:
+            while not self._asked_to_stop and not self._retiring:
                 self._keep_house()
                 ending = self._next()
                 if ending is Ending.REPLACE:
@@ -143,6 +145,18 @@ class Worker:
         if self._bell is not None:
             self._bell.wake()
 
+    def retire(self) -> None:
+        """Take no further job, and leave when the running one is done."""
+        self._retiring = True
+        if self._bell is not None:
+            self._bell.wake()
+
+    @property
+    def job(self) -> Job | None:
+        """What it runs now."""
+        attempt = self._attempt
+        return None if attempt is None else attempt.job
+
     @contextlib.contextmanager
     def _alone_on_device(self) -> Generator[None]:
         """While a GPU is this worker's. Waits for one that is just leaving; a CPU is shared."""
@@ -163,7 +177,7 @@ class Worker:
         return _REST.get(ending, 0.0)
 
     def _rest(self, seconds: float) -> None:
-        if seconds and self._bell is not None and not self._asked_to_stop:
+        if seconds and self._bell is not None and not self._asked_to_stop and not self._retiring:
             self._bell.wait(seconds)
 
     @contextlib.contextmanager
@@ -208,7 +222,8 @@ class Worker:
         try:
             if self._watch_disk().paused:
                 return None
-            return self._shop.store.leases.claim(self.name, Warm(self._shop.all_held(), self._adapters))
+            warm = Warm(self._shop.all_held(), self._adapters)
+            return self._shop.store.leases.claim(self.name, warm, self._shop.only)
         except InsufficientStorage as error:
             _log.warning("%s", error)
             return None
@@ -252,15 +267,9 @@ class Worker:
 
     def recover(self) -> None:
         """Put the jobs of dead workers back in line, and clear up what they left."""
-        store, liveness = self._shop.store, self._life.liveness
-        is_alive, dead = liveness.lives_here, liveness.dead(store.leases)
-        for job in store.leases.held_by(dead):
-            # First: should this process die too, the next one still finds the job in progress.
-            discard_attempt(store, self._shop.results, job)
-        for job in store.leases.take_back(dead):
-            _log.warning("job %s: its worker died; it is %s now", job.id, job.status.replace("_", " "))
-            if job.ended and self._shop.states is not None:
-                self._shop.states.forget(job.id)
+        liveness = self._life.liveness
+        take_back(self._shop.store, liveness, self._shop.results, self._shop.states)
+        is_alive = liveness.lives_here
         for folder in (self._shop.data.checkpoints, self._shop.results):
             sweep(folder, is_alive)
         sweep_bells(self._life.folder, is_alive)

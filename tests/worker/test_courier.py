@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from wanreel import wiring
 from wanreel.core.cancel import CancelToken
 from wanreel.core.destination import Destination
 from wanreel.core.errors import OutOfMemory, StorageUnavailable, StoreError, WanreelError
@@ -28,7 +27,7 @@ from wanreel.storage.depots import Depot
 from wanreel.storage.disk import BlobStore
 from wanreel.storage.objects import MemoryObjects, Parcel
 from wanreel.storage.shared import Shared, SharedBlobs, SharedStates, open_shared
-from wanreel.wiring import Runtime, build_runtime, build_service, build_worker
+from wanreel.wiring import Runtime, build_runtime, build_service, build_worker, queue
 from wanreel.worker.attempt import Task
 from worker.bench import Bench
 
@@ -253,8 +252,8 @@ def test_a_job_begun_on_one_machine_is_finished_on_another_to_the_same_bits(
     first, second = machine(tmp_path / "a", storage), machine(tmp_path / "b", storage)
     database = first.settings.data.database
     first.settings.data.root.mkdir()
-    monkeypatch.setattr(wiring, "build_store", lambda settings, **_: JobStore.open(database))
-    render = wiring._render
+    monkeypatch.setattr(queue, "build_store", lambda settings, **_: JobStore.open(database))
+    render = queue._render
 
     def dying(runtime: Runtime, task: Task) -> Iterator[Event]:
         for event in render(runtime, task):
@@ -277,7 +276,7 @@ def test_a_job_begun_on_one_machine_is_finished_on_another_to_the_same_bits(
     )
     job = service.submit(asked)
     with monkeypatch.context() as patch, pytest.raises(StoreError):
-        patch.setattr(wiring, "_render", dying)
+        patch.setattr(queue, "_render", dying)
         build_worker(first).run(once=True)
     assert service.get(job.id).status is JobStatus.IN_PROGRESS
     assert build_worker(second).run(once=True) == 0

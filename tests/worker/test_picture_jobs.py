@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from wanreel import wiring
 from wanreel.core.catalog import Catalog
 from wanreel.core.events import Event, StepCompleted
 from wanreel.core.job import Job, JobStatus, Outcome
@@ -20,7 +19,7 @@ from wanreel.core.settings import load_settings
 from wanreel.core.work import AnySpec
 from wanreel.service import Service
 from wanreel.storage.digests import Digests
-from wanreel.wiring import Runtime, build_runtime, build_service, build_worker
+from wanreel.wiring import Runtime, build_runtime, build_service, build_worker, queue
 from wanreel.worker.attempt import Task
 from wanreel.worker.weights import hashes_of_work, same_weights, weight_hashes
 from wanreel.worker.worker import Worker
@@ -70,8 +69,8 @@ class Studio:
 def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
     runtime = build_runtime(load_settings(data_dir=tmp_path, device="cpu", min_free_gb=0.05))
     made = Studio(runtime, build_service(runtime))
-    render = wiring._render
-    monkeypatch.setattr(wiring, "_render", lambda runtime, task: made.watched(task, render(runtime, task)))
+    render = queue._render
+    monkeypatch.setattr(queue, "_render", lambda runtime, task: made.watched(task, render(runtime, task)))
     yield made
     made.service.close()
     runtime.close()

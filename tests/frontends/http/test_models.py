@@ -118,7 +118,7 @@ def test_leaving_ends_the_download(place: Place, hub: HubServer) -> None:
     hub.faults = [Fault(WEIGHTS, "stall", math.inf)]
     downloads = place.app.house.downloads
     downloads.close()
-    state = place.runtime.registry.progress(SPEC)
+    state = place.runtime.supply.registry.progress(SPEC)
     assert state is not None and state.state in ("interrupted", "complete")
     assert downloads.progresses()[NAME] == state
 

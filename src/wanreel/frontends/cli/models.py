@@ -45,7 +45,7 @@ def list_command(json_: bool) -> None:
 
 def list_models(json_: bool) -> None:
     with open_runtime() as runtime:
-        rows, pins = specs_with_state(runtime), runtime.registry.pins.all()
+        rows, pins = specs_with_state(runtime), runtime.supply.registry.pins.all()
         where, pictures = runtime.shelf.root, picture_specs_with_state(runtime)
     if json_:
         facts = [

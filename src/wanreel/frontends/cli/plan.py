@@ -34,7 +34,7 @@ def plan(
         if from_video is not None:
             values = runtime.recipe_values(from_video) | values
         resolution = resolve_task(runtime, tasks_of(inputs, options["last_image"], values)[0])
-        found = runtime.memory_plan(resolution, card=card, host_gib=host_gib)
+        found = runtime.forecast.plan(resolution, card=card, host_gib=host_gib)
         price = runtime.settings.gpu_price_per_hour
     steps = Workload.of(resolution.spec, resolution.request).steps
     cost = cost_of(found, steps, price)

@@ -39,8 +39,8 @@ def pull(model: str, components: tuple[str, ...], json_: bool) -> int:
     with open_runtime() as runtime, interruptible() as cancel:
         spec = runtime.catalog.weights(model)
         output.say(f"[bold]{spec.title}[/bold] from {spec.hub_id} ({spec.licence})")
-        notes = _follow(runtime.registry.pull(spec, cancel, components), output.console)
-        pin = runtime.registry.pins.of(spec.name)
+        notes = _follow(runtime.supply.registry.pull(spec, cancel, components), output.console)
+        pin = runtime.supply.registry.pins.of(spec.name)
     for note in notes:
         output.say(f"  [dim]• {note}[/dim]")
     if pin is not None:
@@ -61,10 +61,10 @@ def verify(models: tuple[str, ...], json_: bool) -> int:
     """
     output, found = Output.open(json_), 0
     with open_runtime() as runtime, interruptible() as cancel:
-        names = models or tuple(sorted(runtime.registry.pins.all()))
+        names = models or tuple(sorted(runtime.supply.registry.pins.all()))
         for name in names:
             spec = runtime.catalog.weights(name)
-            faults = _follow(runtime.registry.verify(spec, cancel), output.console)
+            faults = _follow(runtime.supply.registry.verify(spec, cancel), output.console)
             found += len(faults)
             output.result({"model": spec.name, "faults": [str(fault) for fault in faults]})
             for fault in faults:
@@ -86,7 +86,7 @@ def remove(model: str, json_: bool) -> int:
     output = Output.open(json_)
     with open_runtime() as runtime:
         spec = runtime.catalog.weights(model)
-        freed = runtime.registry.remove(spec)
+        freed = runtime.supply.registry.remove(spec)
     output.result({"model": spec.name, "freed_bytes": freed})
     output.say(f"[green]✓[/green] {spec.name}: {freed / 1e9:.2f} GB freed")
     return 0

@@ -106,7 +106,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         service=service,
         models=lambda: specs_with_state(runtime),
         picture_models=lambda: picture_specs_with_state(runtime),
-        downloads=Downloads(runtime.registry, settings.data.digests),
+        downloads=Downloads(runtime.supply.registry, settings.data.digests),
         orders=Orders(settings.data.workers),
         worker_lives=build_liveness(settings, service.store).is_alive,
         min_free_bytes=int(settings.min_free_gb * 2**30),
@@ -117,7 +117,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         news=News(service),
         rates=Rates(time.monotonic, submits_per_minute),
         pulse=Pulse(service, Probe(settings.data.root, "cpu"), settings.stats_seconds),
-        outlook=runtime.outlook,
+        outlook=lambda resolution: runtime.forecast.outlook(resolution),
     )
     metrics = Metrics(house)
     postman = build_postman(service.store.outbox, fetcher, signing, outbound.webhook_url)

@@ -1,0 +1,171 @@
+"""The queue's parts, joined: store, service and worker.
+
+They are imported where they are built, as SQLAlchemy would slow down every other command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wanreel.core.events import Event
+from wanreel.core.importing import without_collecting
+from wanreel.core.picture_request import ResolvedPicture
+from wanreel.core.settings import Settings
+from wanreel.storage.digests import Digests
+
+if TYPE_CHECKING:
+    from wanreel.jobs import JobStore, Liveness
+    from wanreel.jobs.checkup import Finding
+    from wanreel.service import Service
+    from wanreel.worker.attempt import Task
+    from wanreel.worker.worker import Worker
+
+
+from wanreel.wiring.runtime import Runtime
+
+_WORKERS_PATIENCE = 120.0  # seconds that a worker waits for the job database before it gives its work up
+
+
+def build_store(settings: Settings, *, patience: float = 5.0) -> JobStore:
+    """The job database: of the data directory, or on the server that the settings name. Raises StoreError.
+
+    `patience`: seconds that calls wait for a server that is away.
+    """
+    from wanreel.jobs import JobStore
+
+    data, url = settings.data, settings.database_url.get_secret_value()
+    data.root.mkdir(parents=True, exist_ok=True)
+    if not url:
+        return JobStore.open(data.database, capacity=settings.max_queue_size, fault=settings.fault)
+    return JobStore.open_server(
+        url, data.root, patience=patience, capacity=settings.max_queue_size, fault=settings.fault
+    )
+
+
+def check_store(settings: Settings, url: str | None = None) -> tuple[Finding, ...]:
+    """What the job database is and whether it can be relied on. Raises SettingsError, StoreError."""
+    from wanreel.jobs.checkup import check_file, check_server
+
+    url = url or settings.database_url.get_secret_value()
+    return (
+        check_server(url, settings.data.root, settings.worker_lease_seconds)
+        if url
+        else check_file(settings.data.database)
+    )
+
+
+def migrate_store(settings: Settings, url: str | None = None) -> tuple[str | None, str]:
+    """Bring the job database to the present schema. Returns the schema before, None for none, and after."""
+    from wanreel.jobs.checkup import migrate_path, migrate_url
+
+    url = url or settings.database_url.get_secret_value()
+    return migrate_url(url) if url else migrate_path(settings.data.database)
+
+
+def copy_store(source: Path, target: str) -> Mapping[str, int]:
+    """Copy a SQLite job database to an empty one on a server. Returns rows by table. Raises SettingsError, StoreError."""
+    from wanreel.jobs.transfer import copy_jobs
+
+    return copy_jobs(source, target)
+
+
+def build_liveness(settings: Settings, store: JobStore) -> Liveness:
+    """What tells which workers of the store live."""
+    from wanreel.jobs import Liveness, SharedLiveness
+
+    folder = settings.data.workers
+    return SharedLiveness(folder, store.leases, settings.worker_lease_seconds) if store.shared else Liveness(folder)
+
+
+def build_service(runtime: Runtime, store: JobStore | None = None) -> Service:
+    """The queue as front doors see it, over `store` or one of its own. Close it before the runtime."""
+    from wanreel.service import Service
+    from wanreel.worker.weights import same_weights
+
+    settings = runtime.settings
+    digests = Digests(settings.data.digests)
+    store = store or build_store(settings)
+    runtime.plan_records = runtime.plan_records or store.plans
+    return Service(
+        store=store,
+        resolve=runtime.resolve,
+        resolve_picture=runtime.resolve_picture,
+        data=settings.data,
+        results=settings.results_dir,
+        time_limit=settings.job_time_limit,
+        same_weights=lambda manifest: same_weights(manifest, runtime.catalog, runtime.weights_folder, digests),
+        webhook_url=settings.outbound.webhook_url,
+        gpu_price_per_hour=settings.gpu_price_per_hour,
+        shared=runtime.shared,
+    )
+
+
+def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
+    """A worker on the runtime's device, not yet on the list of workers. Raises StoreError.
+
+    A `supervised` one leaves when the process that started it has ended.
+    """
+    from wanreel.core.failpoints import Failpoints
+    from wanreel.service import make_less
+    from wanreel.service.uploader import build_uploader
+    from wanreel.worker.attempt import Workshop
+    from wanreel.worker.retention import Retention
+    from wanreel.worker.space import Reserve
+    from wanreel.worker.weights import weight_hashes
+    from wanreel.worker.worker import Life, Worker
+
+    digests = Digests(runtime.settings.data.digests)
+    settings = runtime.settings
+    store = build_store(settings, patience=_WORKERS_PATIENCE)
+    runtime.plan_records = store.plans
+    life = Life.begin(settings.data.workers, settings.device.replace(":", "-"), build_liveness(settings, store))
+    shop = Workshop(
+        store=store,
+        render=lambda task: _render(runtime, task),
+        spec_of=runtime.catalog.weights,
+        weights_of=lambda spec: weight_hashes(runtime.weights_folder(spec), digests),
+        data=settings.data,
+        results=settings.results_dir,
+        reserve=Reserve(life.name, settings.data.checkpoints, settings.results_dir),
+        failpoints=Failpoints(settings.fault),
+        keep_free=int(settings.min_free_gb * 2**30),
+        checkpoints=settings.checkpoints,
+        held=lambda: runtime.held,
+        all_held=lambda: runtime.all_held,
+        warm_up=runtime.warm_up,
+        obey=lambda order: runtime.load(order.model) if order.verb == "load" else runtime.unload(order.model),
+        sample_seconds=settings.stats_seconds,
+        reduce=lambda job_id: make_less(build_service(runtime, store), job_id),
+        uploader=build_uploader(settings, store) if settings.storage else None,
+        states=runtime.shared.states if runtime.shared else None,
+    )
+    retention = Retention(
+        store,
+        settings.data.checkpoints,
+        settings.keep_artifacts_days,
+        settings.results_dir,
+        settings.keep_uploaded_days,
+    )
+    return Worker(life, shop, retention, description=settings.device, supervised=supervised)
+
+
+def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
+    """Torch comes in here, with the first job: so a worker that was just started claims at once."""
+    if runtime.shared is not None:
+        from wanreel.service import pictures_of
+
+        for picture in pictures_of(task.request):  # before minutes go into loading a model
+            runtime.pictures.open(picture.sha256)
+    yield from runtime.supply.fetch(task.spec, task.keeper.token)
+    with without_collecting():
+        from wanreel.worker.renderer import draw_task, render_task
+
+    if isinstance(task.request, ResolvedPicture):
+        refiner = runtime.catalog.picture(task.request.refiner) if task.request.refiner else None
+        if refiner is not None:
+            yield from runtime.supply.fetch(refiner, task.keeper.token)
+        yield from draw_task(runtime.pool, runtime.pictures, task, refiner)
+        return
+    yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, runtime.settings.checkpoint_share)

@@ -26,6 +26,7 @@ WanreelError
 │   └── StorageDamaged        what lies in object storage is not what was put there
 └── JobError
     ├── JobNotFound           no such job
+    ├── GroupNotFound         no such storyboard, sweep or other group of jobs
     ├── IllegalTransition     the job's state does not allow this
     ├── QueueFull             the queue is at its limit; says when to come back
     ├── IdempotencyConflict   the key was used before, with another request
@@ -244,6 +245,12 @@ class JobNotFound(JobError):
     """No job has this id."""
 
     code = "job_not_found"
+
+
+class GroupNotFound(JobError):
+    """No group of jobs has this id: no storyboard, no sweep."""
+
+    code = "group_not_found"
 
 
 class IllegalTransition(JobError):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from wanreel.core.errors import WanreelError
+from wanreel.core.group import After
 from wanreel.core.upload import UploadState, UploadTo
 
 
@@ -112,6 +113,10 @@ class NewJob:
     upload_to: UploadTo | None = None  #: where its files are copied when it completes; None for nowhere
     notes: tuple[str, ...] = ()  #: what its makers are to know of it
     adapters: str = ""  #: names of its LoRAs, by which a worker that has them applied is preferred
+    id: str = ""  #: drawn already, where other jobs are to name it before it is accepted; see `jobs.groups.new_id`
+    group_id: str | None = None  #: of the group it belongs to
+    cell: int | None = None  #: its place there
+    after: tuple[After, ...] = ()  #: jobs that must have completed before it is claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,9 @@ class Job:
     notes: tuple[str, ...]  #: "resumed_inexact: …", "plan_changed: …"
     upload: UploadState | None  #: of the copy elsewhere, once it has completed; None where there is to be none
     favourite: bool = False  #: marked by its owner
+    group_id: str | None = None  #: of the group it belongs to
+    cell: int | None = None  #: its place there
+    waits: int = 0  #: how many things it waits for that other jobs have yet to make; see `jobs.groups`
 
     @property
     def ended(self) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from wanreel.core.errors import IllegalTransition, JobNotFound
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus
-from wanreel.jobs import log, outbox, uploads
+from wanreel.jobs import log, outbox, signals, uploads, waiting
 from wanreel.jobs.rows import artifact_of, failure_columns, job_of
 from wanreel.jobs.tables import artifacts, jobs, queue
 
@@ -67,9 +67,19 @@ def end(connection: Connection, job_id: str, status: JobStatus, at: float, failu
         cancel_requested=status is JobStatus.CANCELLED,
         **failure_columns(failure),
     )
-    outbox.announce(connection, find(connection, job_id), status, at, data)
+    row = find(connection, job_id)
+    outbox.announce(connection, row, status, at, data)
     if status is JobStatus.COMPLETED:
         uploads.announce(connection, job_id, at)
+    waiting.settle(connection, row, status, at, end)
+
+
+def ask_to_stop(connection: Connection, row: Row[Any], at: float) -> None:
+    """Have the worker of a running job hear that it is to stop. Twice is no fault."""
+    if not row.cancel_requested:
+        change(connection, row.id, cancel_requested=True)
+        log.append(connection, row.id, "cancel_requested", at)
+        signals.announce(connection, signals.ORDERS, row.worker)
 
 
 def artifacts_of(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:
@@ -78,9 +88,10 @@ def artifacts_of(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]
     return tuple(artifact_of(row) for row in connection.execute(mine))
 
 
-def remove(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:
+def remove(connection: Connection, job_id: str, at: float) -> tuple[ArtifactRef, ...]:
     """Delete the job with all its rows. Returns its files, for the caller to delete afterwards."""
     files = artifacts_of(connection, job_id)
+    waiting.fail_waiting(connection, job_id, "was deleted", at, end)
     outbox.forget(connection, job_id)
     connection.execute(delete(jobs).where(jobs.c.id == job_id))
     return files

@@ -36,6 +36,9 @@ def job_of(row: Row[Any]) -> Job:
         notes=tuple(json.loads(row.notes)),
         upload=UploadState(row.upload) if row.upload else None,
         favourite=row.favourite,
+        group_id=row.group_id,
+        cell=row.cell,
+        waits=row.waits,
     )
 
 

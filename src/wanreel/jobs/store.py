@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -39,8 +38,9 @@ from wanreel.core.measures import Measures
 from wanreel.core.sample import WorkerRecord
 from wanreel.core.upload import UNFINISHED
 from wanreel.host import free_bytes
-from wanreel.jobs import history, library, line, locks, log, outbox, records, signals, uploads
+from wanreel.jobs import groups, history, library, line, locks, log, outbox, records, signals, uploads, waiting
 from wanreel.jobs.database import Database
+from wanreel.jobs.groups import Groups
 from wanreel.jobs.leases import MAX_ATTEMPTS, Leases, attempts_of
 from wanreel.jobs.outbox import Outbox
 from wanreel.jobs.plans import PlanRuns
@@ -70,6 +70,7 @@ class JobStore:
         self.outbox = Outbox(database, clock)
         self.uploads = Uploads(database, clock)
         self.plans = PlanRuns(database, clock)
+        self.groups = Groups(database, clock, self)
 
     @classmethod
     def open(cls, path: Path, *, capacity: int = CAPACITY, fault: str = "") -> Self:
@@ -118,19 +119,20 @@ class JobStore:
         def accept(c: Connection) -> Job:
             locks.hold_line(c)
             if idempotency_key is not None:
-                known = self._job_of_key(c, new.owner, idempotency_key, digest)
+                known = self.known(c, new.owner, idempotency_key, digest)
                 if known is not None:
                     return known
-            self._refuse_if_full(c)
-            job_id = self._insert(c, new)
+            job_id = self.accept(c, new)
             if idempotency_key is not None:
-                key = {"owner": new.owner, "key": idempotency_key, "body_sha256": digest, "job_id": job_id}
-                c.execute(insert(idempotency).values(**key))
+                self.keep_key(c, new.owner, idempotency_key, digest, job_id)
             return records.reread(c, job_id)
 
         return self._database.write("enqueue", accept)
 
-    def _job_of_key(self, c: Connection, owner: str, key: str, digest: str) -> Job | None:
+    # Within a transaction that is open, for `Groups`
+
+    def known(self, c: Connection, owner: str, key: str, digest: str) -> Job | None:
+        """The job that an idempotency key stands for. Raises IdempotencyConflict for a key of another request."""
         mine = select(idempotency).where(idempotency.c.owner == owner, idempotency.c.key == key)
         used = c.execute(mine).first()
         if used is None:
@@ -138,6 +140,17 @@ class JobStore:
         if used.body_sha256 != digest:
             raise IdempotencyConflict(f"The idempotency key {key!r} was used before with another request.")
         return records.reread(c, used.job_id)
+
+    def accept(self, c: Connection, new: NewJob) -> str:
+        """Queue a job. Returns its id; raises QueueFull, and JobNotFound for one that it is to wait for."""
+        self._refuse_if_full(c)
+        job_id = self._insert(c, new)
+        groups.wait_for(c, job_id, new.after)
+        return job_id
+
+    def keep_key(self, c: Connection, owner: str, key: str, digest: str, job_id: str) -> None:
+        """Let an idempotency key stand for a job."""
+        c.execute(insert(idempotency).values(owner=owner, key=key, body_sha256=digest, job_id=job_id))
 
     def _refuse_if_full(self, c: Connection) -> None:
         queued = line.count(c, JobStatus.QUEUED)
@@ -150,13 +163,15 @@ class JobStore:
             )
 
     def _insert(self, c: Connection, new: NewJob) -> str:
-        job_id, now = secrets.token_hex(16), self._clock()
+        job_id, now = new.id or groups.new_id(), self._clock()
         row = {
             "id": job_id,
             "status": JobStatus.QUEUED,
             **_request_columns(new),
             "owner": new.owner,
             "parent_id": new.parent_id,
+            "group_id": new.group_id,
+            "cell": new.cell,
             "time_limit": new.time_limit,
             "created_at": now,
             **line.join_line(c, new.owner, new.priority),
@@ -399,10 +414,8 @@ class JobStore:
             row = records.hold(c, job_id)
             if row.status == JobStatus.QUEUED:
                 records.end(c, job_id, JobStatus.CANCELLED, self._clock())
-            elif row.status == JobStatus.IN_PROGRESS and not row.cancel_requested:
-                records.change(c, job_id, cancel_requested=True)
-                log.append(c, job_id, "cancel_requested", self._clock())
-                signals.announce(c, signals.ORDERS, row.worker)
+            elif row.status == JobStatus.IN_PROGRESS:
+                records.ask_to_stop(c, row, self._clock())
             elif row.status in (JobStatus.COMPLETED, JobStatus.FAILED):
                 raise records.illegal(row, "cancelled")
             return records.reread(c, job_id)
@@ -423,6 +436,7 @@ class JobStore:
                 c, job_id, status=JobStatus.QUEUED, **values, **(_request_columns(changed) if changed else {})
             )
             log.append(c, job_id, "queued", self._clock(), {"retry": True})
+            waiting.revive(c, job_id, self._clock(), _UNTRIED)
             return records.reread(c, job_id)
 
         return self._database.write("retry", body)
@@ -444,7 +458,7 @@ class JobStore:
             row = records.hold(c, job_id)
             if row.status == JobStatus.IN_PROGRESS:
                 raise records.illegal(row, "deleted")
-            return records.remove(c, job_id)
+            return records.remove(c, job_id, self._clock())
 
         return self._database.write("delete", body, urgent=True)
 
@@ -459,7 +473,7 @@ class JobStore:
 
         def body(c: Connection) -> tuple[tuple[str, tuple[ArtifactRef, ...]], ...]:
             old = list(c.scalars(ended.offset(keep).with_for_update()))
-            return tuple((job_id, records.remove(c, job_id)) for job_id in old)
+            return tuple((job_id, records.remove(c, job_id, self._clock())) for job_id in old)
 
         return self._database.write("prune", body, urgent=True)
 

@@ -69,6 +69,9 @@ jobs = Table(
     Column("words", Text, nullable=False, server_default=""),  # the prompt, folded, for searching
     Column("adapters", Text, nullable=False, server_default=""),  # the LoRAs that a worker best has applied already
     Column("passed_over", Integer, nullable=False, server_default="0"),  # as the next in line; see `line.py`
+    Column("group_id", Text),
+    Column("cell", Integer),  # place within the group
+    Column("waits", Integer, nullable=False, server_default="0"),  # rows of `waits` whose job has not completed
     UniqueConstraint("id", name="uq_jobs_id"),
     CheckConstraint("status IN ('queued', 'in_progress', 'completed', 'failed', 'cancelled')", name="ck_jobs_status"),
     sqlite_autoincrement=True,
@@ -79,6 +82,7 @@ Index("ix_jobs_owner", jobs.c.owner, jobs.c.priority, jobs.c.turn)
 Index("ix_jobs_owner_seq", jobs.c.owner, jobs.c.seq)
 Index("ix_jobs_ended", jobs.c.ended_number)
 Index("ix_jobs_request", jobs.c.request_sha256)
+Index("ix_jobs_group", jobs.c.group_id, jobs.c.cell)
 # Everything the library narrows by but the words, so that counting and paging read no requests.
 Index(
     "ix_jobs_library",
@@ -251,3 +255,40 @@ plan_runs = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_plan_runs_machine", plan_runs.c.machine, plan_runs.c.model, plan_runs.c.seq)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("spec", Text, nullable=False),  # JSON object; what is in it depends on the kind
+    Column("gathering", Text, nullable=False),  # see `core.group`
+    Column("created_at", Float, nullable=False),
+    Column("pending", Boolean, nullable=False),  # a worker has to look what is to be made
+    Column("worker", Text),  # who makes it
+    Column("failures", Integer, nullable=False),
+    Column("made_of", Text, nullable=False, server_default=""),  # ids with spaces between
+    Column("result", Text, nullable=False, server_default=""),  # JSON object
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_hint", Text),
+    UniqueConstraint("id", name="uq_groups_id"),
+    sqlite_autoincrement=True,
+)
+Index("ix_groups_pending", groups.c.pending, groups.c.worker, groups.c.seq)
+Index("ix_groups_owner", groups.c.owner, groups.c.seq)
+
+# What it waits for is named and not tied: it may be deleted when it has completed.
+waits = Table(
+    "waits",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("for_id", Text, primary_key=True),
+    Column("takes", Text, primary_key=True),  # what it takes of it: a knob, or another word; may be empty
+    Column("file", Text, nullable=False),  # kind of the artifact that is taken
+    Column("detail", Text, nullable=False),  # JSON object, or empty
+)
+Index("ix_waits_for", waits.c.for_id)

@@ -253,6 +253,14 @@ def start_detached(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, start_new_session=True)
 
 
+def start_piped(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """The same with pipes to its stdin and from its stdout."""
+    pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    if sys.platform == "win32":
+        return subprocess.Popen(command, **pipes, creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
+    return subprocess.Popen(command, **pipes, start_new_session=True)
+
+
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:
     """Ask a process of `start_detached` to end in its own time."""
     # On Windows, `terminate` ends it at once.

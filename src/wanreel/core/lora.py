@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from wanreel.core.errors import Problem
 
@@ -49,6 +49,11 @@ class ResolvedLora:
     strength_low: float  #: equal to strength_high for one-expert models
     schedule: str = ""
     rank: int = 0  #: the largest of any layer: what it takes of memory
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ResolvedLora:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**values)
 
     def at(self, step: int, total: int, expert: int) -> float:
         """The strength in step `step` (from 0) of `total` on `expert` (0: high noise or the only one)."""

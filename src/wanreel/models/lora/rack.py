@@ -41,6 +41,11 @@ class Rack:
         """SHA-256 of the LoRAs on the expert."""
         return tuple(sha256 for sha256, _ in self._worn)
 
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """As they were last set, by the LoRAs' numbers in the request."""
+        return self._strengths
+
     def wears(self, marks: Sequence[tuple[str, int]]) -> bool:
         """Whether the expert has exactly these on: (SHA-256, number in the request)."""
         return self._worn == tuple(marks)

@@ -2,15 +2,18 @@
 
 Downloading* → ModelLoaded → LorasApplied? → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised →
 Decoded* → Exported → Completed. Downloading comes where the weights are not here yet; Encoded is missing where finished
-latents were found. A generation that fails or is cancelled raises a typed error instead of a last event; a job's own log
-then says "failed" or "cancelled". PlanChanged may come anywhere before Exported; ModelLoaded comes after it once more.
-Still pictures come the same way and end with Drawn; with a refiner, from ModelLoaded to the steps twice.
+latents were found. Where one part of the model is on the device at a time, a Turn comes before each further one: before
+the first step, where the other expert takes over, before Decoded. A generation that fails or is cancelled raises a typed
+error instead of a last event; a job's own log then says "failed" or "cancelled". PlanChanged may come anywhere before
+Exported; ModelLoaded comes after it once more. Still pictures come the same way and end with Drawn; with a refiner, from
+ModelLoaded to the steps twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from wanreel.core.drawing import Drawing
 from wanreel.core.lora import LoraApplied
@@ -91,6 +94,22 @@ class StepCompleted:
     expert: str = ""  #: "high" or "low" for two-expert models
 
 
+#: Parts of a model in the order in which a run needs them, after the encoders. "denoise": a transformer without another.
+Part = Literal["high", "denoise", "low", "decode"]
+PARTS: tuple[Part, ...] = ("high", "denoise", "low", "decode")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The run needs another part of the model on the device now, and holds nothing there while this is being looked at.
+
+    Whoever has several runs may let the others go first, so that a part comes in once for all of them (worker/batch.py).
+    """
+
+    part: Part
+    share: float | None = None  #: of the run's predicted time that bringing parts in takes; None where it is unknown
+
+
 @dataclass(frozen=True, slots=True)
 class Preview:
     """A small animated picture of what the video is becoming."""
@@ -145,6 +164,7 @@ Event = (
     | Resumed
     | Saved
     | StepCompleted
+    | Turn
     | Preview
     | Denoised
     | Decoded

@@ -88,6 +88,7 @@ class MemoryPlan:
     encode_seconds: float = 0.0
     step_seconds: float = 0.0
     decode_seconds: float = 0.0
+    visit_seconds: float = 0.0  #: of the three, what bringing parts to the GPU takes: other runs may share it
     fits: bool = True
     reasons: tuple[str, ...] = ()  #: for people: why this plan, and why not a faster one
 
@@ -99,6 +100,10 @@ class MemoryPlan:
     def seconds(self, steps: int) -> float:
         """Of the whole request once the model is loaded."""
         return self.encode_seconds + steps * self.step_seconds + self.decode_seconds
+
+    def visiting_share(self, steps: int) -> float | None:
+        """Of that, what other runs may share; None where nothing is known of the model's size."""
+        return self.visit_seconds / self.seconds(steps) if self.stages else None
 
     def stage(self, name: str) -> StageMemory | None:
         return next((stage for stage in self.stages if stage.stage == name), None)
@@ -245,6 +250,8 @@ class _Pricing:
             + 0.1,
             step_seconds=work.passes * (forward + from_disk / work.spec.experts / machine.disk_rate),
             decode_seconds=work.decode_seconds(machine, overhead) + weights.visits_after / machine.pageable_rate,
+            visit_seconds=(weights.visits_before + weights.visits_after) / machine.pageable_rate
+            + encoders / machine.disk_rate,
             fits=fits,
         )
 

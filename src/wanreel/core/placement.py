@@ -70,6 +70,11 @@ class Placement:
         return self.plan == "resident"
 
     @property
+    def swaps(self) -> bool:
+        """Whether whole parts take turns on the GPU, so that each costs its way there."""
+        return self.plan == "exclusive"
+
+    @property
     def keeps_experts(self) -> bool:
         """Whether transformers and VAE stay on the GPU between their turns."""
         return self.plan in ("resident", "encoders")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.resolved import ResolvedRequest
 
+_TENSORS = ("text", "negative", "channels", "first_frame", "clip")
 PATCH = 2  #: latent pixels a token is wide and high, in every Wan model
 
 
@@ -46,10 +47,15 @@ class Conditioning:
             row[0] = 0.0
         return row.flatten().unsqueeze(0)
 
+    def to(self, device: torch.device) -> Conditioning:
+        """The same bits on another device."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
+
     def fingerprint(self) -> str:
         """SHA-256 over every tensor's bytes: equal conditioning, equal text."""
         digest = hashlib.sha256(repr(self.shape).encode())
-        for name in ("text", "negative", "channels", "first_frame", "clip"):
+        for name in _TENSORS:
             tensor: Tensor | None = getattr(self, name)
             digest.update(f"{name}:{None if tensor is None else (tensor.dtype, tuple(tensor.shape))};".encode())
             if tensor is not None:

@@ -37,6 +37,8 @@ class Kept:
     """What an attempt has made that the next one need not make again, and where it stands."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    model: Held | None = None  #: that the attempt uses
+    visiting_share: float | None = None  #: as `MemoryPlan.visiting_share`
     stage: Stage = "text"
     conditioning: Conditioning | None = None
     state: DenoiseState | None = None
@@ -56,6 +58,12 @@ class Kept:
             self.peaks[self.stage] = max(peak, self.peaks.get(self.stage, 0))
         restart_peak(self.device)
 
+    def move(self, device: torch.device) -> None:
+        """Take everything that was made so far to `device`."""
+        self.conditioning = self.conditioning and self.conditioning.to(device)
+        self.state = self.state and self.state.to(device)
+        self.latents = None if self.latents is None else self.latents.to(device)
+
     @property
     def step(self) -> int:
         return self.state.step if self.state is not None else 0
@@ -72,11 +80,13 @@ def descend(
     plans = pool.plans(spec, request)
     plan, kept = plans[0], Kept()
     for rung in range(MAX_RUNGS + 1):
-        model: Held | None = None
+        kept.model, kept.visiting_share = None, plan.visiting_share(request.num_inference_steps)
         try:
             with mapped_faults():
                 acquired = pool.acquire(spec, plan.placement)
-                model, kept.device = acquired.model, acquired.model.device
+                kept.model = model = acquired.model
+                kept.device = model.device
+                kept.move(model.device)
                 restart_peak(kept.device)
                 yield ModelLoaded(
                     spec.name, describe_device(model.device), acquired.seconds, model.notes, str(plan.placement)
@@ -89,8 +99,9 @@ def descend(
             pool.ran(spec, request, plan, kept.peaks, kept.seconds)
             return result
         # Out of the handler: while an error is handled it holds every tensor of the frames that it came through.
-        stage = _stage(kept, model)
-        _make_room(model)
+        model = None
+        stage = _stage(kept)
+        _make_room(kept.model)
         pool.ran_out(spec, request, plan, stage)
         following = next_rung(plans, plan, stage) if rung < MAX_RUNGS else None
         if following is None:
@@ -100,7 +111,7 @@ def descend(
         yield PlanChanged(
             rung + 1, stage, kept.step, str(plan.placement), str(following.placement), _same_bits(plan, following), said
         )
-        plan, model = following, None
+        plan, kept.model = following, None
     raise OutOfMemory(f"Memory ran out under {MAX_RUNGS + 1} plans.")
 
 
@@ -118,10 +129,10 @@ def _timed(attempt: Generator[Event, None, T], kept: Kept) -> Generator[Event, N
             yield event
 
 
-def _stage(kept: Kept, model: Held | None) -> Stage:
+def _stage(kept: Kept) -> Stage:
     """Where memory ran out; while encoding, by the part that was at work."""
-    if kept.conditioning is None and kept.latents is None and model is not None:
-        return _ENCODING.get(model.visitor, kept.stage)
+    if kept.conditioning is None and kept.latents is None and kept.model is not None:
+        return _ENCODING.get(kept.model.visitor, kept.stage)
     return kept.stage
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,6 +23,7 @@ from wanreel.core.events import (
     Encoded,
     Event,
     LorasApplied,
+    Part,
     Preview,
     Resumed,
     Saved,
@@ -40,6 +41,7 @@ from wanreel.generation.export import Target, export
 from wanreel.generation.ladder import Kept, descend
 from wanreel.generation.preview_decoder import Previewer, previewer_of
 from wanreel.generation.state import DenoiseState
+from wanreel.generation.turns import Turns, parts_of
 from wanreel.media.animation import encode_animation
 from wanreel.media.pictures import open_picture
 from wanreel.models.pool import ModelPool
@@ -83,8 +85,11 @@ def render(
         applied = wear(model, request.loras, request.num_inference_steps, target.loras)
         if applied:
             yield LorasApplied(applied)
+        turns = Turns(pool, request, target.loras, cancel, kept)
         if kept.latents is None:
-            kept.latents = yield from _Clip(model, request, target, cancel, saving, kept).latents()
+            clip = _Clip(model, request, target, cancel, saving, kept, turns)
+            kept.latents = yield from clip.latents()
+            model = yield from turns.take(clip.model, "decode")
         kept.enter("decode")
         return (yield from export(model, kept.latents, request, target, cancel))
 
@@ -102,6 +107,7 @@ class _Clip:
     cancel: CancelToken
     saving: Saving | None
     kept: Kept
+    turns: Turns
 
     def latents(self) -> Generator[Event, None, Tensor]:
         """Those of an earlier attempt, or encoded and denoised from where that one came to."""
@@ -137,28 +143,43 @@ class _Clip:
             return None, (f"saved latents: {error.message}",)
 
     def _made(self, identity: Identity, refused: tuple[str, ...]) -> Generator[Event, None, Tensor]:
-        conditioning = self.kept.conditioning
-        if conditioning is None:
+        kept = self.kept
+        if kept.conditioning is None:
             began = time.monotonic()
-            conditioning = encode(self.model, self.request, self._pictures(), self.cancel)
-            yield Encoded(time.monotonic() - began, conditioning.notes)
-        self.kept.conditioning = conditioning
-        self.kept.enter("denoise")
-        start = self.kept.state
+            kept.conditioning = encode(self.model, self.request, self._pictures(), self.cancel)
+            yield Encoded(time.monotonic() - began, kept.conditioning.notes)
+        kept.enter("denoise")
         if self.saving is not None:
-            identity = replace(identity, conditioning=conditioning.fingerprint())
-        if self.saving is not None and start is None:
+            identity = replace(identity, conditioning=kept.conditioning.fingerprint())
+        if self.saving is not None and kept.state is None:
             found = self.saving.store.latest(identity, self.model.device)
-            start, notes = found.state, (*refused, *found.refused, *(f"resumed_inexact: {it}" for it in found.inexact))
-            if start is not None or notes:
-                yield Resumed(start.step if start else 0, notes)
-        watch, state = _Watch(self.model, identity, self.saving), start
-        for state in denoise(self.model, conditioning, self.request, start, self.cancel):
-            self.kept.state = state
-            yield from watch.report(state)
-        if state is None:
-            raise CheckpointError("There was nothing to denoise.")
-        return state.latents
+            notes = (*refused, *found.refused, *(f"resumed_inexact: {it}" for it in found.inexact))
+            kept.state = found.state
+            if kept.state is not None or notes:
+                yield Resumed(kept.step, notes)
+            del found  # a state that waits shall not stay on the device
+        return (yield from self._denoised(identity))
+
+    def _denoised(self, identity: Identity) -> Generator[Event, None, Tensor]:
+        """Part by part of the model. What one part made is on disk before the next one is waited for."""
+        kept, parts = self.kept, parts_of(self.model, self.request)
+        watch = _Watch(self.model, identity, self.saving)
+        while kept.state is None or not kept.state.done:
+            self.model = yield from self.turns.take(self.model, parts[kept.step])
+            yield from self._denoise_part(watch, parts)
+        return kept.state.latents
+
+    def _denoise_part(self, watch: _Watch, parts: Sequence[Part]) -> Generator[Event]:
+        """All steps that are left, or those until another part takes its turn."""
+        kept, model = self.kept, self.model
+        assert kept.conditioning is not None, "what is denoised was encoded"
+        watch.begin()
+        for state in denoise(model, kept.conditioning, self.request, kept.state, self.cancel):
+            over = model.placement.swaps and not state.done and parts[state.step] != parts[state.step - 1]
+            kept.state = state
+            yield from watch.report(state, hand_over=over)
+            if over:
+                return
 
     def _pictures(self) -> Pictures:
         return Pictures(self._picture(self.request.image), self._picture(self.request.last_image))
@@ -183,13 +204,18 @@ class _Watch:
         self._preview_cost = 0.0  # seconds of the last preview
         self._mark = time.monotonic()
 
-    def report(self, state: DenoiseState) -> Iterator[Event]:
-        """Saved comes before StepCompleted: who is told of a step may rely on what is on disk."""
+    def begin(self) -> None:
+        """The next step begins now."""
+        self._mark = time.monotonic()
+
+    def report(self, state: DenoiseState, *, hand_over: bool = False) -> Iterator[Event]:
+        """Saved comes before StepCompleted: who is told of a step may rely on what is on disk. `hand_over`: the run may
+        have to wait after this step, so it is saved."""
         seconds = time.monotonic() - self._mark
         self._steps.append(seconds)
         self._unsaved += seconds
         self._unseen += seconds
-        if self._save(state, seconds):
+        if self._save(state, seconds, due=hand_over):
             yield Saved(state.step)
         left = state.total_steps - state.step
         eta = left * sum(self._steps) / len(self._steps)
@@ -198,12 +224,12 @@ class _Watch:
             yield Preview(state.step, self._preview(state))
         self._mark = time.monotonic()
 
-    def _save(self, state: DenoiseState, seconds: float) -> bool:
+    def _save(self, state: DenoiseState, seconds: float, *, due: bool) -> bool:
         """A disk that refuses costs the checkpoint, not the run."""
         saving = self._saving
         if saving is None:
             return False
-        due = saving.cadence.due(since_save=self._unsaved, step=seconds, save=self._save_cost)
+        due = due or saving.cadence.due(since_save=self._unsaved, step=seconds, save=self._save_cost)
         if not (due or state.done or saving.urgent()):
             return False
         began = time.monotonic()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 
@@ -31,3 +32,9 @@ class DenoiseState:
     @property
     def done(self) -> bool:
         return self.step == self.total_steps
+
+    def to(self, device: torch.device) -> DenoiseState:
+        """The same bits on another device, without the estimate."""
+        memory = {name: tensor.to(device) for name, tensor in self.solver.tensors.items()}
+        solver = SolverState(memory, self.solver.scalars)
+        return replace(self, latents=self.latents.to(device), solver=solver, estimate=None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from wanreel.core.errors import Problem
+from wanreel.core.finishing import Loop
 from wanreel.core.knobs import MAX_SEED, Knob, KnobTable, knob, prompt_knob
 from wanreel.core.lora import LoraRef
 from wanreel.core.picture import PictureRef
@@ -206,6 +207,36 @@ class VideoRequest:
         maximum=64,
         group="output",
     )
+    trim_start: float | None = knob(
+        "number", "Leaves out the video's beginning, up to here.", unit="s", minimum=0, maximum=240, group="finish"
+    )
+    trim_end: float | None = knob(
+        "number", "Where the video ends, counted from its generated beginning.", unit="s", minimum=0.01, maximum=240,
+        group="finish",
+    )  # fmt: skip
+    loop: Loop | None = knob(
+        "name",
+        "Repeats evenly: boomerang plays it backwards too, seamless blends its end into its beginning.",
+        choices=get_args(Loop),
+        group="finish",
+    )
+    speed: float | None = knob(
+        "number",
+        "Plays so many times as fast, at the same frame rate.",
+        minimum=0.25,
+        maximum=4,
+        aliases=("playback_speed",),
+        group="finish",
+    )
+    interpolate_fps: float | None = knob(
+        "number",
+        "Frame rate of the file; frames in between are made from the motion.",
+        unit="frames/s",
+        minimum=1,
+        maximum=120,
+        group="finish",
+    )
+    upscale: float | None = knob("number", "Enlarges the picture so many times.", minimum=1, maximum=4, group="finish")
 
     def problems(self) -> list[Problem]:
         """Everything wrong with the values by themselves: kinds, bounds, choices, NaN. Models are `resolve`'s matter."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
 from wanreel.core.destination import LOCAL
 from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
 from wanreel.core.few_step import FewStepRecipe, recipes_for
+from wanreel.core.finishing import FINISHING_KNOBS, Finishing
 from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
 from wanreel.core.request import Solver, VideoRequest
 from wanreel.core.resolved import Adjustment, Resolution, ResolvedRequest
@@ -122,9 +123,24 @@ class _Resolver:
             quantize=self.request.quantize,
             on_oom=_or(self.request.on_oom, self.defaults.on_oom),
         )
+        resolved = self._finished(resolved)
         if self.problems:
             raise InvalidRequest(*self.problems)
         return Resolution(resolved, spec, tuple(self.adjustments), storage)
+
+    def _finished(self, resolved: ResolvedRequest) -> ResolvedRequest:
+        """With the stages asked for, and what of them can't be done with such a video."""
+        asked = {name: value for name in FINISHING_KNOBS if (value := getattr(self.request, name)) is not None}
+        given = {name: float(value) if isinstance(value, int) else value for name, value in asked.items()}
+        finishing, length = Finishing(**given), resolved.num_frames / resolved.fps
+        if finishing.trim_end is not None and finishing.trim_end >= length:
+            self._note("trim_end", finishing.trim_end, f"{length:.4g}", "the video is no longer")
+            finishing = replace(finishing, trim_end=None)
+        if finishing.interpolate_fps is not None and finishing.pace(resolved.fps) >= 1:
+            self._note("interpolate_fps", finishing.interpolate_fps, finishing.interpolate_fps, "nothing lies between")
+        size = (resolved.export_width, resolved.export_height)
+        self.problems.extend(finishing.problems(resolved.num_frames, resolved.fps, *size))
+        return replace(resolved, finishing=finishing)
 
     def _storage(self) -> str:
         """The profile that the result goes to. One that is not there is a problem."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from wanreel.core.catalog import Mode, ModelSpec
+from wanreel.core.finishing import Finishing, Shape
 from wanreel.core.lora import ResolvedLora
 from wanreel.core.picture import PictureRef
 from wanreel.core.placement import Plan, Precision
@@ -68,6 +69,7 @@ class ResolvedRequest:
     vae_tile: int | None = None
     quantize: bool | None = None
     on_oom: OnOom = "fail"
+    finishing: Finishing = Finishing()
 
     @property
     def memory(self) -> MemoryChoices:
@@ -75,13 +77,21 @@ class ResolvedRequest:
         return MemoryChoices(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
 
     @property
+    def finished(self) -> Shape:
+        """What the file holds."""
+        return self.finishing.shape(self.num_frames, self.fps, self.export_width, self.export_height)
+
+    @property
     def seconds(self) -> float:
         """Playing time."""
-        return self.num_frames / self.fps
+        return self.finished.seconds
 
     def to_dict(self) -> dict[str, object]:
-        """Plain JSON values."""
-        return cast("dict[str, object]", asdict(self) | {"loras": [asdict(lora) for lora in self.loras]})
+        """Plain JSON values. Without finishing where none is asked for, as older records are."""
+        values = cast("dict[str, object]", asdict(self) | {"loras": [asdict(lora) for lora in self.loras]})
+        finishing = self.finishing.to_dict()
+        del values["finishing"]
+        return values | ({"finishing": finishing} if finishing else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> ResolvedRequest:
@@ -90,6 +100,7 @@ class ResolvedRequest:
         for name in ("image", "last_image"):
             values[name] = PictureRef.from_dict(values[name]) if values[name] else None
         values["loras"] = tuple(ResolvedLora(**lora) for lora in values["loras"])
+        values["finishing"] = Finishing.from_dict(values.get("finishing", {}))
         return cls(**values)
 
     def as_request(self) -> VideoRequest:
@@ -122,6 +133,7 @@ class ResolvedRequest:
             vae_tile=self.vae_tile,
             quantize=self.quantize,
             on_oom=self.on_oom,
+            **self.finishing.asked(),
         )
 
 

@@ -32,7 +32,7 @@ _KEY = "wanreel"  # of the JSON text in the safetensors header
 _DIGEST = "sha256"
 _SUFFIX = ".safetensors"
 _PARTIAL = ".partial"
-_AFTER_LATENTS = ("fps", "export_width", "export_height", "output_format", "quality", "metadata")
+_AFTER_LATENTS = ("fps", "export_width", "export_height", "output_format", "quality", "metadata", "finishing")
 
 
 @dataclass(frozen=True, slots=True)

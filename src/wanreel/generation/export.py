@@ -17,8 +17,9 @@ from wanreel.core.events import Decoded, Exported
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.generation.decode import Frames, decode
+from wanreel.media.finish import Crop, Line, Stage, Stills, Trim, stages_of
 from wanreel.media.recipe import MARK, recipe_metadata
-from wanreel.media.video import VideoFormat, VideoWriter, Written, centre, write_png, write_poster
+from wanreel.media.video import VideoFormat, VideoWriter, Written
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.wan_model import WanModel
 from wanreel.storage.disk import Blobs
@@ -54,7 +55,7 @@ def export(
     files = target.reserve(request)
     frames = _Timed(decode(model, latents, cancel))
     try:
-        written = yield from _write(frames, request, files)
+        written = yield from _write(frames, request, files, cancel)
     except BaseException:
         files.release()
         raise
@@ -64,10 +65,10 @@ def export(
         poster=files.poster,
         sha256=written.sha256,
         size_bytes=written.size_bytes,
-        width=request.export_width,
-        height=request.export_height,
+        width=request.finished.width,
+        height=request.finished.height,
         num_frames=written.num_frames,
-        fps=request.fps,
+        fps=request.finished.fps,
         request=request,
     )
     yield Exported(video, time.monotonic() - began, frames.seconds)
@@ -96,19 +97,42 @@ class _Timed:
             yield chunk
 
 
-def _write(chunks: Iterable[Frames], request: ResolvedRequest, files: Reservation) -> Generator[Decoded, None, Written]:
+def _write(
+    chunks: Iterable[Frames], request: ResolvedRequest, files: Reservation, cancel: CancelToken
+) -> Generator[Decoded, None, Written]:
     """The video appears last: when it is there, so are its pictures."""
-    form = VideoFormat(request.export_width, request.export_height, request.fps, request.output_format, request.quality)
     metadata = recipe_metadata(recipe_of(request), request.prompt) if request.metadata else None
-    with VideoWriter(files.path, form, metadata, files.partial) as writer:
-        done, middle = 0, request.num_frames // 2
-        last: Frames | None = None
+    shape, done = request.finished, 0
+    form = VideoFormat(shape.width, shape.height, shape.fps, request.output_format, request.quality)
+    with (
+        VideoWriter(files.path, form, metadata, files.partial) as writer,
+        Line([*_first_stages(request, files), *_stages(request, files)]) as line,
+    ):
         for frames in chunks:
-            writer.write(frames)
-            if done <= middle < done + len(frames):
-                write_poster(files.poster, centre(frames[middle - done], form.width, form.height))
-            done, last = done + len(frames), frames[-1]
+            for frame in frames:
+                _append(writer, line.feed(frame), cancel)
+            done += len(frames)
             yield Decoded(done, request.num_frames)
-        if last is not None:
-            write_png(files.last_frame, centre(last, form.width, form.height))
+        _append(writer, line.finish(), cancel)
     return writer.result
+
+
+def _append(writer: VideoWriter, frames: Iterable[Frames], cancel: CancelToken) -> None:
+    for frame in frames:
+        cancel.check()
+        writer.write(frame[None])
+
+
+def _first_stages(request: ResolvedRequest, files: Reservation) -> list[Stage]:
+    """What every video passes: cut to its size and length, and looked at for its pictures."""
+    kept = request.finishing.kept(request.num_frames, request.fps)
+    return [
+        Crop(request.export_width, request.export_height),
+        Trim(kept),
+        Stills(len(kept), files.poster, files.last_frame),
+    ]
+
+
+def _stages(request: ResolvedRequest, files: Reservation) -> list[Stage]:
+    frames = len(request.finishing.kept(request.num_frames, request.fps))
+    return stages_of(request.finishing, frames, request.fps, files.path.parent)

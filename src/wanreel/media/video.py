@@ -6,7 +6,6 @@ The same frames and recipe give the same bytes: one encoder thread, no clocks, n
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wanreel.core.errors import ExportFailed, InsufficientStorage, InvalidRequest
+from wanreel.core.finishing import exact_rate
 from wanreel.core.request import OutputFormat, Quality
 from wanreel.host import replace_durably
 from wanreel.media.animation import AnimationEncoder
@@ -204,14 +204,6 @@ def centre(frame: Frames, width: int, height: int) -> Frames:
     if top < 0 or left < 0:
         raise ExportFailed(f"A frame of {frame.shape[1]}×{frame.shape[0]} is smaller than {width}×{height}.")
     return np.ascontiguousarray(frame[top : top + height, left : left + width])
-
-
-def exact_rate(fps: float) -> Fraction:
-    """The rate as a fraction: whole numbers stay, 23.976 and its kin become n · 1000 / 1001."""
-    if math.isclose(fps, round(fps), abs_tol=1e-9):
-        return Fraction(round(fps))
-    ntsc = Fraction(round(fps * 1001 / 1000) * 1000, 1001)
-    return ntsc if abs(float(ntsc) - fps) < 5e-4 else Fraction(fps).limit_denominator(1001)
 
 
 def probe(path: Path) -> VideoFacts:

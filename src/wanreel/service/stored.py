@@ -12,7 +12,7 @@ from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.work import Work, work_from_dict
 
 #: Knobs that change how the file is written and not what is generated.
-_EXPORT_ONLY = ("fps", "output_format", "quality", "metadata")
+_EXPORT_ONLY = frozenset({"fps", "output_format", "quality", "metadata", "finishing"})
 
 
 def text_of(request: Work) -> str:
@@ -54,10 +54,10 @@ def pictures_of(work: Work) -> tuple[PictureRef, ...]:
 
 def same_generation(one: Work, other: Work) -> bool:
     """Whether both ask for the same frames, however they are written."""
-    first, second = one.to_dict(), other.to_dict()
-    return first.keys() == second.keys() and all(
-        first[name] == second[name] for name in first if name not in _EXPORT_ONLY
+    first, second = (
+        {name: value for name, value in work.to_dict().items() if name not in _EXPORT_ONLY} for work in (one, other)
     )
+    return first == second
 
 
 def json_text(values: Mapping[str, object]) -> str:

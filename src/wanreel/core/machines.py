@@ -22,13 +22,14 @@ class Card:
     bandwidth: float  #: GB/s
     capability: tuple[int, int]
     bus: float = 24.0  #: GB/s from page-locked memory; PCIe 4.0 x16 gives about that, 5.0 twice
+    link: float = 0.0  #: GB/s to another such card, one way, by NVLink; 0: over the bus
 
 
 CARDS: tuple[Card, ...] = (
-    Card("H200", 141, 989, 4800, (9, 0), 55.6),
-    Card("H100", 80, 989, 3350, (9, 0), 55.0),
-    Card("B200", 180, 2250, 8000, (10, 0), 55.0),
-    Card("A100", 80, 312, 2039, (8, 0)),
+    Card("H200", 141, 989, 4800, (9, 0), 55.6, 450.0),
+    Card("H100", 80, 989, 3350, (9, 0), 55.0, 450.0),
+    Card("B200", 180, 2250, 8000, (10, 0), 55.0, 900.0),
+    Card("A100", 80, 312, 2039, (8, 0), link=300.0),
     Card("L40S", 48, 362, 864, (8, 9)),
     Card("RTX 6000 Ada", 48, 364, 960, (8, 9)),
     Card("RTX A6000", 48, 155, 768, (8, 6)),
@@ -45,7 +46,7 @@ CARDS: tuple[Card, ...] = (
     Card("RTX 3070", 8, 41, 448, (8, 6)),
     Card("RTX 3060", 12, 26, 360, (8, 6)),
     Card("Tesla T4", 16, 65, 320, (7, 5), 12.0),
-    Card("V100", 32, 125, 900, (7, 0), 12.0),
+    Card("V100", 32, 125, 900, (7, 0), 12.0, 150.0),
 )
 #: For a card that is not in the table: the smallest of them, so that nothing is promised.
 UNKNOWN = Card("", 0, 26, 360, (8, 0), 12.0)
@@ -77,6 +78,8 @@ class Machine:
     pinned_rate: float = UNKNOWN.bus * 1e9
     pageable_rate: float = 10.2e9
     disk_rate: float = 1.5e9
+    gpus: int = 1  #: such GPUs that one video may have; all figures are of one of them
+    link_rate: float = 20e9  #: bytes a second from one of them to another
 
     @property
     def computes_on_gpu(self) -> bool:
@@ -118,6 +121,9 @@ def machine_of(
         encode_ns=ENCODE_COST / card.matrices,
         pinned_rate=card.bus * 1e9,
         pageable_rate=min(10.2e9, card.bus * 1e9),
+        # Over the bus a card's way to another goes through the host: half of it. Of NVLink's figure collectives reach
+        # about 0.75.
+        link_rate=(0.75 * card.link if card.link else 0.5 * card.bus) * 1e9,
     )
 
 

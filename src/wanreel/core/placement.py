@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from wanreel.core.parallel import Parallel
 
 #: What the transformers' big matrices are stored in. "native" is the dtype the device computes in (bf16 on a GPU).
 Precision = Literal["native", "fp16", "fp8", "int8", "int4"]
@@ -60,6 +63,7 @@ class Placement:
     rows: int = 0  #: tokens that an elementwise pass of a block takes at a time; 0: all of them
     feed_forward_rows: int = 0  #: the same for the feed-forward's matrices, which may round differently
     tile: Tile | None = None  #: of the VAE; None: whole frames
+    parallel: Parallel = Parallel()  #: the GPUs that share a video
 
     @property
     def streamed(self) -> bool:
@@ -82,7 +86,9 @@ class Placement:
     @property
     def loading(self) -> Placement:
         """What can't be changed without loading the model again; the rest is at its default."""
-        return replace(self, rows=0, feed_forward_rows=0, tile=None, pin_limit=None)
+        return replace(
+            self, rows=0, feed_forward_rows=0, tile=None, pin_limit=None, parallel=self.parallel.loading
+        )
 
     @property
     def arithmetic(self) -> int:
@@ -107,4 +113,15 @@ class Placement:
             words.append(f"feed-forward rows of {self.feed_forward_rows}")
         if self.tile is not None:
             words.append(f"tiles {self.tile}")
+        if not self.parallel.alone:
+            words.append(str(self.parallel))
         return ", ".join(words)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for other processes of the same version."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Placement:
+        tile, parallel = values["tile"], Parallel.from_dict(values["parallel"])
+        return cls(**{**values, "tile": Tile(**tile) if tile else None, "parallel": parallel})

@@ -32,6 +32,7 @@ from wanreel.core.config_file import read_config
 from wanreel.core.data_directory import DataDirectory
 from wanreel.core.destination import LOCAL, PROFILE_NAME, Destination
 from wanreel.core.errors import SettingsError
+from wanreel.core.parallel import parse_gpus, parse_parallel
 from wanreel.core.placement import Plan, Precision
 from wanreel.core.settings_groups import (
     HttpSettings,
@@ -92,6 +93,12 @@ class Settings(BaseSettings):
     default_picture_model: str = Field(default="ti2v-5b", description="Makes videos from a picture.")
     default_first_last_model: str = Field(default="flf2v-14b-720p", description="Makes videos between two pictures.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
+    multi_gpu: bool = Field(default=False, description="One video on several GPUs of this machine; see docs/multi-gpu.md.")
+    gpus: str = Field(default="", description="The GPUs that may be used, as 0,1; all of them by default.")
+    parallel: str = Field(
+        default="auto",
+        description="How GPUs share videos: auto, together, each (its own), or parts as cfg=2,ulysses=2,ring=1,fsdp.",
+    )
     memory_gb: float | None = Field(default=None, gt=0, description="GPU memory it may use, GiB; all of it by default.")
     memory_mode: MemoryMode = Field(
         default="auto",
@@ -226,7 +233,28 @@ class Settings(BaseSettings):
     @property
     def wishes(self) -> Wishes:
         """What plans of memory keep to."""
-        return Wishes(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize, self.memory_choices)
+        return Wishes(
+            self.memory_mode,
+            self.precision,
+            self.offload,
+            self.vae_tile,
+            self.quantize,
+            self.memory_choices,
+            parse_parallel(self.parallel),
+        )
+
+    @property
+    def rank_devices(self) -> tuple[str, ...]:
+        """A device for each rank of this process's group, its own first; one where videos are not shared.
+
+        Without GPUs named, the parts of `parallel` say how many ranks a CPU has. Raises SettingsError.
+        """
+        if not self.multi_gpu:
+            return (self.device,)
+        wish = parse_parallel(self.parallel)
+        if self.device == "cpu":
+            return ("cpu",) * wish.ranks
+        return tuple(f"cuda:{number}" for number in parse_gpus(self.gpus)) or (self.device,)
 
     @property
     def weights_dir(self) -> Path:
@@ -251,6 +279,17 @@ def visible_gpus() -> tuple[str, ...] | None:
     """What CUDA_VISIBLE_DEVICES names, numbers or UUIDs in CUDA's order; None where it hides nothing."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return None if named is None else tuple(name.strip() for name in named.split(",") if name.strip())
+
+
+def prepare_for_ranks() -> None:
+    """Before processes of this machine exchange tensors: over its own interface, and without NVLink multicast.
+
+    A program that uses multicast and is killed can leave all GPUs of the host out of service.
+    """
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        os.environ.setdefault(name, "lo")
+    os.environ["NCCL_NVLS_ENABLE"] = "0"
+    os.environ["TORCH_SYMM_MEM_DISABLE_MULTICAST"] = "1"
 
 
 def variable(name: str) -> str:

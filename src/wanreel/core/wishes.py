@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from wanreel.core.errors import Problem
+from wanreel.core.parallel import ParallelWish
 from wanreel.core.placement import Plan, Precision
 
 MemoryMode = Literal["auto", "fastest", "balanced", "smallest", "custom"]
@@ -38,6 +39,7 @@ class Wishes:
     tile: int | None = None  #: px a VAE tile may be high and wide; 0: whole frames; None: as it fits
     quantize: bool = False  #: the planner may store weights in fewer bits where nothing else fits
     choices: bool = True  #: requests may choose what is left open here
+    parallel: ParallelWish = ParallelWish()  #: how the GPUs of a group share a video
 
     def joined(self, asked: MemoryChoices) -> Wishes:
         """The same with what a request asks. Whether it may was judged when it was accepted."""

@@ -6,7 +6,8 @@ models/transformers/transformer_wan.py), over the same submodules and equal to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,8 +25,13 @@ from wanreel.models.offload import (
     Pace,
     Together,
 )
+from wanreel.models.parallel.attention import SplitAttention
+from wanreel.models.parallel.mesh import Mesh
+from wanreel.models.parallel.split import Split
 
 Block = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
+#: What predicts in an expert's place: latents, timestep, texts, image embeddings, token; one velocity for each text.
+Lead = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor | None, CancelToken], list[Tensor]]
 
 
 class Expert:
@@ -43,9 +49,12 @@ class Expert:
         self._room: GuestRoom | None = None
         self._guest: Guest | None = None
         self._compiled: dict[int, Block] = {}
+        self._attention: SplitAttention | None = None
         self.loras = Rack(self)
         #: Set: blocks go over so many tokens at a time, in less memory and to the bit the same (models/lean.py).
         self.rows: Rows | None = None
+        #: Set: several ranks predict together (models/parallel).
+        self.lead: Lead | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,20 +114,71 @@ class Expert:
         text_embeds: [b, 512, text_dim]; image_embeds: CLIP's [pictures, tokens, image_dim] for Wan 2.1 picture models.
         Returns [b, out_channels, f, h, w] in the transformer's dtype. Raises Cancelled between two blocks.
         """
+        if self.lead is not None:
+            return self.lead(latents, timestep, (text_embeds,), image_embeds, cancel)[0]
         cancel.check()
+        return self.forward(latents, timestep, text_embeds, image_embeds, cancel.check)
+
+    def predict_each(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        texts: Sequence[Tensor],
+        image_embeds: Tensor | None,
+        cancel: CancelToken,
+    ) -> list[Tensor]:
+        """`predict` for each of `texts`; at once where several ranks predict together."""
+        if self.lead is not None:
+            return self.lead(latents, timestep, texts, image_embeds, cancel)
+        return [self.predict(latents, timestep, text, image_embeds, cancel) for text in texts]
+
+    @torch.no_grad()
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text_embeds: Tensor,
+        image_embeds: Tensor | None,
+        go: Callable[[], None],
+        mesh: Mesh | None = None,
+    ) -> Tensor:
+        """As `predict`, here; `go` is called before each block and may raise. With `mesh` the other ranks of its
+        sequence compute other tokens, and all of them get the result."""
         if self._room is not None:
             self._room.admit(self.guest)
         model = self.transformer
         latents = latents.to(self.device, self.dtype)
         rotary = model.rope(latents)
         hidden = model.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+        split = None if mesh is None or mesh.parallel.sequence == 1 else Split(mesh, hidden.shape[1])
+        if split is not None:
+            hidden, rotary = split.own(hidden), tuple(split.own(table) for table in rotary)
+            timestep = split.own(timestep) if timestep.ndim == 2 else timestep
         temb, modulation, context = self._embed(timestep, text_embeds, image_embeds)
         pace = Pace(self.device)
-        for block in self._blocks():
-            cancel.check()
-            hidden = self._run(block, hidden, context, modulation, rotary)
-            pace.launched()
-        return self._project(hidden, temb, latents.shape)
+        with self._in_parts(split):
+            for block in self._blocks():
+                go()
+                hidden = self._run(block, hidden, context, modulation, rotary)
+                pace.launched()
+        hidden = self._project(hidden, temb)
+        return self._unpatched(hidden if split is None else split.whole(hidden), latents.shape)
+
+    @contextmanager
+    def _in_parts(self, split: Split | None) -> Generator[None]:
+        """While self-attention goes over the tokens of all ranks of `split`."""
+        if split is None:
+            yield
+            return
+        if self._attention is None:
+            self._attention = SplitAttention()
+            for block in self.transformer.blocks:
+                block.attn1.set_processor(self._attention)
+        self._attention.split = split
+        try:
+            yield
+        finally:
+            self._attention.split = None
 
     def _run(self, block: Block, hidden: Tensor, context: Tensor, modulation: Tensor, rotary: Any) -> Tensor:
         if self.rows is None or self._compiled:
@@ -148,11 +208,9 @@ class Expert:
             context = torch.concat([image, context], dim=1)
         return temb, modulation, context
 
-    def _project(self, hidden: Tensor, temb: Tensor, shape: torch.Size) -> Tensor:
-        """Output norm, projection, and tokens back to [b, c, f, h, w]."""
+    def _project(self, hidden: Tensor, temb: Tensor) -> Tensor:
+        """Output norm and projection: [b, tokens, numbers of a patch]."""
         model = self.transformer
-        batch, _, frames, height, width = shape
-        p_t, p_h, p_w = model.config.patch_size
         if temb.ndim == 3:
             shift, scale = (model.scale_shift_table.unsqueeze(0) + temb.unsqueeze(2)).chunk(2, dim=2)
             shift, scale = shift.squeeze(2), scale.squeeze(2)
@@ -163,7 +221,12 @@ class Expert:
             own = slice(None) if scale.shape[1] == 1 else cut
             part = model.norm_out(hidden[:, cut].float()) * (1 + scale[:, own]) + shift[:, own]
             hidden[:, cut] = part.type_as(hidden)
-        hidden = model.proj_out(hidden)
+        return model.proj_out(hidden)
+
+    def _unpatched(self, hidden: Tensor, shape: torch.Size) -> Tensor:
+        """Tokens back to [b, c, f, h, w]."""
+        batch, _, frames, height, width = shape
+        p_t, p_h, p_w = self.transformer.config.patch_size
         hidden = hidden.reshape(batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1)
         return hidden.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
+from wanreel.models.parallel.attention import SplitAttention
+
 Rotary = tuple[Tensor, Tensor]
 
 
@@ -85,16 +87,19 @@ def _self_attention(block: Any, hidden: Tensor, table: _Modulation, rotary: Rota
     value = attn.to_v(normed).unflatten(2, (attn.heads, -1))
     del normed
     processor = attn.processor
-    out = dispatch_attention_fn(
-        query,
-        key,
-        value,
-        attn_mask=None,
-        dropout_p=0.0,
-        is_causal=False,
-        backend=processor._attention_backend,
-        parallel_config=processor._parallel_config,
-    )
+    if isinstance(processor, SplitAttention):
+        out = processor.attend(query, key, value)
+    else:
+        out = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=None,
+            dropout_p=0.0,
+            is_causal=False,
+            backend=processor._attention_backend,
+            parallel_config=processor._parallel_config,
+        )
     out = out.flatten(2, 3).type_as(query)
     del query, key, value
     return attn.to_out[1](attn.to_out[0](out))

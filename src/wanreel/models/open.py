@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from wanreel.core.catalog import ModelSpec
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
 from wanreel.core.work import AnySpec
@@ -14,6 +15,7 @@ from wanreel.models.held import Held
 from wanreel.models.load import Memory, load_model
 from wanreel.models.shelf import Shelf, is_tiny
 from wanreel.models.tiny import build_tiny
+from wanreel.models.wan_model import WanModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,10 @@ class ModelOpener:
         """The model of `spec`, held as `placement` says. Raises ModelNotInstalled or BrokenWeights."""
         if isinstance(spec, PictureSpec):
             return self._open_pictures(spec, placement)
+        return self.open_video(spec, placement)
+
+    def open_video(self, spec: ModelSpec, placement: Placement | None = None) -> WanModel:
+        """The same of a model that makes videos."""
         if is_tiny(spec):
             return build_tiny(spec, device=self.device, placement=placement)
         self.check(spec)

@@ -65,8 +65,10 @@ class ModelPool:
         load: Callable[[Any, Placement], Held],  #: from a row of the catalogue to its kind of model
         planning: Planning | None = None,
         machine: Callable[[], Machine] | None = None,
+        closed: Callable[[str], None] | None = None,  #: told the name of each model that is let go of
     ) -> None:
         self._load = load
+        self._closed = closed
         self._planning = planning
         self._machine = machine
         self._models: dict[str, Held] = {}  # used longest ago first
@@ -147,6 +149,8 @@ class ModelPool:
             held = self._models.pop(gone, None)
             if held is not None:
                 held.vacate()
+                if self._closed is not None:
+                    self._closed(gone)
         gc.collect()  # hooks and caches of a model refer to each other in circles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -18,6 +18,7 @@ from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
 from wanreel.models.lean import Rows
 from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
+from wanreel.models.parallel.lead import Lead
 from wanreel.models.prompt_cache import PromptMemory
 from wanreel.models.visiting import streamed_text_encoder
 
@@ -53,6 +54,7 @@ class WanModel:
     worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/wear.py)
     visitor: str = ""  #: the part that was last brought in by `resident`
     prompts: PromptMemory | None = None  #: embeddings of prompts that were encoded before
+    lead: Lead | None = None  #: where it runs on several ranks: what tells the others (models/parallel)
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
     _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
@@ -76,6 +78,8 @@ class WanModel:
         if placement.loading != self.placement.loading:
             raise ValueError(f"{self.spec.name} is loaded as {self.placement.loading}, not as {placement.loading}")
         self.placement = placement
+        if self.lead is not None:
+            self.lead.parallel = placement.parallel
         rows = Rows(placement.rows, placement.feed_forward_rows) if placement.rows else None
         for expert in self.experts:
             expert.rows = rows

@@ -49,6 +49,8 @@ def wear(
         model.worn = ()
         chosen = [_choose(model, number, lora, shelf) for number, lora in enumerate(loras)]
         applied = [it for index in range(len(model.experts)) for it in _dress(model, index, chosen, steps)]
+        if model.lead is not None:
+            model.lead.wear(loras, steps)
     except BaseException:
         for expert in model.experts:
             expert.loras.wear(())

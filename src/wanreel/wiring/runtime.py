@@ -5,7 +5,7 @@ Knows nothing of the queue (queue.py). Torch comes in with the first generation,
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +39,11 @@ from wanreel.wiring.supply import Supply
 if TYPE_CHECKING:
     import torch
 
+    from wanreel.core.placement import Placement
+    from wanreel.models.held import Held
     from wanreel.models.load import Memory
+    from wanreel.models.parallel.crew import Crew
+    from wanreel.models.parallel.opening import CrewOpener
     from wanreel.models.planning import Planner, PlanRecords
     from wanreel.models.pool import ModelPool
     from wanreel.models.qualify import QualifyReport
@@ -60,6 +64,7 @@ class Runtime:
     plan_records: PlanRecords | None = field(default=None, repr=False)  #: of runs before this process
     _pool: ModelPool | None = field(default=None, repr=False)
     _planner: Planner | None = field(default=None, repr=False)
+    _crew: Crew | None = field(default=None, repr=False)
 
     def take_picture(self, data: bytes, knob: str = "image", into: Blobs | None = None) -> PictureRef:
         """Check and clean a picture and keep it `into`, or in the data directory. Raises UnreadablePicture naming `knob`."""
@@ -199,8 +204,20 @@ class Runtime:
                 from wanreel.models.pool import ModelPool
 
             opener = ModelOpener(self.shelf, self.device, self.supply.check, self._memory())
-            self._pool = ModelPool(opener.open, EveryPlanner(self.planner), self.planner.machine)
+            shared = self._shared(opener.open)
+            load, closed = (opener.open, None) if shared is None else (shared.open, shared.close)
+            self._pool = ModelPool(load, EveryPlanner(self.planner), self.planner.machine, closed)
         return self._pool
+
+    def _shared(self, open_here: Callable[[AnySpec, Placement], Held]) -> CrewOpener | None:
+        """What opens models on several ranks at once, where the settings want that."""
+        if len(self.settings.rank_devices) == 1:
+            return None
+        from wanreel.models.parallel.opening import CrewOpener
+        from wanreel.wiring.ranks import build_crew
+
+        self._crew = build_crew(self.settings, self.device)
+        return CrewOpener(self._crew, open_here)
 
     @property
     def planner(self) -> Planner:
@@ -209,9 +226,9 @@ class Runtime:
         from wanreel.models.planning import NoRecords, Planner
 
         if self._planner is None:
-            device = self.device
+            device, ranks = self.device, len(self.settings.rank_devices)
             records = self.plan_records or NoRecords()
-            self._planner = Planner(lambda: machine_now(device), self.settings.wishes, records)
+            self._planner = Planner(lambda: replace(machine_now(device), gpus=ranks), self.settings.wishes, records)
         return self._planner
 
     @property
@@ -273,6 +290,8 @@ class Runtime:
             self._pool.evict(model)
 
     def close(self) -> None:
+        if self._crew is not None:
+            self._crew.disband()
         self.unload()
 
 

@@ -46,6 +46,10 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 }
 
 
+#: Called by Wanreel itself alone.
+HIDDEN: Mapping[str, tuple[str, str, str]] = {"rank": ("rank", "rank", "A process of a worker with several GPUs.")}
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports one when it is used."""
 
@@ -61,9 +65,10 @@ class LazyGroup(click.Group):
                 where = "not on RunPod" if on_runpod else "at home only; leave out --server"
                 raise click.UsageError(f"{cmd_name} works {where}.", ctx)
             return there.get(cmd_name)
-        if cmd_name not in COMMANDS:
+        found = COMMANDS.get(cmd_name) or HIDDEN.get(cmd_name)
+        if found is None:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
+        module, attribute, _ = found
         command: click.Command = getattr(importlib.import_module(f"wanreel.frontends.cli.{module}"), attribute)
         return command
 

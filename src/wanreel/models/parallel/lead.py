@@ -1,0 +1,103 @@
+"""Lead: a model of rank 0 whose experts compute on all ranks. Knows nothing of processes or of what is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from wanreel.core.cancel import CancelToken
+from wanreel.core.lora import ResolvedLora
+from wanreel.core.parallel import Parallel
+from wanreel.models.expert import Expert
+from wanreel.models.parallel.crew import Crew
+from wanreel.models.parallel.passes import Inputs, predict_part
+
+
+@dataclass
+class Lead:
+    """One model that every rank holds."""
+
+    crew: Crew
+    model: str
+    parallel: Parallel  #: of the run at hand
+    _worn: tuple[ResolvedLora, ...] = field(default=())
+
+    def wear(self, loras: Sequence[ResolvedLora], steps: int) -> None:
+        """The other ranks put on what this one wears. Raises what one of them meets."""
+        if self._worn != tuple(loras) or loras:
+            self.crew.ask({"do": "wear", "model": self.model, "loras": [asdict(it) for it in loras], "steps": steps})
+        self._worn = tuple(loras)
+
+
+@dataclass(frozen=True)
+class LedExpert:
+    """The `lead` of an expert: its predictions, made by all ranks."""
+
+    lead: Lead
+    expert: Expert
+    number: int
+
+    def __call__(
+        self, latents: Tensor, timestep: Tensor, texts: Sequence[Tensor], image: Tensor | None, cancel: CancelToken
+    ) -> list[Tensor]:
+        """One velocity for each text. Raises Cancelled between two blocks, after which all ranks are as before."""
+        cancel.check()
+        expert, crew = self.expert, self.lead.crew
+        inputs = _brought(expert, latents, timestep, texts, image)
+        parallel = self._plan(len(texts))
+        with crew.exchanging():
+            crew.tell(self._order(parallel, inputs))
+            mesh = crew.mesh(parallel)
+            inputs.send(mesh.everybody)
+            stopped, made = False, list[Tensor]()
+
+            def go() -> None:
+                nonlocal stopped
+                stopped = cancel.cancelled
+                crew.tell({"go": not stopped})
+                if stopped:
+                    raise _Stop
+
+            try:
+                made = predict_part(expert, mesh, inputs, go)
+            except _Stop:
+                made = []
+        cancel.check()
+        return made
+
+    def _plan(self, passes: int) -> Parallel:
+        heads: int = self.expert.transformer.config.num_attention_heads
+        parallel = self.lead.parallel
+        return parallel if passes == parallel.cfg or parallel.cfg == 1 else parallel.unguided(heads)
+
+    def _order(self, parallel: Parallel, inputs: Inputs) -> dict[str, Any]:
+        rows = self.expert.rows
+        return {
+            "do": "predict",
+            "model": self.lead.model,
+            "expert": self.number,
+            "parallel": parallel.to_dict(),
+            "rows": [rows.elementwise, rows.feed_forward] if rows else None,
+            "strengths": list(self.expert.loras.strengths),
+            "tensors": inputs.forms(),
+        }
+
+
+class _Stop(Exception):
+    """Somebody asked to stop, and every rank knows."""
+
+
+def _brought(
+    expert: Expert, latents: Tensor, timestep: Tensor, texts: Sequence[Tensor], image: Tensor | None
+) -> Inputs:
+    """The inputs on the device, in what is sent."""
+    device, dtype = expert.device, expert.dtype
+    return Inputs(
+        latents.to(device, dtype),
+        timestep.to(device),
+        tuple(text.to(device, dtype) for text in texts),
+        None if image is None else image.to(device, dtype),
+    )

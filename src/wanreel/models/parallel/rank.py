@@ -1,0 +1,129 @@
+"""Rank: a process that computes its part of what rank 0 runs. Knows nothing of requests, jobs, files or steps.
+
+It does what it is told, in order; it leaves when rank 0 is gone, whatever it is doing then.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wanreel.core.errors import DeviceFault, OutOfMemory, WanreelError
+from wanreel.core.lora import ResolvedLora
+from wanreel.core.parallel import Parallel
+from wanreel.core.placement import Placement
+from wanreel.models.lean import Rows
+from wanreel.models.lora.shelf import LoraShelf
+from wanreel.models.parallel.crew import BEAT
+from wanreel.models.parallel.mesh import Mesh, Meshes, join, part
+from wanreel.models.parallel.passes import predict_part, receive
+from wanreel.models.parallel.wire import Message, Wire
+from wanreel.models.wan_model import WanModel
+from wanreel.models.wear import wear
+
+Open = Callable[[str, Placement], WanModel]
+
+
+class Stopped(Exception):
+    """Rank 0 stops the work at hand. Not an error."""
+
+
+@dataclass
+class Rank:
+    """One further rank. `open` loads a model of the catalogue by its name."""
+
+    wire: Wire
+    hello: Mapping[str, Any]  #: where to meet whom: "store", "rank", "ranks"
+    device: torch.device
+    open: Open
+    loras: LoraShelf | None = None
+    _orders: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue[Any])
+    _models: dict[str, WanModel] = field(default_factory=dict[str, WanModel])
+    _meshes: Meshes | None = None
+
+    def serve(self) -> int:
+        """Do what rank 0 says until it says to leave. The exit code: 1 after an error, which it was told."""
+        over = threading.Event()
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+        threading.Thread(target=self._beat, args=(over,), name="beat", daemon=True).start()
+        self.wire.send({"done": True})
+        try:
+            while (order := self._orders.get())["do"] != "leave":
+                self._obey(order)
+        except WanreelError as error:
+            self.wire.send({"error": error.message, "code": error.code})
+            return 1
+        except torch.OutOfMemoryError as error:
+            self.wire.send({"error": str(error).partition(". ")[0], "code": OutOfMemory.code})
+            return 1
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+            self.wire.send({"error": f"{type(error).__name__}: {error}"[:500], "code": DeviceFault.code})
+            return 1
+        finally:
+            over.set()
+        part()
+        return 0
+
+    def _obey(self, order: Message) -> None:
+        match order["do"]:
+            case "join":
+                self._meshes = join(self.device, Path(self.hello["store"]), self.hello["rank"], self.hello["ranks"])
+            case "open":
+                self._open(order)
+            case "drop":
+                self._models.pop(order["model"], None)
+            case "wear":
+                loras = tuple(ResolvedLora.from_dict(values) for values in order["loras"])
+                wear(self._models[order["model"]], loras, order["steps"], self.loras)
+            case "predict":
+                self._predict(order)
+                return
+            case _:
+                raise ValueError(f"an order that is not known: {order['do']!r}")
+        self.wire.send({"done": True})
+
+    def _open(self, order: Message) -> None:
+        self._models.pop(order["model"], None)
+        placement = Placement.from_dict(order["placement"])
+        self._models[order["model"]] = self.open(order["model"], placement)
+
+    def _predict(self, order: Message) -> None:
+        """Takes part without an answer: what rank 0 gets is the exchange itself."""
+        expert = self._models[order["model"]].experts[order["expert"]]
+        expert.rows = Rows(*order["rows"]) if order["rows"] else None
+        expert.loras.strengthen(order["strengths"])
+        mesh = self._mesh(order)
+        inputs = receive(order["tensors"], mesh.everybody, self.device)
+        try:
+            predict_part(expert, mesh, inputs, self._go)
+        except Stopped:
+            return
+
+    def _mesh(self, order: Message) -> Mesh:
+        if self._meshes is None:
+            raise ValueError("nobody was met")
+        return self._meshes.of(Parallel.from_dict(order["parallel"]))
+
+    def _go(self) -> None:
+        """Before each block: whether it is computed."""
+        if not self._orders.get()["go"]:
+            raise Stopped
+
+    def _listen(self) -> None:
+        while (order := self.wire.receive()) is not None:
+            self._orders.put(order)
+        os._exit(0)  # rank 0 is gone, and no exchange will ever end
+
+    def _beat(self, over: threading.Event) -> None:
+        while not over.wait(BEAT):
+            try:
+                self.wire.send({"beat": True})
+            except (OSError, ValueError):
+                return

@@ -1,0 +1,91 @@
+"""Split: a transformer's tokens in parts, one on each rank of a pass. Knows nothing of blocks or guidance.
+
+Everything in a block but self-attention works on each token by itself. Around self-attention, ranks of a Ulysses circle
+exchange tokens for heads (arXiv 2309.14509): each has all tokens of the circle for some heads, and attends as one GPU
+would. Circles of a ring hand their keys and values on (see ring.py). Numbers of tokens and heads that do not divide are
+filled up: filled-up tokens are last, and no key of theirs is ever attended to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed._functional_collectives as exchanges
+from torch import Tensor
+
+from wanreel.models.parallel.mesh import Mesh, gather_into
+from wanreel.models.parallel.ring import KernelWithSums, attend_around
+
+#: Attention of queries over keys and values, [b, tokens, heads, d] each.
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How `tokens` tokens are shared out among the ranks of one pass."""
+
+    mesh: Mesh
+    tokens: int
+
+    @property
+    def part(self) -> int:
+        """Tokens that each rank has, the last ones perhaps filled up."""
+        return -(-self.tokens // self.mesh.sequence.size)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """This rank's part of [b, tokens, ...]; what is missing at the end repeats the last token."""
+        start = self.mesh.sequence.place * self.part
+        mine = whole[:, start : start + self.part]
+        missing = self.part - mine.shape[1]
+        if missing == 0:
+            return mine.contiguous()
+        return torch.cat([mine, whole[:, -1:].expand(-1, missing, *whole.shape[2:])], dim=1)
+
+    def whole(self, own: Tensor) -> Tensor:
+        """[b, tokens, ...] of every rank's part [b, part, ...]."""
+        if self.mesh.sequence.group is None:
+            return own
+        batch, size = own.shape[0], self.mesh.sequence.size
+        parts = own.new_empty(size, *own.shape)
+        gather_into(parts, own.contiguous(), self.mesh.sequence.group)
+        joined = parts.transpose(0, 1).reshape(batch, size * self.part, *own.shape[2:])
+        return joined[:, : self.tokens]
+
+    def to_heads(self, own: Tensor) -> Tensor:
+        """[b, part, heads, d] of all heads to [b, part · ulysses, heads / ulysses, d] of some. Begun, not awaited."""
+        circle = self.mesh.ulysses
+        if circle.group is None:
+            return own
+        batch, part, heads, width = own.shape
+        some = -(-heads // circle.size)
+        if some * circle.size != heads:
+            own = torch.cat([own, own.new_zeros(batch, part, some * circle.size - heads, width)], dim=2)
+        sent = own.view(batch, part, circle.size, some, width).permute(2, 0, 1, 3, 4).contiguous()
+        return exchanges.all_to_all_single(sent, None, None, circle.group)
+
+    def arrived(self, exchanged: Tensor) -> Tensor:
+        """What `to_heads` began, here and in order."""
+        if self.mesh.ulysses.group is None:
+            return exchanged
+        here = exchanges.wait_tensor(exchanged)
+        size, batch, part, some, width = here.shape
+        return here.transpose(0, 1).reshape(batch, size * part, some, width)
+
+    def to_tokens(self, out: Tensor, heads: int) -> Tensor:
+        """The inverse of `to_heads`, awaited; [b, part, heads, d]."""
+        circle = self.mesh.ulysses
+        if circle.group is None:
+            return out
+        batch, tokens, some, width = out.shape
+        sent = out.view(batch, circle.size, tokens // circle.size, some, width).transpose(0, 1).contiguous()
+        back = exchanges.wait_tensor(exchanges.all_to_all_single(sent, None, None, circle.group))
+        joined = back.permute(1, 2, 0, 3, 4).reshape(batch, tokens // circle.size, circle.size * some, width)
+        return joined[:, :, :heads]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel, sums: KernelWithSums) -> Tensor:
+        """Attention of the circle's queries over all keys, after `arrived`; `sums` is the kernel for a ring."""
+        if self.mesh.ring.group is not None:
+            return attend_around(query, key, value, self.mesh.ring, self.tokens, sums)
+        return kernel(query, key[:, : self.tokens], value[:, : self.tokens])

@@ -1,0 +1,60 @@
+"""Ranks joined: the processes among which one worker shares a video, and what such a process is made of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from wanreel.core.importing import without_collecting
+from wanreel.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from wanreel.models.parallel.crew import Crew
+
+#: Settings that other ranks need as rank 0 has them; the rest is of queue and front doors.
+_TOLD = ("data_dir", "models_dir", "loras_dir", "memory_gb", "threads", "models")
+
+
+def build_crew(settings: Settings, device: torch.device) -> Crew:
+    """The further ranks of the settings' group, not yet started; `device` is rank 0's."""
+    from wanreel.models.parallel.crew import Crew
+
+    return Crew([rank_command(name) for name in settings.rank_devices[1:]], device, {"settings": told(settings)})
+
+
+def rank_command(device: str) -> list[str]:
+    """What starts a rank."""
+    return [sys.executable, "-m", "wanreel", "rank", "--device", device]
+
+
+def told(settings: Settings) -> dict[str, Any]:
+    """What a rank is told of the settings, as JSON values."""
+    values = settings.model_dump(mode="json", include=set(_TOLD))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def serve_rank(reading: BinaryIO, writing: BinaryIO, device: str) -> int:
+    """Be a rank on `device` until rank 0 says to leave. Returns the exit code."""
+    with without_collecting():
+        from wanreel.models.open import ModelOpener
+        from wanreel.models.parallel.rank import Rank
+        from wanreel.models.parallel.wire import Wire
+    from wanreel.wiring.runtime import build_runtime
+
+    wire = Wire(reading, writing)
+    hello = wire.receive()
+    if hello is None:
+        return 1
+    given: Mapping[str, Any] = hello["settings"]
+    runtime = build_runtime(load_settings(**{**given, "device": device}))
+    opener = ModelOpener(runtime.shelf, runtime.device, memory=None)
+    return Rank(
+        wire,
+        hello,
+        runtime.device,
+        lambda name, placement: opener.open_video(runtime.catalog.get(name), placement),
+        runtime.loras,
+    ).serve()

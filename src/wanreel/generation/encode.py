@@ -16,7 +16,6 @@ from typing import Any
 import ftfy
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.tiles import blend, windows
 from wanreel.media.pictures import cover_and_crop
+from wanreel.models.vae.steady import Steady, encoder_stages, moments
 from wanreel.models.wan_model import WanModel
 
 
@@ -186,12 +186,8 @@ def _encode_video(vae: Any, video: Tensor, tile: Tile | None, cancel: CancelToke
 def _encode_streamed(vae: Any, video: Tensor, cancel: CancelToken) -> Tensor:
     """A latent frame at a time, so that it can be stopped."""
     cuts = [0, *range(1, video.shape[2] + 1, vae.config.scale_factor_temporal)]
-    memory: list[Any] = [None] * vae._cached_conv_counts["encoder"]
-    parts: list[Tensor] = []
+    encoder, parts = Steady(encoder_stages(vae)), list[Tensor]()
     for start, end in itertools.pairwise(cuts):
         cancel.check()
-        frames = video[:, :, start:end].to(vae.device, vae.dtype)
-        if vae.config.patch_size is not None:
-            frames = patchify(frames, patch_size=vae.config.patch_size)
-        parts.append(vae.encoder(frames, feat_cache=memory, feat_idx=[0]))
+        parts.append(moments(vae, encoder, video[:, :, start:end].to(vae.device, vae.dtype)))
     return vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)[0]

@@ -1,0 +1,1 @@
+"""The VAE in half the bits and without needless copies, and what of an encoding need not be computed twice."""

@@ -121,7 +121,10 @@ class BranchedLinear(Branched):
         return shapes
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
+        return self.beside(x, self.base(x))
+
+    def beside(self, x: Tensor, y: Tensor) -> Tensor:
+        """`y`, what the layer alone makes of `x`, with the branch's share added."""
         if not self.on:
             return y
         # In place: at 720p one more copy of the feed-forward's middle would take 2 GB.

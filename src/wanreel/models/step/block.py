@@ -1,0 +1,161 @@
+"""One transformer block as a function of tensors, made to be compiled as a whole. Knows no kernels and no requests.
+
+The mathematics is that of Diffusers' `WanTransformerBlock` and `WanAttnProcessor` (diffusers 0.42.1,
+models/transformers/transformer_wan.py) over the same layers. Rounding differs: what stands between two matrices becomes
+one kernel that rounds once. Keys and values of text and picture come ready, as they are the same in every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wanreel.models.lora.branch import BranchedLinear
+from wanreel.models.quantize import StoredLinear, multiplies_fp8
+from wanreel.models.step.eight import Scaled, by_rows, product
+from wanreel.models.step.kernels import Attend, torch_attend
+
+
+class Turn(NamedTuple):
+    """Position as two factors of each pair of columns, fp32 [1, tokens, 1, d]: x · cosine + swapped(x) · sine."""
+
+    cosine: Tensor
+    sine: Tensor  #: with the signs of the pairs
+
+
+class Keys(NamedTuple):
+    """Keys and values of one block's cross-attention, [b, n, heads, d]."""
+
+    key: Tensor
+    value: Tensor
+    picture_key: Tensor | None = None
+    picture_value: Tensor | None = None
+
+
+def turn_of(rotary: tuple[Tensor, Tensor]) -> Turn:
+    """From Diffusers' tables, which repeat each angle for both columns of a pair."""
+    cosine, sine = (table.float() for table in rotary)
+    signs = torch.tensor([-1.0, 1.0], device=sine.device).repeat(sine.shape[-1] // 2)
+    return Turn(cosine.contiguous(), (sine * signs).contiguous())
+
+
+def keys_of(block: Any, context: Tensor, picture_tokens: int) -> Keys:
+    """Of text and picture as the condition embedder gives them: [b, picture_tokens + text, dim]."""
+    attn = block.attn2
+    picture, text = context[:, :picture_tokens], context[:, picture_tokens:]
+
+    def heads(x: Tensor) -> Tensor:
+        return x.unflatten(2, (attn.heads, -1)).contiguous()
+
+    key, value = heads(attn.norm_k(attn.to_k(text))), heads(attn.to_v(text))
+    if attn.add_k_proj is None:
+        return Keys(key, value)
+    return Keys(key, value, heads(attn.norm_added_k(attn.add_k_proj(picture))), heads(attn.add_v_proj(picture)))
+
+
+def step_block(
+    block: Any, hidden: Tensor, keys: Keys, modulation: Tensor, turn: Turn, attend: Attend, eight: bool
+) -> Tensor:
+    """What `block` makes of `hidden` [b, tokens, dim].
+
+    modulation: [b, 6, dim], or [b, tokens or 1, 6, dim]. `eight`: matrices stored in fp8 are multiplied in fp8.
+    """
+    shift, scale, gate, shift_ff, scale_ff, gate_ff = _modulation(block.scale_shift_table, modulation)
+    given = (block.norm1(hidden.float()) * (1 + scale) + shift).type_as(hidden)
+    hidden = (hidden.float() + _self_attention(block.attn1, given, turn, attend, eight) * gate).type_as(hidden)
+    given = block.norm2(hidden.float()).type_as(hidden)
+    hidden = hidden + _cross_attention(block.attn2, given, keys, eight)
+    given = (block.norm3(hidden.float()) * (1 + scale_ff) + shift_ff).type_as(hidden)
+    update = _feed_forward(block.ffn, given, eight)
+    return (hidden.float() + update.float() * gate_ff).type_as(hidden)
+
+
+def _modulation(table: Tensor, given: Tensor) -> tuple[Tensor, ...]:
+    """Shift, scale and gate of attention and of the feed-forward: six of [b, 1 or tokens, dim], fp32."""
+    if given.ndim == 4:
+        return (table.unsqueeze(0) + given.float()).unbind(2)
+    return (table + given.float()).chunk(6, dim=1)
+
+
+def _self_attention(attn: Any, given: Tensor, turn: Turn, attend: Attend, eight: bool) -> Tensor:
+    shared = _shared(given, eight, attn.to_q, attn.to_k, attn.to_v)
+    query = _turned(attn.norm_q(_linear(attn.to_q, given, shared)), attn.heads, turn)
+    key = _turned(attn.norm_k(_linear(attn.to_k, given, shared)), attn.heads, turn)
+    value = _linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1))
+    return _out(attn, attend(query, key, value), given, eight)
+
+
+def _turned(x: Tensor, heads: int, turn: Turn) -> Tensor:
+    """[b, tokens, heads, d] of normalised queries or keys [b, tokens, dim], turned by position.
+
+    Swapping the columns of each pair is an index to the compiler, so that nothing is copied.
+    """
+    split = x.unflatten(2, (heads, -1)).float()
+    swapped = split.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (split * turn.cosine + swapped * turn.sine).type_as(x)
+
+
+def _cross_attention(attn: Any, given: Tensor, keys: Keys, eight: bool) -> Tensor:
+    query = attn.norm_q(_linear(attn.to_q, given, _shared(given, eight, attn.to_q))).unflatten(2, (attn.heads, -1))
+    out = torch_attend(query, keys.key, keys.value)
+    if keys.picture_key is not None and keys.picture_value is not None:
+        out = out + torch_attend(query, keys.picture_key, keys.picture_value)
+    return _out(attn, out, given, eight)
+
+
+def _out(attn: Any, found: Tensor | Scaled, given: Tensor, eight: bool) -> Tensor:
+    """The output matrix over what attention found [b, tokens, heads, d], which may be e4m3 numbers already."""
+    layer = attn.to_out[0]
+    if isinstance(found, Scaled):
+        numbers = found.numbers.flatten(2)
+        if _eight(layer, eight, given):
+            rows = Scaled(numbers.flatten(0, -2), found.scale)
+            return _linear(layer, _wide(numbers, found.scale, given), rows)
+        return _linear(layer, _wide(numbers, found.scale, given), None)
+    flat = found.flatten(2).type_as(given)
+    return _linear(layer, flat, _shared(flat, eight, layer))
+
+
+def _wide(numbers: Tensor, scale: Tensor, like: Tensor) -> Tensor:
+    return (numbers.float() * scale).type_as(like)
+
+
+def _feed_forward(ffn: Any, given: Tensor, eight: bool) -> Tensor:
+    enter, leave = ffn.net[0], ffn.net[2]
+    if type(enter.proj) is nn.Linear and given.is_cuda and given.dtype == torch.bfloat16:
+        # One kernel: the activation is applied to the matrix's fp32 sums.
+        fused: Any = torch._addmm_activation  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        wide: Tensor = fused(enter.proj.bias, given.flatten(0, -2), enter.proj.weight.t(), use_gelu=True)
+        wide = wide.unflatten(0, given.shape[:-1])
+    else:
+        wide = F.gelu(_linear(enter.proj, given, _shared(given, eight, enter.proj)), approximate="tanh")
+    return _linear(leave, wide, _shared(wide, eight, leave))
+
+
+def _base(layer: Any) -> Any:
+    return layer.base if isinstance(layer, BranchedLinear) else layer
+
+
+def _eight(layer: Any, eight: bool, given: Tensor) -> bool:
+    """Whether `layer` is multiplied in fp8."""
+    base = _base(layer)
+    if not eight or not isinstance(base, StoredLinear) or base.scheme != "fp8":
+        return False
+    return not given.is_cuda or multiplies_fp8(given.device)
+
+
+def _shared(given: Tensor, eight: bool, *layers: Any) -> Scaled | None:
+    """`given` in fp8, once for all the layers that take it so."""
+    return by_rows(given) if any(_eight(layer, eight, given) for layer in layers) else None
+
+
+def _linear(layer: Any, given: Tensor, rounded: Scaled | None) -> Tensor:
+    """`layer`(`given`), by way of its fp8 numbers where there are some. A LoRA's branch takes `given` itself."""
+    if rounded is None or not _eight(layer, True, given):
+        return layer(given)
+    base = _base(layer)
+    out = product(rounded, base.packed, base.scale, base.bias, given.dtype).unflatten(0, given.shape[:-1])
+    return layer.beside(given, out) if isinstance(layer, BranchedLinear) else out

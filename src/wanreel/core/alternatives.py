@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from wanreel.core.components import known
 from wanreel.core.machines import Machine
-from wanreel.core.memory import Learned, MemoryPlan, ladder
+from wanreel.core.memory import Learned, MemoryPlan
+from wanreel.core.parallel_memory import group_ladder
 from wanreel.core.placement import PLANS, Precision
 from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
@@ -34,7 +35,7 @@ def alternatives(
     """
     if not machine.computes_on_gpu or not known(work.spec):
         return ()
-    return tuple(ladder(work, machine, each, learned)[0] for each in _open(wishes))
+    return tuple(group_ladder(work, machine, each, learned)[0] for each in _open(wishes))
 
 
 def _open(wishes: Wishes) -> Iterator[Wishes]:

@@ -185,7 +185,7 @@ def ladder(
     priced = [pricing.plan(placement) for placement in _candidates(work, machine, wishes)]
     allowed = [plan for plan in priced if str(plan.placement) not in learned.refused] or priced
     share = BALANCED_SHARE * machine.gpu_free
-    fitting = sorted((plan for plan in allowed if plan.fits), key=lambda plan: _order(plan, work, wishes, share))
+    fitting = sorted((plan for plan in allowed if plan.fits), key=lambda plan: order(plan, work, wishes, share))
     if not fitting:
         smallest = min(allowed, key=lambda plan: (plan.gpu_bytes, plan.host_bytes))
         return (replace(smallest, reasons=tuple(_shortfall(smallest, work, machine, wishes))),)
@@ -368,7 +368,7 @@ def _overhead(work: Workload, tile: Tile | None) -> float:
     return max(1.0, area / (work.height * work.width))
 
 
-def _order(plan: MemoryPlan, work: Workload, wishes: Wishes, share: float) -> tuple[float, ...]:
+def order(plan: MemoryPlan, work: Workload, wishes: Wishes, share: float) -> tuple[float, ...]:
     """Smaller goes first. `share`: bytes of GPU memory that "balanced" takes if it can."""
     seconds, placement = plan.seconds(work.steps), plan.placement
     portions = bool(placement.rows) + bool(placement.feed_forward_rows) + placement.text_streamed
@@ -385,8 +385,8 @@ def _reasons(
     chosen: MemoryPlan, priced: list[MemoryPlan], work: Workload, machine: Machine, learned: Learned
 ) -> Iterator[str]:
     yield f"{work}: {work.tokens:,} tokens; {gib(machine.gpu_free)} may be used of {machine.gpu}."
-    order = PLANS.index(chosen.placement.plan)
-    for plan in PLANS[:order]:
+    place = PLANS.index(chosen.placement.plan)
+    for plan in PLANS[:place]:
         tried = [
             it for it in priced if it.placement.plan == plan and it.placement.precision == chosen.placement.precision
         ]

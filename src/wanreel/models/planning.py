@@ -10,7 +10,8 @@ from typing import Protocol
 from wanreel.core.alternatives import Outlook, alternatives
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.machines import Machine
-from wanreel.core.memory import Learned, MemoryPlan, PlanRun, Stage, ladder, price
+from wanreel.core.memory import Learned, MemoryPlan, PlanRun, Stage
+from wanreel.core.parallel_memory import group_ladder, group_price
 from wanreel.core.placement import Placement
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.wishes import Wishes
@@ -62,7 +63,7 @@ class Planner:
         except where little memory was asked for and it takes more.
         """
         work, machine, wishes = Workload.of(spec, request), self.machine(), self.wishes.joined(request.memory)
-        plans = ladder(work, machine, wishes, self.learned(work, machine))
+        plans = group_ladder(work, machine, wishes, self.learned(work, machine))
         best = plans[0]
         thrifty = wishes.mode in ("balanced", "smallest")
         for plan in plans if held is not None else ():
@@ -79,7 +80,7 @@ class Planner:
         learned, plain = self.learned(work, machine), replace(asked, precision=None, offload=None)
         return Outlook(
             machine,
-            ladder(work, machine, self.wishes.joined(asked), learned)[0],
+            group_ladder(work, machine, self.wishes.joined(asked), learned)[0],
             alternatives(work, machine, self.wishes.joined(plain), learned),
         )
 
@@ -89,7 +90,7 @@ class Planner:
         passes = 2 if spec.guidance_high > 1.0 else 1
         work = Workload(spec, size.width, size.height, spec.num_frames, spec.steps, passes, pictures)
         machine = self.machine()
-        return ladder(work, machine, self.wishes, self.learned(work, machine))[0]
+        return group_ladder(work, machine, self.wishes, self.learned(work, machine))[0]
 
     def learned(self, work: Workload, machine: Machine) -> Learned:
         """What earlier runs of this model on such a machine say."""
@@ -114,7 +115,7 @@ class Planner:
         if not predicted:
             return
         work, machine = Workload.of(spec, request), self.machine()
-        priced = price(work, machine, plan.placement)
+        priced = group_price(work, machine, plan.placement)
         formula = [it for it in priced.stages if it.stage in peaks]
         run = PlanRun(
             machine.gpu,

@@ -9,7 +9,7 @@ import pytest
 from jobs.places import open_place
 from wanreel.core.job import Job, NewJob, Warm
 from wanreel.jobs import JobStore
-from wanreel.jobs.line import PASSES
+from wanreel.jobs.policy import PASSES
 
 HOT = Warm(("hot",))
 
@@ -103,3 +103,35 @@ def test_a_worker_of_some_models_sees_no_other_jobs(store: JobStore) -> None:
     assert store.get(other.id).attempt == 0
     again = store.leases.claim("w", Warm(), only)
     assert again is not None and again.id == mine.id
+
+
+def test_a_worker_may_ask_for_more_of_what_it_has_just_begun(store: JobStore) -> None:
+    """Only what fits exactly, what it says yes to, and as often as the first in line lets pass."""
+    (cold,) = put(store, "cold")
+    hot = put(store, " ".join(["hot"] * 6))
+    (gold,) = put(store, "hot", adapters="gold")
+    assert store.leases.claim("w", HOT, alike=lambda job: job.id != hot[0].id) is None
+    assert store.leases.claim("w", Warm(("lukewarm",)), alike=lambda job: True) is None
+    for number in range(PASSES):
+        more = store.leases.claim("w", HOT, alike=lambda job: True)
+        assert more is not None and more.id == hot[number].id
+    assert store.leases.claim("w", HOT, alike=lambda job: True) is None
+    assert taken(store).id == cold.id
+    more = store.leases.claim("w", Warm(("hot",), "gold"), alike=lambda job: True)
+    assert more is not None and more.id == gold.id
+
+
+def test_who_waits_for_a_part_of_the_model_is_not_to_blame_for_its_workers_death(store: JobStore) -> None:
+    (job,) = put(store, "hot")
+    for attempt in range(1, 6):
+        assert taken(store).attempt == attempt
+        store.leases.wait(job.id, attempt, "low")
+        assert store.get(job.id).progress.stage == "waiting"
+        assert [back.id for back in store.leases.take_back({"w"})] == [job.id]
+    for attempt in range(6, 9):
+        taken(store)
+        store.leases.wait(job.id, attempt, "low")
+        store.leases.go_on(job.id, attempt, "low", "denoise")
+        store.leases.take_back({"w"})
+    failed = store.get(job.id)
+    assert failed.error is not None and failed.error.code == "poison"

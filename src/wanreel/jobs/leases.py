@@ -83,20 +83,30 @@ class Leases:
 
     # One job
 
-    def claim(self, worker: str, warm: Warm = line.COLD, only: Collection[str] = ()) -> Job | None:
+    def claim(
+        self,
+        worker: str,
+        warm: Warm = line.COLD,
+        only: Collection[str] = (),
+        alike: Callable[[Job], bool] | None = None,
+    ) -> Job | None:
         """Take the next job in line; None when there is none, or the queue is paused, or the worker must drain.
 
         What the worker holds in memory decides among jobs of one priority, within limits; see `line.next_in_line`. Where
-        it makes only some models, their names are `only`.
+        it makes only some models, their names are `only`. With `alike` it takes none but one that fits what it holds exactly
+        and of which this says yes.
 
         The attempt is charged to the job before it starts, so that a job that kills its worker counts too.
         """
+
+        def suits(row: Row[Any]) -> bool:
+            return alike is None or alike(job_of(row))
 
         def body(c: Connection) -> Job | None:
             locks.hold_gate_open(c)
             if not _may_claim(c, worker):
                 return None
-            row = line.next_in_line(c, warm, only)
+            row = line.next_in_line(c, warm, only, suits if alike else None)
             return None if row is None else self._hand_over(c, row, worker)
 
         # Most looks find nothing, and should keep nobody from writing.
@@ -174,6 +184,26 @@ class Leases:
                 records.change(c, job_id, stage=stage, stage_share=0.0)
 
         self._database.write("record", body)
+
+    def wait(self, job_id: str, attempt: int, part: str) -> None:
+        """The attempt waits for its turn at a `part` of its model, while its worker does other work.
+
+        Should the worker die of that, this job is not to blame.
+        """
+        self._take_turn(job_id, attempt, "waiting", part, "waiting", charge=-1)
+
+    def go_on(self, job_id: str, attempt: int, part: str, stage: str) -> None:
+        """It has its turn, and goes on in `stage`."""
+        self._take_turn(job_id, attempt, "turn", part, stage, charge=1)
+
+    def _take_turn(self, job_id: str, attempt: int, kind: str, part: str, stage: str, charge: int) -> None:
+        def body(c: Connection) -> None:
+            row = self._held(c, job_id, attempt)
+            log.append(c, job_id, kind, self._clock(), {"part": part})
+            charged = row.attempts_charged + charge
+            records.change(c, job_id, stage=stage, stage_share=0.0, attempts_charged=charged)
+
+        self._database.write(kind, body, urgent=True)
 
     def measure(self, job_id: str, attempt: int, measures: Measures) -> None:
         """Record how long the stages of an attempt took, for estimates and figures."""

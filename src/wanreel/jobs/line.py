@@ -8,7 +8,7 @@ finds the next job in microseconds among 100,000.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, update
@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 from wanreel.core.job import JobStatus, LineMark, Outcome, Standing, Warm
 from wanreel.jobs.locks import is_shared
+from wanreel.jobs.policy import choose, turn_of
 from wanreel.jobs.tables import attempts, events, jobs, queue, turns, workers
 
 #: Completed attempts over which the run time is averaged.
@@ -23,8 +24,6 @@ _MEASURED = 20
 #: Seconds a job is taken to need before any was measured.
 _UNMEASURED_SECONDS = 60.0
 
-#: How often the first in line lets a job go before it that costs a worker less to begin.
-PASSES = 4
 COLD = Warm()  #: nothing in memory
 
 _QUEUED = jobs.c.status == JobStatus.QUEUED
@@ -45,37 +44,42 @@ def join_line(connection: Connection, owner: str, priority: int) -> dict[str, in
     claimed = select(turns.c.turn).where(turns.c.priority == priority)
     # Ended jobs count too: else an owner who hands in one job at a time would always go before a longer line.
     latest = select(func.max(jobs.c.turn)).where(jobs.c.owner == owner, jobs.c.priority == priority)
-    turn = max(connection.scalar(claimed) or 0, (connection.scalar(latest) or 0) + 1)
+    turn = turn_of(connection.scalar(claimed) or 0, connection.scalar(latest) or 0)
     last_place = select(func.max(jobs.c.place)).where(_QUEUED, jobs.c.priority == priority, jobs.c.turn == turn)
     return {"priority": priority, "turn": turn, "place": (connection.scalar(last_place) or 0.0) + 1.0}
 
 
-def next_in_line(connection: Connection, warm: Warm = COLD, only: Collection[str] = ()) -> Row[Any] | None:
+def next_in_line(
+    connection: Connection,
+    warm: Warm = COLD,
+    only: Collection[str] = (),
+    alike: Callable[[Row[Any]], bool] | None = None,
+) -> Row[Any] | None:
     """The job to claim now, held until this transaction ends; without those that others are just claiming.
 
-    `only`: the models whose jobs are meant, where not all are; then the others are as if they were not in line.
+    `only`: the models whose jobs are meant, where not all are; then the others are as if they were not in line. `alike`:
+    no other job than one that fits what is warm exactly, and of which this says yes.
 
     A job of the same priority whose model is in `warm` goes before the first in line, and best one with its LoRAs too. The
     first in line is passed over PASSES times at most, so a job with n before it sees at most (n + 1) * PASSES others go
     first that came later.
     """
     queued = _only(_NEXT, only)
-    first = connection.execute(queued).first()
-    if first is None or not warm.models or first.passed_over >= PASSES or _fits(first, warm, exactly=True):
-        return first
-    cheaper = queued.where(jobs.c.priority == first.priority, jobs.c.model.in_(warm.models))
-    row = connection.execute(cheaper.where(jobs.c.adapters == warm.adapters)).first()
-    if row is None:
-        row = first if _fits(first, warm) else connection.execute(cheaper).first()
-    if row is None or row.seq == first.seq:
-        return first
-    passed = update(jobs).where(jobs.c.seq == first.seq).values(passed_over=jobs.c.passed_over + 1)
-    connection.execute(passed)
+    first: Any = connection.execute(queued).first()
+    if first is None:
+        return None
+
+    def find(models: Collection[str], adapters: str | None) -> Any:
+        fitting = queued.where(jobs.c.priority == first.priority, jobs.c.model.in_(models))
+        return connection.execute(fitting if adapters is None else fitting.where(jobs.c.adapters == adapters)).first()
+
+    row = choose(first, warm, find, alike=alike is not None)
+    if row is None or (alike is not None and not alike(row)):
+        return None
+    if row.seq != first.seq:
+        passed = update(jobs).where(jobs.c.seq == first.seq).values(passed_over=jobs.c.passed_over + 1)
+        connection.execute(passed)
     return row
-
-
-def _fits(row: Row[Any], warm: Warm, *, exactly: bool = False) -> bool:
-    return row.model in warm.models and (not exactly or row.adapters == warm.adapters)
 
 
 def has_queued(connection: Connection, only: Collection[str] = ()) -> bool:

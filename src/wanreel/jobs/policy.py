@@ -1,0 +1,58 @@
+"""Policy: which queued job a worker takes, and which turn a new one gets. Pure: knows neither databases nor workers.
+
+Both stores decide by these functions, and so does the simulation of clusters (scripts/simulate_cluster.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol, TypeVar
+
+from wanreel.core.job import Warm
+
+#: How often the first in line lets a job go before it that costs a worker less to begin.
+PASSES = 4
+
+
+class Queued(Protocol):
+    """What is to be known of a queued job."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def adapters(self) -> str: ...
+
+    @property
+    def passed_over(self) -> int: ...
+
+
+T = TypeVar("T", bound=Queued)
+
+
+def turn_of(claimed: int, latest: int) -> int:
+    """The turn of a job that joins the line: `claimed` was claimed last of all, `latest` is its owner's last one."""
+    return max(claimed, latest + 1)
+
+
+def choose(
+    first: T, warm: Warm, find: Callable[[Collection[str], str | None], T | None], *, alike: bool = False
+) -> T | None:
+    """The job to take where `first` is the first in line; the caller counts when another one passes it.
+
+    `find(models, adapters)` is the first in line of the same priority with one of these models, and with these adapters
+    unless they are None. With `alike`, None unless a job is there that fits what is warm exactly.
+    """
+    if not warm.models or fits(first, warm, exactly=True):
+        return first
+    if first.passed_over >= PASSES:
+        return None if alike else first
+    found = find(warm.models, warm.adapters)
+    if alike or found is not None:
+        return found
+    return (None if fits(first, warm) else find(warm.models, None)) or first
+
+
+def fits(job: Queued, warm: Warm, *, exactly: bool = False) -> bool:
+    """Whether the job's model is in memory, and `exactly`, its LoRAs too."""
+    return job.model in warm.models and (not exactly or job.adapters == warm.adapters)

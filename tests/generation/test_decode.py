@@ -14,7 +14,7 @@ from wanreel import demo
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import Cancelled
 from wanreel.core.placement import Placement, Tile
-from wanreel.generation.decode import decode
+from wanreel.generation.decode import Decoding, decode
 from wanreel.models.load import load_model
 from wanreel.models.wan_model import WanModel
 
@@ -120,3 +120,34 @@ def test_torch_state_is_as_it_was_between_chunks() -> None:
     for _ in decode(model, latents_for(model)):
         assert torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("tile", [None, Tile(32, 32, 16)])
+def test_the_lean_decoder_gives_nearly_the_same_frames(tile: Tile | None) -> None:
+    model = make_case("t2v-1.3b").fresh_model()
+    model.run_with(Placement(tile=tile))
+    latents = latents_for(model, frames=3)
+    chunks, decoding = list(decode(model, latents)), Decoding(model, latents, lean=True)
+    lean = list(decoding)
+    assert [chunk.shape for chunk in lean] == [chunk.shape for chunk in chunks]
+    assert np.abs(np.concatenate(lean).astype(int) - np.concatenate(chunks)).max() <= 2
+    assert decoding.notes == ()
+
+
+def test_a_decoder_that_left_fp16_says_so() -> None:
+    model = model_of("tiny:t2v-1.3b")
+    latents = latents_for(model, frames=3)
+    latents[:, :, 1:] *= 1e5
+    decoding = Decoding(model, latents, lean=True)
+    frames = np.concatenate(list(decoding))
+    assert decoding.notes == ("vae: latent frame 1 is beyond fp16; it and the rest were decoded in fp32",)
+    assert np.abs(frames.astype(int) - whole(model, latents)).max() <= 2
+
+
+def test_a_cancelled_lean_decode_stops_between_chunks() -> None:
+    model, cancel = model_of("tiny:t2v-1.3b"), CancelToken()
+    chunks = decode(model, latents_for(model, frames=3), cancel, lean=True)
+    next(chunks)
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        next(chunks)

@@ -20,25 +20,76 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.placement import Tile
 from wanreel.generation.encode import latent_statistics
 from wanreel.generation.tiles import blend, windows
+from wanreel.models.vae.guarded import Finish, GuardedDecoder
 from wanreel.models.wan_model import WanModel
 
 Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
 
 
-def decode(model: WanModel, latents: Tensor, cancel: CancelToken | None = None) -> Iterator[Frames]:
-    """Frames of normalised latents [1, c, f, h, w]: one, then `temporal_stride` for each further latent frame.
+class Decoding:
+    """Frames of normalised latents [1, c, f, h, w], to be iterated once: one, then `temporal_stride` for each further
+    latent frame.
 
+    `lean` is fp16 on a GPU, and fp32 from where fp16's range ends (models/vae); without it every bit is Diffusers'.
     Raises Cancelled between chunks. Where the model's placement says tiles, these are blended over the whole length in
     host memory, so frames come only when all are done, and are cut into the same chunks.
     """
-    cancel = cancel or CancelToken()
-    tile = model.placement.tile
-    with model.resident("vae") as vae:
-        cancel.check()
-        chunks = _decode_streamed(vae, latents) if tile is None else _decode_tiled(vae, latents, tile, cancel)
-        for chunk in chunks:
-            yield _to_frames(chunk)
-            cancel.check()
+
+    def __init__(
+        self, model: WanModel, latents: Tensor, cancel: CancelToken | None = None, *, lean: bool = False
+    ) -> None:
+        self._model = model
+        self._latents = latents
+        self._cancel = cancel or CancelToken()
+        self._lean = lean
+        self.notes: tuple[str, ...] = ()  #: what the user should know, once all frames are there
+
+    def __iter__(self) -> Iterator[Frames]:
+        tile = self._model.placement.tile
+        with self._model.resident("vae") as vae:
+            self._cancel.check()
+            if tile is not None:
+                chunks = map(_to_frames, self._tiled(vae, tile))
+            elif self._lean:
+                chunks = self._guarded(vae, self._latents, _to_bytes)
+            else:
+                chunks = map(_to_frames, _decode_streamed(vae, self._latents))
+            for chunk in chunks:
+                yield chunk if isinstance(chunk, np.ndarray) else chunk.numpy()
+                self._cancel.check()
+
+    @torch.no_grad()
+    def _guarded(self, vae: Any, latents: Tensor, finish: Finish) -> Iterator[Tensor]:
+        decoder = GuardedDecoder(vae, finish)
+        yield from decoder.chunks(_denormalised(vae, latents))
+        if decoder.overflowed is not None:
+            self._note(f"vae: latent frame {decoder.overflowed} is beyond fp16; it and the rest were decoded in fp32")
+
+    def _tiled(self, vae: Any, tile: Tile) -> Iterator[Tensor]:
+        """[1, 3, n, h, w] from the host's memory, window by window."""
+        latents = self._latents
+        space, time = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
+        frames, height, width = latents.shape[2], space * latents.shape[3], space * latents.shape[4]
+        canvas = torch.zeros(1, 3, 1 + time * (frames - 1), height, width)
+        for window in windows(tile, height, width, space):
+            done, part = 0, window.scaled(1, space).cut(latents)
+            for pixels in self._guarded(vae, part, _clamped) if self._lean else _decode_streamed(vae, part):
+                self._cancel.check()
+                blend(canvas[:, :, done : done + pixels.shape[2]], pixels, window)
+                done += pixels.shape[2]
+        yield canvas[:, :, :1]
+        yield from canvas[:, :, 1:].split(time, dim=2)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes += (text,)
+
+
+def decode(
+    model: WanModel, latents: Tensor, cancel: CancelToken | None = None, *, lean: bool = False
+) -> Iterator[Frames]:
+    """The frames of `Decoding`, for whoever needs no notes."""
+    return iter(Decoding(model, latents, cancel, lean=lean))
 
 
 def _decode_streamed(vae: Any, latents: Tensor) -> Iterator[Tensor]:
@@ -62,25 +113,20 @@ def _decode_one(vae: Any, hidden: Tensor, memory: list[Any], *, first: bool) -> 
     return pixels.clamp(-1.0, 1.0)
 
 
-def _decode_tiled(vae: Any, latents: Tensor, tile: Tile, cancel: CancelToken) -> Iterator[Tensor]:
-    """The same from the host's memory, window by window."""
-    space, time = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
-    frames, height, width = latents.shape[2], space * latents.shape[3], space * latents.shape[4]
-    canvas = torch.zeros(1, 3, 1 + time * (frames - 1), height, width)
-    for window in windows(tile, height, width, space):
-        done = 0
-        for part in _decode_streamed(vae, window.scaled(1, space).cut(latents)):
-            cancel.check()
-            blend(canvas[:, :, done : done + part.shape[2]], part, window)
-            done += part.shape[2]
-    yield canvas[:, :, :1]
-    yield from canvas[:, :, 1:].split(time, dim=2)
-
-
 def _denormalised(vae: Any, latents: Tensor) -> Tensor:
     latents = latents.to(vae.device, vae.dtype)
     mean, inverse_std = latent_statistics(vae, latents)
     return latents / inverse_std + mean
+
+
+def _clamped(pixels: Tensor) -> Tensor:
+    return pixels.clamp(-1.0, 1.0).float()
+
+
+def _to_bytes(pixels: Tensor) -> Tensor:
+    """Frames [n, h, w, 3] of pixels [1, 3, n, h, w], in fp32 and on the same device."""
+    unit = (pixels[0].float() * 0.5 + 0.5).clamp(0, 1)
+    return (unit * 255).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
 
 
 def _to_frames(pixels: Tensor) -> Frames:

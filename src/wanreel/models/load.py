@@ -88,8 +88,10 @@ def load_model(
     dtypes = dtypes or Dtypes.of(device, placement)
     opened = open_folder(spec, folder)
     loader = _Loader(device, dtypes, placement, memory.shared if memory is not None else None)
+    # Ranks that share the text encoder out load it at the same time.
+    later = memory is not None and not placement.parallel.fsdp
     with torch.random.fork_rng(devices=[]):  # modules draw their first weights even when those are thrown away
-        modules = {name: loader.load(part) for name, part in opened.parts.items() if memory is None or name != _LAST}
+        modules = {name: loader.load(part) for name, part in opened.parts.items() if not later or name != _LAST}
     transformers = [modules[name] for name in ("transformer", "transformer_2") if name in modules]
     return WanModel(
         spec=spec,
@@ -120,7 +122,8 @@ def home_of(part: str, device: torch.device, placement: Placement) -> torch.devi
     """Where a part's weights lie between its turns."""
     encoder = part in ("text_encoder", "image_encoder")
     stays = placement.keeps_everything or (placement.keeps_experts and not encoder)
-    return device if stays else torch.device("cpu")
+    shared = placement.parallel.fsdp and (part == "text_encoder" or part.startswith("transformer"))
+    return device if stays and not shared else torch.device("cpu")
 
 
 def scheme_of(placement: Placement) -> Scheme | None:
@@ -139,8 +142,9 @@ class _Loader:
     shared: SharedParts | None = None
 
     def load(self, part: Part) -> Any:
-        streamed = part.name == _LAST and self.placement.text_streamed  # that one is taken apart
-        if self.shared is None or streamed:
+        streamed = part.name == _LAST and self.placement.text_streamed
+        taken_apart = streamed or (self.placement.parallel.fsdp and part.name != "vae")
+        if self.shared is None or taken_apart:
             return self._load(part)
         home, dtype = home_of(part.name, self.device, self.placement), self.dtypes.for_part(part.name)
         return self.shared.get(part, home, dtype, lambda: self._load(part))

@@ -12,6 +12,7 @@ from wanreel.core.placement import Placement
 from wanreel.models.held import Held
 from wanreel.models.parallel.crew import Crew
 from wanreel.models.parallel.lead import Lead, LedExpert
+from wanreel.models.parallel.sharing import share_out
 from wanreel.models.wan_model import WanModel
 
 
@@ -37,8 +38,9 @@ class CrewOpener:
             self.crew.disband()
             raise
         self.crew.answered()
-        if isinstance(model, WanModel):
-            lead_model(self.crew, model, placement.parallel)
+        if not isinstance(model, WanModel):
+            raise TypeError(f"{spec.name} runs on one rank alone")
+        lead_model(self.crew, model, placement.parallel)
         return model
 
     def close(self, name: str) -> None:
@@ -50,6 +52,11 @@ class CrewOpener:
 
 def lead_model(crew: Crew, model: WanModel, parallel: Parallel) -> None:
     """From now on the model's experts predict on all ranks, which have opened it too."""
+    if parallel.fsdp:
+        with crew.exchanging():
+            crew.tell({"do": "share", "model": model.spec.name, "parallel": parallel.to_dict()})
+            share_out(model, crew.mesh(parallel).everybody, crew)
+        crew.answered()
     model.lead = Lead(crew, model.spec.name, parallel)
     for number, expert in enumerate(model.experts):
         expert.lead = LedExpert(model.lead, expert, number)

@@ -5,6 +5,7 @@ It does what it is told, in order; it leaves when rank 0 is gone, whatever it is
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import threading
@@ -24,6 +25,8 @@ from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.parallel.crew import BEAT
 from wanreel.models.parallel.mesh import Mesh, Meshes, join, part
 from wanreel.models.parallel.passes import predict_part, receive
+from wanreel.models.parallel.shards import SharedBlocks
+from wanreel.models.parallel.sharing import share_out
 from wanreel.models.parallel.wire import Message, Wire
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
@@ -46,6 +49,7 @@ class Rank:
     loras: LoraShelf | None = None
     _orders: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue[Any])
     _models: dict[str, WanModel] = field(default_factory=dict[str, WanModel])
+    _encoders: dict[str, SharedBlocks] = field(default_factory=dict[str, SharedBlocks])  #: blocks to walk along with
     _meshes: Meshes | None = None
 
     def serve(self) -> int:
@@ -77,22 +81,39 @@ class Rank:
                 self._meshes = join(self.device, Path(self.hello["store"]), self.hello["rank"], self.hello["ranks"])
             case "open":
                 self._open(order)
+            case "share":
+                model = self._models[order["model"]]
+                self._encoders[order["model"]] = share_out(model, self._mesh(order).everybody)
             case "drop":
-                self._models.pop(order["model"], None)
+                self._forget(order["model"])
             case "wear":
                 loras = tuple(ResolvedLora.from_dict(values) for values in order["loras"])
                 wear(self._models[order["model"]], loras, order["steps"], self.loras)
             case "predict":
                 self._predict(order)
                 return
+            case "walk":
+                for _ in self._encoders[order["model"]].walk():
+                    pass
+                return
             case _:
                 raise ValueError(f"an order that is not known: {order['do']!r}")
         self.wire.send({"done": True})
 
     def _open(self, order: Message) -> None:
-        self._models.pop(order["model"], None)
+        self._forget(order["model"])
         placement = Placement.from_dict(order["placement"])
         self._models[order["model"]] = self.open(order["model"], placement)
+
+    def _forget(self, name: str) -> None:
+        self._encoders.pop(name, None)
+        model = self._models.pop(name, None)
+        if model is not None:
+            model.vacate()
+        del model
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _predict(self, order: Message) -> None:
         """Takes part without an answer: what rank 0 gets is the exchange itself."""

@@ -22,6 +22,7 @@ class Shelf:
 
     root: Path
     own_folders: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    elsewhere: frozenset[str] = frozenset()  #: models that run on other machines, which have their weights
 
     def folder(self, spec: AnySpec) -> Path:
         """The folder of `spec`: in Diffusers layout, or an assembly. Raises ModelNotInstalled, saying where one was looked for."""
@@ -40,8 +41,12 @@ class Shelf:
         return path if path.is_file() else None
 
     def has(self, spec: AnySpec) -> bool:
-        """Whether `spec` can be loaded. Tiny models are made on the spot."""
-        return is_tiny(spec) or any(_holds_model(folder) for folder in self._candidates(spec))
+        """Whether `spec` can be loaded, here or where it runs. Tiny models are made on the spot."""
+        return is_tiny(spec) or spec.name in self.elsewhere or self.holds(spec)
+
+    def holds(self, spec: AnySpec) -> bool:
+        """Whether its weights lie on this machine."""
+        return any(_holds_model(folder) for folder in self._candidates(spec))
 
     def installed(self, specs: Iterable[AnySpec]) -> frozenset[str]:
         return frozenset(spec.name for spec in specs if self.has(spec))

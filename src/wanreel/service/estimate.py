@@ -89,6 +89,12 @@ class Estimator:
         """Seconds until a job that is handed in now would start; None while that is unknown."""
         return self._predicted(self._store.line_mark()).get("")
 
+    def waiting(self, limit: int) -> tuple[tuple[str, float | None], ...]:
+        """Model and seconds of work of the queued jobs, next one first; None where the length is unknown."""
+        workers, line = self._store.worker_records(), self._store.requests_in_line(limit)
+        with self._lock:
+            return tuple((_model_of(request), self._of(request, workers).seconds) for _, request in line)
+
     def _predicted(self, mark: LineMark) -> Mapping[str, float | None]:
         """When each job starts. Made anew only when something has changed."""
         if mark.paused or not mark.workers:
@@ -153,6 +159,14 @@ class Estimator:
         runs = tuple(_whole(self._store.measured(model)))
         self._history[model] = (self._clock(), runs)
         return runs
+
+
+def _model_of(request: str) -> str:
+    """Empty where it can't be read: nobody makes that."""
+    try:
+        return work_in(request).model
+    except InvalidRequest:
+        return ""
 
 
 def worker_facts(worker: WorkerRecord) -> tuple[str, str]:

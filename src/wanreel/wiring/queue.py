@@ -102,10 +102,10 @@ def build_service(runtime: Runtime, store: JobStore | None = None) -> Service:
     )
 
 
-def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
+def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str, ...] = ()) -> Worker:
     """A worker on the runtime's device, not yet on the list of workers. Raises StoreError.
 
-    A `supervised` one leaves when the process that started it has ended.
+    A `supervised` one leaves when the process that started it has ended. `only`: the models that it makes, if not all.
     """
     from wanreel.core.failpoints import Failpoints
     from wanreel.service import make_less
@@ -140,6 +140,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False) -> Worker:
         reduce=lambda job_id: make_less(build_service(runtime, store), job_id),
         uploader=build_uploader(settings, store) if settings.storage else None,
         states=runtime.shared.states if runtime.shared else None,
+        only=only,
     )
     retention = Retention(
         store,

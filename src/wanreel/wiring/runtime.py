@@ -116,7 +116,7 @@ class Runtime:
         return LoraDesk(self.loras, lambda spec: self.shelf.folder(spec) if self._has_folder(spec) else None)
 
     def _has_folder(self, spec: ModelSpec) -> bool:
-        return not is_tiny(spec) and self.shelf.has(spec)
+        return not is_tiny(spec) and self.shelf.holds(spec)
 
     def resolve(self, request: VideoRequest) -> Resolution:
         """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +19,9 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.placement import Tile
 from wanreel.generation.encode import latent_statistics
 from wanreel.generation.tiles import blend, windows
+from wanreel.models.parallel.decoding import LedDecoder, frames_of
 from wanreel.models.vae.guarded import Finish, GuardedDecoder
+from wanreel.models.vae.plain import PlainDecoder
 from wanreel.models.wan_model import WanModel
 
 Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
@@ -48,10 +49,13 @@ class Decoding:
         tile = self._model.placement.tile
         with self._model.resident("vae") as vae:
             self._cancel.check()
-            if tile is not None:
+            bands = None if self._model.lead is None or tile is not None else self._model.lead.bands(self._latents)
+            if bands is not None and self._model.lead is not None:
+                chunks = self._shared(self._model.lead.decoder(vae, bands, lean=self._lean), vae)
+            elif tile is not None:
                 chunks = map(_to_frames, self._tiled(vae, tile))
             elif self._lean:
-                chunks = self._guarded(vae, self._latents, _to_bytes)
+                chunks = self._guarded(vae, self._latents, frames_of)
             else:
                 chunks = map(_to_frames, _decode_streamed(vae, self._latents))
             for chunk in chunks:
@@ -62,8 +66,13 @@ class Decoding:
     def _guarded(self, vae: Any, latents: Tensor, finish: Finish) -> Iterator[Tensor]:
         decoder = GuardedDecoder(vae, finish)
         yield from decoder.chunks(_denormalised(vae, latents))
-        if decoder.overflowed is not None:
-            self._note(f"vae: latent frame {decoder.overflowed} is beyond fp16; it and the rest were decoded in fp32")
+        self._tell(decoder.overflowed)
+
+    @torch.no_grad()
+    def _shared(self, led: LedDecoder, vae: Any) -> Iterator[Tensor]:
+        """Frames that all ranks decode, a band of rows each."""
+        yield from led.chunks(_denormalised(vae, self._latents))
+        self._tell(led.decoder.overflowed)
 
     def _tiled(self, vae: Any, tile: Tile) -> Iterator[Tensor]:
         """[1, 3, n, h, w] from the host's memory, window by window."""
@@ -80,8 +89,9 @@ class Decoding:
         yield canvas[:, :, :1]
         yield from canvas[:, :, 1:].split(time, dim=2)
 
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
+    def _tell(self, overflowed: int | None) -> None:
+        text = f"vae: latent frame {overflowed} is beyond fp16; it and the rest were decoded in fp32"
+        if overflowed is not None and text not in self.notes:
             self.notes += (text,)
 
 
@@ -94,23 +104,7 @@ def decode(
 
 def _decode_streamed(vae: Any, latents: Tensor) -> Iterator[Tensor]:
     """[1, 3, n, h, w] in -1 to 1 for each latent frame."""
-    hidden = _enter(vae, latents)
-    memory: list[Any] = [None] * vae._cached_conv_counts["decoder"]
-    for index in range(hidden.shape[2]):
-        yield _decode_one(vae, hidden[:, :, index : index + 1], memory, first=index == 0)
-
-
-@torch.no_grad()
-def _enter(vae: Any, latents: Tensor) -> Tensor:
-    return vae.post_quant_conv(_denormalised(vae, latents))
-
-
-@torch.no_grad()
-def _decode_one(vae: Any, hidden: Tensor, memory: list[Any], *, first: bool) -> Tensor:
-    pixels = vae.decoder(hidden, feat_cache=memory, feat_idx=[0], first_chunk=first)
-    if vae.config.patch_size is not None:
-        pixels = unpatchify(pixels, patch_size=vae.config.patch_size)
-    return pixels.clamp(-1.0, 1.0)
+    return PlainDecoder(vae).chunks(_denormalised(vae, latents))
 
 
 def _denormalised(vae: Any, latents: Tensor) -> Tensor:
@@ -121,12 +115,6 @@ def _denormalised(vae: Any, latents: Tensor) -> Tensor:
 
 def _clamped(pixels: Tensor) -> Tensor:
     return pixels.clamp(-1.0, 1.0).float()
-
-
-def _to_bytes(pixels: Tensor) -> Tensor:
-    """Frames [n, h, w, 3] of pixels [1, 3, n, h, w], in fp32 and on the same device."""
-    unit = (pixels[0].float() * 0.5 + 0.5).clamp(0, 1)
-    return (unit * 255).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
 
 
 def _to_frames(pixels: Tensor) -> Frames:

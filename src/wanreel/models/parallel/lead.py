@@ -12,7 +12,9 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.lora import ResolvedLora
 from wanreel.core.parallel import Parallel
 from wanreel.models.expert import Expert
+from wanreel.models.parallel.bands import Bands
 from wanreel.models.parallel.crew import Crew
+from wanreel.models.parallel.decoding import LedDecoder
 from wanreel.models.parallel.passes import Inputs, predict_part
 
 
@@ -30,6 +32,13 @@ class Lead:
         if self._worn != tuple(loras) or loras:
             self.crew.ask({"do": "wear", "model": self.model, "loras": [asdict(it) for it in loras], "steps": steps})
         self._worn = tuple(loras)
+
+    def bands(self, latents: Tensor) -> Bands | None:
+        """The rows of the latents by rank; None where they are too few."""
+        return Bands.of(self.crew.mesh(self.parallel).everybody, latents.shape[-2])
+
+    def decoder(self, vae: Any, bands: Bands, *, lean: bool) -> LedDecoder:
+        return LedDecoder.of(self.crew, self.model, vae, bands, lean=lean)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from wanreel.core.errors import DeviceFault, OutOfMemory, WanreelError
 from wanreel.core.lora import ResolvedLora
@@ -22,7 +23,9 @@ from wanreel.core.parallel import Parallel
 from wanreel.core.placement import Placement
 from wanreel.models.lean import Rows
 from wanreel.models.lora.shelf import LoraShelf
+from wanreel.models.parallel.bands import Bands
 from wanreel.models.parallel.crew import BEAT
+from wanreel.models.parallel.decoding import BandDecoder
 from wanreel.models.parallel.mesh import Mesh, Meshes, join, part
 from wanreel.models.parallel.passes import predict_part, receive
 from wanreel.models.parallel.shards import SharedBlocks
@@ -92,6 +95,9 @@ class Rank:
             case "predict":
                 self._predict(order)
                 return
+            case "decode":
+                self._decode(order)
+                return
             case "walk":
                 for _ in self._encoders[order["model"]].walk():
                     pass
@@ -126,6 +132,24 @@ class Rank:
             predict_part(expert, mesh, inputs, self._go)
         except Stopped:
             return
+
+    def _decode(self, order: Message) -> None:
+        """The same for a band of the frames, of which rank 0 gets all."""
+        if self._meshes is None:
+            raise ValueError("nobody was met")
+        dtype, shape = order["form"]
+        circle = self._meshes.of(Parallel(cfg=self._meshes.ranks)).everybody
+        latents = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
+        dist.broadcast(latents, 0, group=circle.group)
+        bands = Bands.of(circle, latents.shape[-2])
+        if bands is None:
+            raise ValueError("fewer rows than ranks")
+        with self._models[order["model"]].resident("vae") as vae:
+            try:
+                for _ in BandDecoder(vae, bands, order["lean"], self._go).chunks(latents):
+                    pass
+            except Stopped:
+                return
 
     def _mesh(self, order: Message) -> Mesh:
         if self._meshes is None:

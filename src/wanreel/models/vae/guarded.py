@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wanreel.models.parallel.bands import Bands
 from wanreel.models.vae.lean import LeanVae, Memory
 
 #: Turns pixels [1, 3, n, h, w] into what is taken to the host, on the device.
@@ -28,10 +29,12 @@ class GuardedDecoder:
     step: int = 1
     dtype: torch.dtype = torch.float16
     overflowed: int | None = None  #: the latent frame from which on it had to be fp32
+    bands: Bands | None = None  #: set: the latents are this rank's rows of them, and all ranks decode together
+    go: Callable[[], None] | None = None  #: called before each chunk is begun; may raise
 
     def chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """What `finish` makes of each chunk, on the host."""
-        coder, memory = LeanVae(self.vae, self.dtype), Memory()
+        coder, memory = LeanVae(self.vae, self.dtype, self.bands), Memory()
         start, total = 0, latents.shape[2]
         waiting: _Made | None = None
         while start < total or waiting is not None:
@@ -41,7 +44,7 @@ class GuardedDecoder:
                 start = made.stop
             if waiting is not None and not waiting.sound():
                 self.overflowed = start = waiting.start
-                coder = LeanVae(self.vae, torch.float32)
+                coder = LeanVae(self.vae, torch.float32, self.bands)
                 memory = {conv: seen.float() for conv, seen in waiting.before.items()}
                 waiting = None
                 continue
@@ -51,11 +54,15 @@ class GuardedDecoder:
 
     def _made(self, coder: LeanVae, latents: Tensor, memory: Memory, start: int) -> _Made:
         """Sets the device to work on the chunk that begins at `start`; does not wait for it."""
+        if self.go is not None:
+            self.go()
         stop = min(latents.shape[2], start + self.step) if start else 1
         before = dict(memory)
         pixels = coder.decode(latents[:, :, start:stop], memory, first=start == 0)
         checked = coder.dtype == torch.float16
         sound = torch.isfinite(pixels.sum(dtype=torch.float32)) if checked else None
+        if sound is not None and self.bands is not None:
+            sound = self.bands.agreed(sound)
         data, flag = (_to_host(it) for it in (self.finish(pixels), sound))
         assert data is not None
         event = None

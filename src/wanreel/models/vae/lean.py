@@ -18,6 +18,7 @@ import torch.nn.functional as functional
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from torch import Tensor, nn
 
+from wanreel.models.parallel.bands import Bands
 from wanreel.models.vae.norm import Terms, normed
 
 _BEHIND = 2  #: frames that a convolution over three frames looks back
@@ -33,6 +34,7 @@ class LeanVae:
 
     vae: Any  #: AutoencoderKLWan, on the device
     dtype: torch.dtype
+    bands: Bands | None = None  #: set: what is decoded are this rank's rows of the frames
     _weights: dict[nn.Module, Tensor] = field(default_factory=dict[nn.Module, Tensor], repr=False)
     _small: dict[nn.Module, Tensor] = field(default_factory=dict[nn.Module, Tensor], repr=False)
 
@@ -121,7 +123,10 @@ class LeanVae:
             given = self._doubled(sampler.time_conv, given, memory)
         conv = sampler.resample[1]
         wide = functional.interpolate(_pictures(given), scale_factor=2.0, mode="nearest-exact")
-        out = functional.conv2d(wide, self._weight(conv), padding=conv.padding)
+        if self.bands is None:
+            out = functional.conv2d(wide, self._weight(conv), padding=conv.padding)
+        else:
+            out = functional.conv2d(self.bands.widened(wide), self._weight(conv), padding=(0, conv.padding[1]))
         return Terms(_video(out), self._vector(conv))
 
     def _doubled(self, conv: Any, given: Tensor, memory: Memory) -> Tensor:
@@ -157,6 +162,9 @@ class LeanVae:
         unit = (functional.normalize(flat.float(), dim=-1) * gamma).to(self.dtype)
         mixed = functional.linear(unit, self._weight(block.to_qkv).flatten(1), self._vector(block.to_qkv))
         query, key, value = mixed.unsqueeze(1).chunk(3, dim=-1)
+        if self.bands is not None:
+            others = mixed[..., channels:].reshape(frames, height, width, 2 * channels)
+            key, value = self.bands.whole(others, 1).flatten(1, 2).unsqueeze(1).chunk(2, dim=-1)
         out = functional.scaled_dot_product_attention(query, key, value).squeeze(1)
         out = functional.linear(out, self._weight(block.proj).flatten(1), self._vector(block.proj)).add_(flat)
         return out.view(1, frames, height, width, channels).permute(0, 4, 1, 2, 3)
@@ -189,6 +197,8 @@ class LeanVae:
     def _convolved(self, conv: Any, buffer: Tensor, memory: Memory) -> Terms:
         memory[conv] = buffer[:, :, -_BEHIND:].clone(memory_format=torch.channels_last_3d)
         width, _, height, *_ = conv._padding  # as F.pad takes it; `padding` itself is zero
+        if self.bands is not None and height:
+            buffer, height = self.bands.widened(buffer), 0
         out = functional.conv3d(buffer, self._weight(conv), padding=(0, height, width))
         return Terms(out, self._vector(conv))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Literal
 
+from wanreel.core.edit_models import EDIT_MODELS, EditSpec, tiny_edit
 from wanreel.core.errors import Problem, UnknownModel
 from wanreel.core.picture_models import PICTURE_MODELS, PictureSpec
 from wanreel.core.picture_models import tiny as tiny_picture_model
@@ -392,7 +393,7 @@ class Catalog:
     """Which models can be named: the shipped rows, then the user's own; iterating gives those that make videos."""
 
     models: tuple[ModelSpec, ...] = MODELS
-    pictures: tuple[PictureSpec, ...] = PICTURE_MODELS  #: those that make still pictures
+    pictures: tuple[PictureSpec, ...] = (*PICTURE_MODELS, *EDIT_MODELS)  #: those that make still pictures
 
     def __iter__(self) -> Iterator[ModelSpec]:
         return iter(self.models)
@@ -418,7 +419,8 @@ class Catalog:
         wanted = name.strip().lower()
         if wanted.startswith(TINY_PREFIX):
             spec = self.picture(wanted.removeprefix(TINY_PREFIX))
-            return tiny_picture_model(spec, TINY_PREFIX + spec.name)
+            small = TINY_PREFIX + spec.name
+            return tiny_edit(spec, small) if isinstance(spec, EditSpec) else tiny_picture_model(spec, small)
         for spec in self.pictures:
             if wanted in (spec.name.lower(), (spec.hub_id or "").lower()):
                 return spec

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 PictureSolver = Literal["euler", "euler-a", "ddim", "pndm", "lms", "dpm++", "dpm++-single"]
-#: What a picture is made from. Instructions to edit one are to become the third.
-PictureMode = Literal["text", "picture"]
+#: What a picture is made from: words, a picture and words, a picture and an instruction to change it.
+PictureMode = Literal["text", "picture", "edit"]
 SOLVERS: tuple[PictureSolver, ...] = ("euler", "euler-a", "ddim", "pndm", "lms", "dpm++", "dpm++-single")
 
 
@@ -40,6 +40,7 @@ class PictureSpec:
     latent_channels: int = 4
     spatial_stride: int = 8
     size_multiple: int = 8  #: px
+    area_multiple: int = 8  #: px, where the size follows the picture given
     max_side: int = 2048  #: px; more is refused
     prompt_tokens: int = 77
     builtin: bool = False

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.finishing import Shape
 from wanreel.core.knobs import MAX_SEED, KnobTable, knob, prompt_knob
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import PictureSolver, PictureSpec
@@ -27,13 +28,16 @@ MAX_PICTURES = 10  #: in one request, as OpenAI's Images API has it
 class PictureRequest:
     """A picture as asked. Only the prompt is needed; everything else defaults to the model authors' recipe."""
 
-    prompt: str = prompt_knob("What the picture shows.")
+    prompt: str = prompt_knob("What the picture shows, or what an editing model is to change.")
     negative_prompt: str | None = knob("text", "What to avoid. Nothing by default.", maximum=4000)
     image: PictureRef | None = knob("picture", "The picture to begin with.", aliases=("image_url", "init_image"))
     strength: float | None = knob(
         "number", "How much of the picture given is made anew: 1 is all of it.", minimum=0.01, maximum=1
     )
-    model: str | None = knob("name", "Which model. sdxl-base by default; sdxl-refiner takes pictures alone.")
+    model: str | None = knob(
+        "name",
+        "Which model. sdxl-base by default, or one that changes a picture as the prompt says.",
+    )
     width: int | None = knob("integer", "Exact width.", unit="px", minimum=_LEAST, maximum=4096, group="size")
     height: int | None = knob("integer", "Exact height.", unit="px", minimum=_LEAST, maximum=4096, group="size")
     num_images: int | None = knob(
@@ -51,7 +55,7 @@ class PictureRequest:
         "How closely the prompt is followed; 1 and less costs half and ignores what to avoid.",
         minimum=0,
         maximum=30,
-        aliases=("guidance", "cfg"),
+        aliases=("guidance", "cfg", "true_cfg_scale"),
         group="sampling",
     )
     solver: PictureSolver | None = knob(
@@ -169,6 +173,11 @@ class ResolvedPicture:
         """A picture does not play."""
         return 0.0
 
+    @property
+    def finished(self) -> Shape:
+        """What a file of it holds."""
+        return Shape(1, 0.0, self.export_width, self.export_height)
+
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return asdict(self)
@@ -216,9 +225,14 @@ def resolve_picture(
     find: Callable[[str], PictureSpec],
     default: str,
     draw_seed: Callable[[], int] = lambda: secrets.randbelow(2**32),
+    *,
+    edit: bool = False,
 ) -> PictureResolution:
-    """Fill in everything from the model, which `find` knows by name. Raises InvalidRequest naming every problem."""
-    return _Resolver(request, find, default, draw_seed).run()
+    """Fill in everything from the model, which `find` knows by name; with `edit`, one that follows instructions.
+
+    Raises InvalidRequest naming every problem.
+    """
+    return _Resolver(request, find, default, draw_seed, edit).run()
 
 
 @dataclass
@@ -229,6 +243,7 @@ class _Resolver:
     find: Callable[[str], PictureSpec]
     default: str
     draw_seed: Callable[[], int]
+    edit: bool = False
     problems: list[Problem] = field(default_factory=list[Problem])
     adjustments: list[Adjustment] = field(default_factory=list[Adjustment])
 
@@ -274,11 +289,17 @@ class _Resolver:
             return None
 
     def _check(self, spec: PictureSpec) -> None:
-        asked = self.request
+        asked, edits = self.request, "edit" in spec.modes
         if asked.image is None and "text" not in spec.modes:
             hint = "Give a picture, or choose sdxl-base."
             self.problems.append(Problem("image", "required", f"{spec.name} starts from a picture.", hint))
-        if asked.image is not None and "picture" not in spec.modes:
+        if edits and asked.strength not in (None, spec.strength):
+            text = f"{spec.name} changes what the prompt says and nothing by degrees."
+            self.problems.append(Problem("strength", "contradiction", text, "Leave it out."))
+        if self.edit and not edits:
+            text = f"{spec.name} changes no pictures by instruction."
+            self.problems.append(Problem("model", "contradiction", text, f"Leave it out, or choose {self.default}."))
+        elif asked.image is not None and not edits and "picture" not in spec.modes:
             text = f"{spec.name} makes pictures from text alone."
             self.problems.append(Problem("image", "contradiction", text, "Leave the picture out."))
         if asked.solver is not None and asked.solver not in spec.solvers:
@@ -331,7 +352,7 @@ class _Resolver:
         if shape[0] * spec.height == shape[1] * spec.width:
             return spec.width, spec.height
         scale = (spec.width * spec.height / (shape[0] * shape[1])) ** 0.5
-        unit = spec.size_multiple
+        unit = spec.area_multiple
         sides = tuple(min(spec.max_side, max(_LEAST, unit * round(side * scale / unit))) for side in shape)
         self._note("width", None, f"{sides[0]}×{sides[1]}", "the picture's shape at the model's area")
         return sides[0], sides[1]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +11,14 @@ from torch import nn
 
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
-from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
+from wanreel.models.offload import Guest, GuestRoom
+from wanreel.models.parted import Parted
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "unet")
 
 
 @dataclass
-class PictureModel:
+class PictureModel(Parted):
     """Everything one picture needs, placed on one device. Not re-entrant: one picture at a time."""
 
     spec: PictureSpec
@@ -64,22 +64,3 @@ class PictureModel:
         self.vae.enable_tiling()
         self.vae.tile_sample_min_size = tile.height
         self.vae.tile_latent_min_size = tile.height // self.spec.spatial_stride
-
-    @contextmanager
-    def resident(self, part: str) -> Generator[Any]:
-        """The part on the device for the length of the block, whatever else was there sent away where there is no room."""
-        self.visitor = part
-        module: nn.Module = getattr(self, part)
-        if self.placement.keeps_everything:
-            yield module
-            return
-        guest = self._guests.setdefault(part, ModuleGuest(module, self.device))
-        self._room.admit(guest)
-        try:
-            yield module
-        finally:
-            self._room.clear()
-
-    def vacate(self) -> None:
-        """Take every weight off the device that the placement does not keep there."""
-        self._room.clear()

@@ -25,7 +25,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 _NEGATION = re.compile(r"(?<!\w)(?:no|without|don't|do not|avoid)\s+(\w+)|(?:没有|不要|避免)(\w{1,4})", re.IGNORECASE)
 #: Words that do not make a clause more than its vocabulary.
 _FILLERS = frozenset(
-    [
+    {
         "a",
         "an",
         "the",
@@ -57,7 +57,7 @@ _FILLERS = frozenset(
         "gentle",
         "gently",
         "movement",
-    ]
+    }
 )
 _FILLERS_ZH = re.compile(r"[的地着了和与镜头画面风格]")
 

@@ -33,10 +33,10 @@ def test_space_is_held_until_it_is_needed(bench: Bench) -> None:
         held[place] = {path.name.rpartition("-")[2] for path in bench.data.root.rglob("*.space")}
 
     bench.render.tricks.append(look)
-    bench.submit()
+    job = bench.submit()
     bench.work()
-    assert held["loaded"] == {"checkpoints.space", "result.space"}
-    assert held["step1"] == {"result.space"}
+    assert held["loaded"] == {f"checkpoints{job.id}.space", f"result{job.id}.space"}
+    assert held["step1"] == {f"result{job.id}.space"}
     assert held["decoded"] == set()
 
 

@@ -34,7 +34,7 @@ from wanreel.core.errors import (
     StoreError,
     WanreelError,
 )
-from wanreel.core.events import Event
+from wanreel.core.events import Event, Turn
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.job import ArtifactRef, Job, JobFailure, Progress
 from wanreel.core.picture_models import PictureSpec
@@ -126,16 +126,22 @@ class Workshop:
     clock: Callable[[], float] = time.monotonic
     reduce: Callable[[str], None] = lambda job_id: None  #: queues a smaller job in the place of a failed one
     states: SharedStates | None = None  #: where workers on other machines find saved states
+    batch: int = 1  #: jobs that may be begun at a time, where parts of a model take turns on the device
     only: tuple[str, ...] = ()  #: names of the models whose jobs are taken; empty for all
 
 
+#: An attempt that runs: the turns that it waits for, and None at each other event; at last how it ended.
+Running = Generator[Turn | None, None, Ending]
+
+
 class Attempt:
-    """One claimed job. `perform` runs it to its recorded end."""
+    """One claimed job. `perform` runs it to its recorded end; `running` does so as far as its caller goes on."""
 
     def __init__(self, shop: Workshop, job: Job) -> None:
         self.job = job
         self.keeper = Keeper(shop.store.leases, job, job.time_limit or math.inf, clock=shop.clock)
         self._shop = shop
+        self._reserve = shop.reserve.of(job.id)
         self._leases = shop.store.leases
         self._hit = shop.failpoints.hit
         self._courier = Courier(shop.states, job.id)
@@ -145,6 +151,7 @@ class Attempt:
         self._step_saved = 0
         self._saves = False  # whether states are saved while denoising
         self._left = ""  # why the attempt stopped by itself
+        self.plan = ""  #: under which it runs, as `str(Placement)`
         self._again = ""  # the stage to which a change of plan goes back; empty for the first
         self._proved = False  # whether a checkpoint of this attempt was reported
         self._steps = (0, 0)  # done, and to do
@@ -153,21 +160,52 @@ class Attempt:
 
     def perform(self) -> Ending:
         """Render the job and record what became of it. Raises StoreError when that can't be recorded."""
+        running = self.running()
+        while True:
+            try:
+                next(running)
+            except StopIteration as end:
+                return end.value
+
+    def wait(self, turn: Turn) -> None:
+        """Others go first. To be called where `running` has yielded a turn, and then `go_on` before it is asked again."""
+        self.keeper.rest()
+        self._stopwatch.wait()
+        self._recorded(lambda: self._leases.wait(self.job.id, self.job.attempt, turn.part))
+
+    def go_on(self, turn: Turn) -> None:
+        """It is this one's turn, or it is to stop."""
+        self._stopwatch.go_on()
+        self.keeper.go_on()
+        stage = self.keeper.pace.stage
+        self._recorded(lambda: self._leases.go_on(self.job.id, self.job.attempt, turn.part, stage))
+
+    def _recorded(self, record: Callable[[], None]) -> None:
+        """A lease that is lost stops the work; a full disk loses the word alone."""
+        try:
+            record()
+        except LeaseLost:
+            self.keeper.token.cancel("lease_lost")
+        except InsufficientStorage as error:
+            _log.warning("job %s: %s", self.job.id, error)
+
+    def running(self) -> Running:
+        """The same, standing still at each event."""
         _log.info("job %s: attempt %d begins", self.job.id, self.job.attempt)
         self._hit("attempt.claimed")
         for number in range(1, self.job.attempt):
             discard_attempt(self._shop.store, self._shop.results, self.job.evolve(attempt=number))
         try:
             with self._preview, self._courier:
-                return self._perform()
+                return (yield from self._perform())
         except LeaseLost as error:
             _log.warning("%s", error)
             self._discard()
             return Ending.GO_ON
 
-    def _perform(self) -> Ending:
+    def _perform(self) -> Running:
         try:
-            self._complete(*self._render())
+            self._complete(*(yield from self._render()))
         except Cancelled:
             return self._stopped()
         except (InsufficientStorage, StorageUnavailable) as error:
@@ -187,8 +225,8 @@ class Attempt:
 
     # Running
 
-    def _render(self) -> tuple[Video | Drawing, tuple[ArtifactRef, ...]]:
-        reserve = self._shop.reserve
+    def _render(self) -> Generator[Turn | None, None, tuple[Video | Drawing, tuple[ArtifactRef, ...]]]:
+        reserve = self._reserve
         with self.keeper:
             try:
                 task = self._task()
@@ -196,7 +234,7 @@ class Attempt:
                 again = self.job.attempt > 1
                 self._note(self._courier.bring(task.checkpoints, again=again, cancel=self.keeper.token))
                 reserve.hold(task.request, task.spec, self._shop.keep_free)
-                result = self._follow(task)
+                result = yield from self._follow(task)
                 return result, self._files(task, result)
             finally:
                 reserve.release()
@@ -223,7 +261,7 @@ class Attempt:
         except (JobNotFound, InvalidRequest):
             return False
 
-    def _follow(self, task: Task) -> Video | Drawing:
+    def _follow(self, task: Task) -> Generator[Turn | None, None, Video | Drawing]:
         """Runs the generation, recording its events, until the result is there."""
         running = self._shop.render(task)
         with contextlib.closing(cast("Generator[Event]", running)):
@@ -235,6 +273,7 @@ class Attempt:
                 self._findings.see(event)
                 self._stopwatch.see(event)
                 self._record(event)
+                yield event if isinstance(event, Turn) else None
         raise GenerationError("The generation ended without a result.")
 
     def _record(self, event: Event) -> None:
@@ -244,7 +283,7 @@ class Attempt:
                 self._placed(event)
             case events.Encoded(seconds=seconds):
                 pace.stage = "denoise"
-                self._shop.reserve.release_checkpoints()
+                self._reserve.release_checkpoints()
                 self._tell("encoded", {"seconds": seconds}, stage="denoise")
             case events.Resumed(step=step):
                 self._step_saved = step
@@ -252,7 +291,7 @@ class Attempt:
                 self._tell("resumed", {"step": step})
             case events.Denoised():
                 pace.stage = "decode"
-                self._shop.reserve.release()
+                self._reserve.release()
                 self._progress("decode", {}, last=True)
             case events.Saved(step=step):
                 self._saved_step = self._step_saved = step
@@ -277,9 +316,11 @@ class Attempt:
         match event:
             case events.ModelLoaded(model=model, device=device, seconds=seconds, plan=plan):
                 self.keeper.pace.stage = stage = self._again or "encode"
+                self.plan = plan
                 detail = {"model": model, "device": device, "seconds": seconds, "plan": plan}
                 self._tell("loaded", detail, stage=stage)
-            case events.PlanChanged(stage=stage):
+            case events.PlanChanged(stage=stage, after=after):
+                self.plan = after
                 self._again = stage if stage in ("denoise", "decode") else ""
                 self._tell("plan_changed", asdict(event))
 

@@ -70,11 +70,14 @@ class Keeper(Companion):
         self._drain = threading.Event()
         self._hear_at = -math.inf  # when to look for orders again
         self._stop_asked: float | None = None  # when the work was first asked to stop
+        self._resting: tuple[float, str] | None = None  # since when the work waits for its turn, and the stage before
+        self._rested = 0.0  # seconds of earlier rests
 
     @property
     def seconds(self) -> float:
-        """Run time of the attempt."""
-        return self._clock() - self._began
+        """Run time of the attempt, without its rests."""
+        resting, now = self._resting, self._clock()
+        return (resting[0] if resting else now) - self._began - self._rested
 
     @property
     def draining(self) -> bool:
@@ -87,14 +90,35 @@ class Keeper(Companion):
         if self.pace.stage != "denoise":
             self.token.cancel("drain")
 
+    def rest(self) -> None:
+        """The work waits for its turn: time does not count, and who can't answer is not asked to."""
+        self._resting = (self._clock(), self.pace.stage)
+        self.pace.stage = "waiting"
+        faulthandler.cancel_dump_traceback_later()
+
+    def go_on(self) -> None:
+        """The work has its turn, or its time to end, in the stage it was in."""
+        if self._resting is None:
+            return
+        since, self.pace.stage = self._resting
+        self._rested += self._clock() - since
+        self._resting = None
+        if self._stop_asked is not None:
+            self._stop_asked = self._clock()
+        self.watch()
+
+    def watch(self) -> None:
+        """Have the process end should the work hang past its limit. There is one such timer, for the work that runs."""
+        if math.isfinite(self._limit):
+            left = max(0.0, self._limit - self.seconds) + _GRACE + _LAST_RESORT
+            faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__ or sys.stderr)
+
     def hurry(self) -> None:
         """Look for orders at the next look: there may be one."""
         self._hear_at = -math.inf
 
     def __enter__(self) -> Self:
-        if math.isfinite(self._limit):
-            timer = self._limit + _GRACE + _LAST_RESORT
-            faulthandler.dump_traceback_later(timer, exit=True, file=sys.__stderr__ or sys.stderr)
+        self.watch()
         return super().__enter__()
 
     def __exit__(
@@ -118,7 +142,9 @@ class Keeper(Companion):
             self.token.cancel("drain")
         if self._stop_asked is None and (self.token.cancelled or self._drain.is_set()):
             self._stop_asked = self._clock()
-        if self._stop_asked is not None and self._clock() - self._stop_asked > self._patience():
+        if self._resting is not None or self._stop_asked is None:
+            return
+        if self._clock() - self._stop_asked > self._patience():
             self._end_process()
 
     def _hear_orders(self) -> None:

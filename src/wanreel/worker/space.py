@@ -56,9 +56,14 @@ class Reserve:
     Results may lie on another disk than checkpoints, so each is held where it will be needed.
     """
 
-    def __init__(self, worker: str, checkpoints: Path, results: Path) -> None:
-        self._checkpoint_file = checkpoints / f".{worker}-checkpoints{SUFFIX}"
-        self._result_file = results / f".{worker}-result{SUFFIX}"
+    def __init__(self, worker: str, checkpoints: Path, results: Path, job: str = "") -> None:
+        self._places = (worker, checkpoints, results)
+        self._checkpoint_file = checkpoints / f".{worker}-checkpoints{job}{SUFFIX}"
+        self._result_file = results / f".{worker}-result{job}{SUFFIX}"
+
+    def of(self, job: str) -> Reserve:
+        """One for this job alone, as a worker may have begun several."""
+        return Reserve(*self._places, job)
 
     def hold(self, request: Work, spec: AnySpec, keep_free: int) -> None:
         """Take what `request` needs and leave at least `keep_free` bytes to others. Raises InsufficientStorage."""

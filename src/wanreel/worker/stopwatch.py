@@ -16,7 +16,18 @@ class Stopwatch:
 
     clock: Callable[[], float]
     measures: Measures = field(default_factory=Measures)
-    _mark: float = 0.0  # when denoising began
+    _mark: float = 0.0  # when denoising began, later by what it waited
+    _waiting: float | None = None  # since when the run waits for its turn
+
+    def wait(self) -> None:
+        """What follows is time of others."""
+        self._waiting = self.clock()
+
+    def go_on(self) -> None:
+        """It ends."""
+        if self._waiting is not None:
+            self._mark += self.clock() - self._waiting
+        self._waiting = None
 
     def see(self, event: Event) -> None:
         match event:

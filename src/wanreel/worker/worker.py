@@ -1,6 +1,7 @@
 """Worker: claim, render, record, until somebody asks to stop. Knows nothing of models.
 
-One process, one device, one job at a time. Its life is a lock that the kernel releases when it dies.
+One process, one device, one job at a time, or several in turn (see `batch`). Its life is a lock that the kernel releases
+when it dies.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelError
 from wanreel.core.job import Job, QueueState, Warm
+from wanreel.core.resolved import ResolvedRequest
+from wanreel.core.workload import Workload
 from wanreel.host import FileLock
 from wanreel.jobs import JobStore, Liveness, signals
 from wanreel.service import adapters_of, work_of
 from wanreel.service.bell import Bell, sweep_bells
-from wanreel.worker.attempt import Attempt, Ending, Workshop
+from wanreel.worker.attempt import Ending, Workshop
+from wanreel.worker.batch import Batch, Trace
 from wanreel.worker.orders import Orders
 from wanreel.worker.recovery import take_back
 from wanreel.worker.retention import Retention
@@ -36,10 +41,6 @@ _REST = {
 _IDLE_SHARED = 5.0  # the same where the store announces jobs: many workers that look would cost it more than the jobs
 _POLL_DEVICE = 1.0  # seconds between looks whether the GPU is free
 _HOUSEKEEPING = 2.0  # seconds between looks for dead workers and at the disk
-
-
-#: A context around each attempt at a job of a store.
-Trace = Callable[[Job, JobStore], contextlib.AbstractContextManager[object]]
 
 
 _nothing = contextlib.nullcontext[None]
@@ -94,9 +95,9 @@ class Worker:
         self.trace: Trace = _untraced
         self._asked_to_stop = 0
         self._retiring = False
-        self._attempt: Attempt | None = None
+        self._batch: Batch | None = None
         self._bell: Bell | None = None
-        self._adapters = ""  # of the last job
+        self._model = self._adapters = ""  # of the last job
         self._looked = -_HOUSEKEEPING
         self._orders = Orders(life.folder)
         newest = self._orders.newest()
@@ -140,8 +141,8 @@ class Worker:
         self._asked_to_stop += 1
         if self._asked_to_stop > 1:
             self._abandon(128 + 15)
-        if self._attempt is not None:
-            self._attempt.keeper.drain()
+        if self._batch is not None:
+            self._batch.drain()
         if self._bell is not None:
             self._bell.wake()
 
@@ -154,8 +155,8 @@ class Worker:
     @property
     def job(self) -> Job | None:
         """What it runs now."""
-        attempt = self._attempt
-        return None if attempt is None else attempt.job
+        batch = self._batch
+        return None if batch is None else batch.job
 
     @contextlib.contextmanager
     def _alone_on_device(self) -> Generator[None]:
@@ -206,15 +207,16 @@ class Worker:
             bell.wake()
 
     def _told(self, name: str) -> None:
-        if name in ("", self.name) and (attempt := self._attempt) is not None:
-            attempt.keeper.hurry()
+        if name in ("", self.name) and (batch := self._batch) is not None:
+            batch.hurry()
 
     def _sampler(self) -> Sampler:
         shop = self._shop
         probe = Probe(shop.data.root, self._description, shop.held)
         return Sampler(probe, lambda sample: shop.store.leases.report(self.name, sample), shop.sample_seconds)
 
-    def _claim(self) -> Job | None:
+    def _claim(self, alike: Callable[[Job], bool] | None = None) -> Job | None:
+        """The next job, or another one `alike`."""
         if self._orphaned():
             _log.warning("the supervisor is gone; leaving")
             self._asked_to_stop += 1
@@ -222,22 +224,38 @@ class Worker:
         try:
             if self._watch_disk().paused:
                 return None
-            warm = Warm(self._shop.all_held(), self._adapters)
-            return self._shop.store.leases.claim(self.name, warm, self._shop.only)
+            held = self._shop.all_held() if alike is None else (self._model,)
+            return self._shop.store.leases.claim(self.name, Warm(held, self._adapters), self._shop.only, alike)
         except InsufficientStorage as error:
             _log.warning("%s", error)
             return None
 
-    def _perform(self, job: Job) -> Ending:
-        self._attempt = Attempt(self._shop, job)
-        self._adapters = _adapters_of(job)
-        if self._asked_to_stop:
-            self._attempt.keeper.drain()
+    def _more(self, first: Job) -> Job | None:
+        """Another job of the kind of the first one."""
+        if self._asked_to_stop or self._retiring or (kind := self._workload(first)) is None:
+            return None
+        return self._claim(lambda job: self._workload(job) == kind)
+
+    def _workload(self, job: Job) -> Workload | None:
+        """What a video asks of the machine; None for pictures, and where the attempt will say that it can't be told."""
         try:
-            with self.trace(job, self._shop.store):
-                return self._attempt.perform()
+            request = work_of(job)
+            spec = self._shop.spec_of(request.model)
+        except InvalidRequest:
+            return None
+        if isinstance(request, ResolvedRequest) and isinstance(spec, ModelSpec):
+            return Workload.of(spec, request)
+        return None
+
+    def _perform(self, job: Job) -> Ending:
+        self._batch = Batch(self._shop, self.trace, self._more)
+        self._model, self._adapters = job.model, _adapters_of(job)
+        if self._asked_to_stop:
+            self._batch.drain()
+        try:
+            return self._batch.perform(job)
         finally:
-            self._attempt = None
+            self._batch = None
 
     def _orphaned(self) -> bool:
         """Whether the supervisor has ended. Never on Windows, where a process keeps its parent's number."""

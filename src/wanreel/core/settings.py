@@ -146,6 +146,12 @@ class Settings(BaseSettings):
     checkpoint_share: float = Field(
         default=0.02, gt=0, description="Share of the run time that checkpoints may cost; more loses less at a crash."
     )
+    part_batch: int = Field(
+        default=4,
+        ge=1,
+        le=16,
+        description="Jobs of one kind that have a model's parts in turn where the card holds one at a time; 1 for none.",
+    )
     keep_artifacts_days: float = Field(
         default=0.0, ge=0, description="Delete saved latents of ended jobs after; 0 keeps them."
     )

@@ -64,6 +64,7 @@ ROWS: tuple[Row, ...] = (
     Row("job_time_limit", "queue", "s"),
     Row("checkpoints", "queue"),
     Row("checkpoint_share", "queue"),
+    Row("part_batch", "queue"),
     Row("keep_artifacts_days", "queue", "d"),
     Row("keep_uploaded_days", "queue", "d"),
     Row("min_free_gb", "queue", "GiB"),

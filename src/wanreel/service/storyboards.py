@@ -1,0 +1,328 @@
+"""Storyboards in the queue: scenes as jobs that wait for one another, and what has to be made again when one changes.
+
+A scene's job is kept as long as what it was made from is as it was: the scene's own words and knobs, and the job that it
+goes on from. So a change costs the scenes that depend on it and no others; a change of order or of a transition between
+scenes that do not hang together costs none. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from wanreel.core.chain import LAST_FRAME, PlannedScene, Seam, colour_detail, plan_scenes, seam_of
+from wanreel.core.errors import GroupNotFound, InvalidRequest
+from wanreel.core.group import After, Group, NewGroup
+from wanreel.core.job import Job, JobStatus, NewJob
+from wanreel.core.knobs import MAX_SEED
+from wanreel.core.resolved import ResolvedRequest
+from wanreel.core.storyboard import Scene, Storyboard, parse_storyboard
+from wanreel.core.upload import UploadTo
+from wanreel.jobs.groups import new_id
+from wanreel.service.bell import ring
+from wanreel.service.service import Service, Terms
+from wanreel.service.stored import adapters_of, blobs_of, json_text, request_of, text_of
+
+KIND = "storyboard"
+COLOUR = "colour"
+
+_OVER = {JobStatus.FAILED: "failed", JobStatus.CANCELLED: "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoryboardView:
+    """A storyboard as it stands."""
+
+    group: Group
+    board: Storyboard
+    jobs: tuple[Job, ...]  #: of the scenes, in order
+
+    @property
+    def status(self) -> str:
+        """As a job's: completed only when the film of all scenes is there."""
+        states = {job.status for job in self.jobs}
+        if JobStatus.IN_PROGRESS in states or (JobStatus.QUEUED in states and JobStatus.COMPLETED in states):
+            return "in_progress"
+        if JobStatus.QUEUED in states:
+            return "queued"
+        for state, word in _OVER.items():
+            if state in states:
+                return word
+        if self.group.error is not None and self.group.resting:
+            return "failed"
+        return "completed" if self.film is not None and self.whole else "in_progress"
+
+    @property
+    def whole(self) -> bool:
+        """Whether the film is of all scenes as they are now."""
+        return self.group.made_of == tuple(job.id for job in self.jobs)
+
+    @property
+    def film(self) -> Mapping[str, Any] | None:
+        """What was joined last: its file and its clips; None before the first time."""
+        return cast("dict[str, Any]", json.loads(self.group.result)) if self.group.result else None
+
+
+@dataclass(frozen=True)
+class Storyboards:
+    """Over one service."""
+
+    service: Service
+
+    def create(self, board: Storyboard, terms: Terms | None = None, *, body: str | None = None) -> StoryboardView:
+        """Accept a storyboard: all its scenes or none. Raises InvalidRequest by scene, ModelError, QueueFull."""
+        terms = terms or Terms()
+        board = pinned(board)
+        group_id = new_id()
+        planned = plan_scenes(board, self.service.resolve)
+        jobs, cells = self._jobs(board, planned, group_id, terms, {})
+        new = NewGroup(
+            group_id,
+            KIND,
+            _spec(board, cells, terms),
+            owner=terms.owner,
+            title=board.title or board.scenes[0].prompt[:200],
+            gathering="leading",
+        )
+        digest = hashlib.sha256((body or json_text(board.to_dict())).encode()).hexdigest()
+        store = self.service.store
+        group = store.groups.create(new, jobs, key=terms.idempotency_key, digest=digest)
+        ring(self.service.data.workers)
+        return self.view(group)
+
+    def get(self, group_id: str) -> StoryboardView:
+        """Raises GroupNotFound."""
+        group = self.service.store.groups.get(group_id)
+        if group.kind != KIND:
+            raise GroupNotFound(f"{group_id} is no storyboard.")
+        return self.view(group)
+
+    def view(self, group: Group) -> StoryboardView:
+        board = parse_storyboard(json.loads(group.spec)["board"])
+        return StoryboardView(group, board, self.service.store.groups.jobs(group.id))
+
+    def list(self, *, owner: str | None, after: str | None = None, limit: int = 20) -> tuple[StoryboardView, ...]:
+        """Newest first."""
+        found = self.service.store.groups.list(owner=owner, kind=KIND, after=after, limit=limit)
+        return tuple(self.view(group) for group in found)
+
+    def redo(self, group_id: str, place: int, changes: Mapping[str, object] | None = None) -> StoryboardView:
+        """Make one scene again, and those that depend on it: with `changes`, else with another seed.
+
+        `place` counts from 0. Raises InvalidRequest, GroupNotFound, QueueFull.
+        """
+        view = self.get(group_id)
+        scenes = list(view.board.scenes)
+        if not 0 <= place < len(scenes):
+            text = f"there is no scene {place + 1}; the storyboard has {len(scenes)}."
+            raise InvalidRequest.of("scene", "out_of_range", text)
+        scenes[place] = changed(view.board, place, changes or {"seed": secrets.randbelow(2**31)})
+        return self.revise(group_id, replace(view.board, scenes=tuple(scenes)), again=frozenset({place}))
+
+    def revise(self, group_id: str, board: Storyboard, again: frozenset[int] = frozenset()) -> StoryboardView:
+        """Take another storyboard in the place of this one. Only what is not as it was is made again, and `again`.
+
+        Scenes are known by their content, so they may be reordered, replaced, added and left out.
+        """
+        view, board = self.get(group_id), pinned(board)
+        terms = _terms(view.group)
+        keep = self._kept(view, board, again)
+        requests = {place: request_of(job) for place, job in keep.items()}
+        planned = plan_scenes(board, self.service.resolve, requests)
+        jobs, cells = self._jobs(board, planned, group_id, terms, keep)
+        kept = {job.id for job in keep.values()}
+        self.service.store.groups.change(
+            group_id,
+            spec=_spec(board, cells, terms),
+            drop=[job.id for job in view.jobs if job.id not in kept],
+            add=jobs,
+            cells={job.id: place for place, job in keep.items()},
+        )
+        ring(self.service.data.workers)
+        return self.get(group_id)
+
+    def cancel(self, group_id: str) -> StoryboardView:
+        """Stop every scene that has not ended. `retry` goes on from there."""
+        self.get(group_id)
+        self.service.store.groups.cancel(group_id)
+        return self.get(group_id)
+
+    def retry(self, group_id: str) -> StoryboardView:
+        """Queue every scene again that failed or was cancelled, from its last step."""
+        view = self.get(group_id)
+        for job in view.jobs:
+            # One that failed for another's sake is queued again with that one.
+            if self.service.store.get(job.id).status in _OVER:
+                self.service.store.retry(job.id)
+        self.service.store.groups.touch(group_id)
+        ring(self.service.data.workers)
+        return self.get(group_id)
+
+    def delete(self, group_id: str) -> None:
+        """Forget a storyboard with its scenes and all files. Raises IllegalTransition while one of them runs."""
+        view = self.get(group_id)
+        for job_id, files in self.service.store.groups.delete(group_id):
+            self.service.forget_files(job_id, files)
+        if (path := self.path(view)) is not None:
+            path.unlink(missing_ok=True)
+
+    def path(self, view: StoryboardView) -> Path | None:
+        """Where the film lies, as far as it goes."""
+        film = view.film
+        path = self.service.results / Path(str(film["name"])).name if film else None
+        return path if path is not None and path.is_file() else None
+
+    # Jobs
+
+    def _jobs(
+        self,
+        board: Storyboard,
+        planned: Sequence[PlannedScene | None],
+        group_id: str,
+        terms: Terms,
+        keep: Mapping[int, Job],
+    ) -> tuple[list[NewJob], list[dict[str, str]]]:
+        """Jobs for the scenes that have none yet, and what each scene is known by."""
+        ids = [keep[place].id if place in keep else new_id() for place in range(len(board.scenes))]
+        jobs: list[NewJob] = []
+        for place, scene in enumerate(planned):
+            if scene is None:
+                continue
+            if scene.edit_prompt:
+                raise _no_edits(place)
+            jobs.append(self._job(scene, ids[place], group_id, place, terms, self._after(board, place, ids)))
+        cells = [{"job": ids[place], "key": _key(board, place, ids)} for place in range(len(board.scenes))]
+        return jobs, cells
+
+    def _job(
+        self, scene: PlannedScene, job_id: str, group_id: str, place: int, terms: Terms, after: tuple[After, ...]
+    ) -> NewJob:
+        request = scene.request
+        if self.service.shared is not None:
+            for sha256 in blobs_of(request):
+                self.service.shared.pictures.share(sha256)
+        limit = self.service.time_limit
+        return NewJob(
+            request=text_of(request),
+            model=scene.resolution.spec.name,
+            owner=terms.owner,
+            priority=terms.priority,
+            time_limit=min(terms.time_limit or limit, limit),
+            mode=request.mode,
+            prompt=request.prompt,
+            upload_to=UploadTo(scene.resolution.storage) if scene.resolution.storage else None,
+            adapters=adapters_of(request),
+            id=job_id,
+            group_id=group_id,
+            cell=place,
+            after=after,
+        )
+
+    def _after(self, board: Storyboard, place: int, ids: Sequence[str]) -> tuple[After, ...]:
+        """What a scene waits for."""
+        seam = seam_of(board, place)
+        if not seam.continues:
+            return ()
+        return waits_for(ids[place - 1], seam, ids[board.root(place)], board.colour_match)
+
+    def _kept(self, view: StoryboardView, board: Storyboard, again: frozenset[int]) -> dict[int, Job]:
+        """The jobs whose scenes are as they were, by their new places."""
+        there = {job.id: job for job in view.jobs if job.status not in _OVER}
+        known: dict[str, list[str]] = {}
+        for cell in json.loads(view.group.spec)["cells"]:
+            known.setdefault(cell["key"], []).append(cell["job"])
+        ids: list[str] = []
+        keep: dict[int, Job] = {}
+        for place in range(len(board.scenes)):
+            candidates = known.get(_key(board, place, ids), [])
+            found = next((job_id for job_id in candidates if job_id in there), None)
+            if found is None or place in again:
+                ids.append(f"new {place}")
+                continue
+            candidates.remove(found)
+            keep[place] = there[found]
+            ids.append(found)
+        first = keep.get(0)
+        if first is not None or not keep:
+            return keep
+        # The first scene decides the size of all: where it is made again in another, none of the others fits.
+        sizes = {_shape(request_of(job)) for job in keep.values()}
+        planned = plan_scenes(replace(board, scenes=board.scenes[:1]), self.service.resolve)[0]
+        assert planned is not None, "it is not among those kept"
+        return keep if sizes == {_shape(planned.request)} else {}
+
+
+def waits_for(job_id: str, seam: Seam, root: str, colour: float) -> tuple[After, ...]:
+    """What a clip that continues another takes of it, and of the first one of its run."""
+    picture = After(job_id, "image", seam.file)
+    if not colour or root == job_id:
+        return (picture,)
+    return (picture, After(root, COLOUR, LAST_FRAME, json_text(dict(colour_detail(colour)))))
+
+
+def changed(board: Storyboard, place: int, changes: Mapping[str, object]) -> Scene:
+    """A scene with other fields or knobs; None takes one away. Raises InvalidRequest."""
+    scene = board.scenes[place].to_dict()
+    values = {name: value for name, value in (scene | dict(changes)).items() if value is not None}
+    others = [other.to_dict() for other in board.scenes]
+    others[place] = values
+    return parse_storyboard(board.to_dict() | {"scenes": others}).scenes[place]
+
+
+def pinned(board: Storyboard) -> Storyboard:
+    """The same with a seed for each scene, so that one that is resolved again is the same."""
+    scenes = tuple(_with_seed(board, place) for place in range(len(board.scenes)))
+    return replace(board, scenes=scenes)
+
+
+def _with_seed(board: Storyboard, place: int) -> Scene:
+    scene = board.scenes[place]
+    seed = board.values(place).get("seed")
+    if isinstance(seed, int) and 0 <= seed <= MAX_SEED:
+        return scene
+    return replace(scene, knobs={**scene.knobs, "seed": secrets.randbelow(2**31)})
+
+
+def _spec(board: Storyboard, cells: Sequence[Mapping[str, str]], terms: Terms) -> str:
+    kept = {"priority": terms.priority, "time_limit": terms.time_limit}
+    return json_text({"board": board.to_dict(), "cells": list(cells), "terms": kept})
+
+
+def _terms(group: Group) -> Terms:
+    kept = json.loads(group.spec)["terms"]
+    return Terms(owner=group.owner, priority=kept["priority"], time_limit=kept["time_limit"])
+
+
+def _key(board: Storyboard, place: int, ids: Sequence[str]) -> str:
+    """SHA-256 of all that a scene's clip depends on."""
+    scene, seam, start = board.scenes[place], seam_of(board, place), board.start(place)
+    pictures = [scene.keyframe, scene.end_keyframe, board.scenes[0].keyframe if start == "anchor" else None]
+    facts: dict[str, object] = {
+        "values": board.values(place),
+        "start": start,
+        "pictures": [it.sha256 if it is not None else None for it in pictures],
+        "edit_prompt": scene.edit_prompt,
+    }
+    if seam.continues:
+        root = board.root(place)
+        facts["from"] = [ids[place - 1], seam.file]
+        facts["colour"] = [ids[root], board.colour_match] if board.colour_match and root != place - 1 else None
+    return hashlib.sha256(json_text(facts).encode()).hexdigest()
+
+
+def _shape(request: ResolvedRequest) -> tuple[object, ...]:
+    return (request.export_width, request.export_height, request.fps, request.output_format)
+
+
+def _no_edits(place: int) -> InvalidRequest:
+    return InvalidRequest.of(
+        f"scenes[{place + 1}].edit_prompt",
+        "unsupported",
+        "pictures can't be edited here yet.",
+        "Edit the picture elsewhere, and give it as the scene's keyframe.",
+    )

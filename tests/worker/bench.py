@@ -28,10 +28,12 @@ from wanreel.core.resolve import Defaults, resolve
 from wanreel.core.video import Video
 from wanreel.jobs import JobStore
 from wanreel.service import Service, make_less
+from wanreel.storage.disk import BlobStore
 from wanreel.storage.shared import SharedStates
 from wanreel.worker.attempt import Task, Workshop
 from wanreel.worker.retention import Retention
 from wanreel.worker.space import Reserve
+from wanreel.worker.taking import Taking
 from wanreel.worker.worker import Life, Worker
 
 Trick = Callable[[Task, str], object]
@@ -100,6 +102,7 @@ class Bench:
         self.data = DataDirectory(root)
         self.store = JobStore.open(self.data.database)
         self.render = FakeRender()
+        self.batch = 1
         catalog = Catalog()
         names = frozenset(spec.name for spec in catalog)
         defaults = Defaults({"text": "demo", "picture": "demo", "first_last": "demo"}, names)
@@ -130,9 +133,11 @@ class Bench:
             results=self.data.outputs,
             reserve=Reserve(life.name, self.data.checkpoints, self.data.outputs),
             failpoints=Failpoints(fault),
+            taking=Taking(self.store, self.data.outputs, BlobStore(self.data.pictures)),
             keep_free=self.keep_free,
             reduce=lambda job_id: make_less(self.service, job_id),
             states=self.states,
+            batch=self.batch,
         )
         return Worker(life, shop, Retention(self.store, self.data.checkpoints, 0.0, self.data.outputs), **options)  # type: ignore[arg-type]
 

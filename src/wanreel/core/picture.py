@@ -10,10 +10,15 @@ from dataclasses import dataclass
 class PictureRef:
     """Names a picture by content, so that a request never holds a path or bytes."""
 
-    sha256: str  #: of the cleaned PNG that was stored, 64 hex digits
+    sha256: str  #: of the cleaned PNG that was stored, 64 hex digits; empty while another job has yet to make it
     width: int  #: pixels, after EXIF orientation
     height: int  #: pixels
     notes: tuple[str, ...] = ()  #: what was changed when it was read ("first of 12 frames used")
+
+    @property
+    def pending(self) -> bool:
+        """Whether another job has yet to make it."""
+        return not self.sha256
 
     def to_dict(self) -> dict[str, object]:
         return {"sha256": self.sha256, "width": self.width, "height": self.height, "notes": list(self.notes)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanreel.core.resolved import ResolvedRequest
@@ -21,6 +21,7 @@ class Video:
     num_frames: int
     fps: float
     request: ResolvedRequest
+    handoffs: Mapping[str, Path] = field(default_factory=dict[str, Path])  #: lossless frames before the last, by kind
 
     @property
     def seconds(self) -> float:
@@ -29,4 +30,4 @@ class Video:
 
     def files(self) -> Mapping[str, Path]:
         """By the kind that records call them: the video itself first."""
-        return {"video": self.path, "last_frame": self.last_frame, "poster": self.poster}
+        return {"video": self.path, "last_frame": self.last_frame, "poster": self.poster, **self.handoffs}

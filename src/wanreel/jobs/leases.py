@@ -8,6 +8,7 @@ change anything any more.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -204,6 +205,17 @@ class Leases:
             records.change(c, job_id, stage=stage, stage_share=0.0, attempts_charged=charged)
 
         self._database.write(kind, body, urgent=True)
+
+    def bind(self, job_id: str, attempt: int, request: str) -> None:
+        """Put in the job's request what other jobs have made for it."""
+        digest = hashlib.sha256(request.encode()).hexdigest()
+
+        def body(c: Connection) -> None:
+            self._held(c, job_id, attempt)
+            records.change(c, job_id, request=request, request_sha256=digest)
+            log.append(c, job_id, "bound", self._clock())
+
+        self._database.write("bind", body)
 
     def measure(self, job_id: str, attempt: int, measures: Measures) -> None:
         """Record how long the stages of an attempt took, for estimates and figures."""

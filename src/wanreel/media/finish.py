@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -168,6 +168,26 @@ class Stills:
         self._last = None
 
 
+class Keepsakes:
+    """Lets every frame pass, and keeps those that others go on from as pictures without loss."""
+
+    def __init__(self, frames: int, wanted: Mapping[int, Path]) -> None:
+        self._wanted = {frames - 1 - back: path for back, path in wanted.items()}  # by how far before the last one
+        self._number = -1
+
+    def feed(self, frame: Frame) -> Iterator[Frame]:
+        self._number += 1
+        if (path := self._wanted.get(self._number)) is not None:
+            write_png(path, frame)
+        yield frame
+
+    def finish(self) -> Iterator[Frame]:
+        return iter(())
+
+    def close(self) -> None:
+        pass
+
+
 class Boomerang:
     """Forward and back again. Neither end is shown twice, so that it repeats evenly."""
 
@@ -305,14 +325,19 @@ class Interpolate:
                 raise ExportFailed(f"Frames could not be interpolated: {exc.strerror or exc}.") from exc
             place, self._made = self._made * self._pace, self._made + 1
             original = next((frame for number, frame in self._known if number == place), None)
-            yield made.to_ndarray(format="rgb24") if original is None else original
+            yield _pixels(made) if original is None else original
 
     def _opened(self, frame: Frame) -> Graph:
         height, width = frame.shape[:2]
         graph = Graph()
-        source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=1 / (self._rate * self._pace))
+        pixels: Any = "rgb24"  # declared as an object of its own, and taken by name too
+        source = graph.add_buffer(width=width, height=height, format=pixels, time_base=1 / (self._rate * self._pace))
         # 4:4:4, as halving the colours' resolution is the file's matter.
         planes = graph.add("format", "pix_fmts=yuv444p")
         filter_: Any = graph.add("minterpolate", f"fps={self._rate.numerator}/{self._rate.denominator}:{_MOTION}")
         graph.link_nodes(source, planes, filter_, graph.add("buffersink")).configure()
         return graph
+
+
+def _pixels(picture: Any) -> Frame:
+    return picture.to_ndarray(format="rgb24")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wanreel.core.errors import UnreadablePicture
@@ -84,6 +85,11 @@ def open_picture(png: bytes) -> Image.Image:
     """The RGB image of a `Picture.png`."""
     with Image.open(io.BytesIO(png), formats=["PNG"]) as opened:
         return opened.convert("RGB")
+
+
+def pixels_of(png: bytes) -> NDArray[np.uint8]:
+    """The same as [h, w, 3]."""
+    return np.asarray(open_picture(png), dtype=np.uint8)
 
 
 def cover_and_crop(image: Image.Image, width: int, height: int) -> Image.Image:

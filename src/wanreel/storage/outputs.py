@@ -49,6 +49,10 @@ class Reservation:
     def poster(self) -> Path:
         return self.path.with_suffix(".poster.jpg")
 
+    def handoff(self, back: int) -> Path:
+        """The frame that is so many before the last one."""
+        return self.path.with_suffix(f".{back}-before-last.png")
+
     def hold(self) -> bool:
         """Make the name ours unless it is somebody's. Raises OSError."""
         try:

@@ -27,7 +27,7 @@ def render_task(pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, 
     if task.checkpoints is not None:
         store = CheckpointStore(task.checkpoints)
         saving = Saving(store, task.work, Cadence(share), urgent=lambda: task.keeper.draining)
-    target = Target(task.results, pictures, task.stem, loras)
+    target = Target(task.results, pictures, task.stem, loras, task.handoffs)
     return render(pool, Resolution(*task.video, ()), target, task.keeper.token, saving)
 
 

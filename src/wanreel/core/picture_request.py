@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from wanreel.core.adjustment import Adjustment
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.finishing import Shape
 from wanreel.core.knobs import MAX_SEED, KnobTable, knob, prompt_knob
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import PictureSolver, PictureSpec
-from wanreel.core.resolved import Adjustment
+from wanreel.core.prompt_help.asked import Prompt, PromptAsked
 
 T = TypeVar("T")
 
@@ -29,6 +30,10 @@ class PictureRequest:
     """A picture as asked. Only the prompt is needed; everything else defaults to the model authors' recipe."""
 
     prompt: str = prompt_knob("What the picture shows, or what an editing model is to change.")
+    original_prompt: str | None = knob(
+        "text", "The prompt as it was written, where this one came of it with help; kept in the recipe.", maximum=4000
+    )
+    wildcards: bool | None = knob("flag", "Draw {red|green|blue} in the prompt by the seed. Yes by default.")
     negative_prompt: str | None = knob("text", "What to avoid. Nothing by default.", maximum=4000)
     image: PictureRef | None = knob("picture", "The picture to begin with.", aliases=("image_url", "init_image"))
     strength: float | None = knob(
@@ -139,6 +144,7 @@ class ResolvedPicture:
     refiner_inference_steps: int
     high_noise_frac: float | None
     metadata: bool
+    original_prompt: str = ""  #: as it was written, where help or wildcards made the prompt of it
 
     @property
     def total_steps(self) -> int:
@@ -193,6 +199,8 @@ class ResolvedPicture:
         """The request that resolves to this one again."""
         return PictureRequest(
             prompt=self.prompt,
+            original_prompt=self.original_prompt or None,
+            wildcards=False,
             negative_prompt=self.negative_prompt,
             image=self.image,
             strength=self.strength,
@@ -256,9 +264,11 @@ class _Resolver:
         self._check(spec)
         refiner = self._refiner(spec)
         width, height = self._size(spec)
-        steps = _or(asked.num_inference_steps, spec.steps)
+        steps, seed = _or(asked.num_inference_steps, spec.steps), self._seed()
+        prompt = self._prompt(seed)
         resolved = ResolvedPicture(
-            prompt=asked.prompt,
+            prompt=prompt.text,
+            original_prompt=prompt.original,
             negative_prompt=asked.negative_prompt,
             model=spec.name,
             image=asked.image,
@@ -271,7 +281,7 @@ class _Resolver:
             num_inference_steps=steps,
             guidance_scale=float(_or(asked.guidance_scale, spec.guidance)),
             solver=_or(asked.solver, spec.solver),
-            seed=self._seed(),
+            seed=seed,
             refiner=refiner.name if refiner else None,
             refiner_inference_steps=_or(asked.refiner_inference_steps, 0),
             high_noise_frac=asked.high_noise_frac if refiner else None,
@@ -280,6 +290,12 @@ class _Resolver:
         if self.problems:
             raise InvalidRequest(*self.problems)
         return PictureResolution(resolved, spec, tuple(self.adjustments), refiner)
+
+    def _prompt(self, seed: int) -> Prompt:
+        asked = PromptAsked(self.request.prompt, self.request.original_prompt, self.request.wildcards)
+        prompt = asked.resolved(seed)
+        self.adjustments += prompt.adjustments
+        return prompt
 
     def _spec(self, name: str) -> PictureSpec | None:
         try:

@@ -32,11 +32,22 @@ class VideoRequest:
     """A request as asked. Only the prompt is needed; everything else defaults to the model authors' recipe."""
 
     prompt: str = prompt_knob("What happens in the video.")
+    original_prompt: str | None = knob(
+        "text", "The prompt as it was written, where this one came of it with help; kept in the recipe.", maximum=4000
+    )
+    wildcards: bool | None = knob("flag", "Draw {red|green|blue} in the prompt by the seed. Yes by default.")
+    enhance: bool | None = knob(
+        "flag", "Add what the prompt does not say of camera, light and look, by rules.", aliases=("use_prompt_enhancer",)
+    )
     negative_prompt: str | None = knob("text", "What to avoid. The authors' own text by default.", maximum=4000)
     image: PictureRef | None = knob(
         "picture", "The first frame.", aliases=("input_reference", "first_image", "reference_image")
     )
     last_image: PictureRef | None = knob("picture", "The last frame, for models that take one.")
+    edit_prompt: str | None = knob(
+        "text", "First the picture is changed as this says; the video begins with what comes out.", maximum=4000
+    )
+    edit_model: str | None = knob("name", "Which model changes it. qwen-image-edit-2509 by default.")
     model: str | None = knob("name", "Which model, for example ti2v-5b. By default the best one installed.")
     preset: PresetName | None = knob(
         "name",

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from wanreel.core.catalog import MODELS, Catalog, ModelSpec
+from wanreel.core.compute import Compile, Compute
 from wanreel.core.config_file import read_config
 from wanreel.core.data_directory import DataDirectory
 from wanreel.core.destination import LOCAL, PROFILE_NAME, Destination
@@ -93,7 +94,9 @@ class Settings(BaseSettings):
     default_picture_model: str = Field(default="ti2v-5b", description="Makes videos from a picture.")
     default_first_last_model: str = Field(default="flf2v-14b-720p", description="Makes videos between two pictures.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
-    multi_gpu: bool = Field(default=False, description="One video on several GPUs of this machine; see docs/multi-gpu.md.")
+    multi_gpu: bool = Field(
+        default=False, description="One video on several GPUs of this machine; see docs/multi-gpu.md."
+    )
     gpus: str = Field(default="", description="The GPUs that may be used, as 0,1; all of them by default.")
     parallel: str = Field(
         default="auto",
@@ -123,6 +126,12 @@ class Settings(BaseSettings):
     memory_choices: bool = Field(
         default=True,
         description="Requests may choose memory mode, precision and tiles where the settings above leave them open.",
+    )
+    compute: Compute = Field(
+        default="exact", description="How steps are computed unless a request says: exact, fast, turbo (docs/speed.md)."
+    )
+    compile: Compile = Field(
+        default="auto", description="Blocks are compiled on a GPU: auto, where that pays back; always; off."
     )
     on_oom: OnOom = Field(
         default="fail",
@@ -247,6 +256,7 @@ class Settings(BaseSettings):
             self.quantize,
             self.memory_choices,
             parse_parallel(self.parallel),
+            self.compile,
         )
 
     @property
@@ -296,6 +306,12 @@ def prepare_for_ranks() -> None:
         os.environ.setdefault(name, "lo")
     os.environ["NCCL_NVLS_ENABLE"] = "0"
     os.environ["TORCH_SYMM_MEM_DISABLE_MULTICAST"] = "1"
+
+
+def keep_compiled(folder: Path) -> None:
+    """What torch.compile and Triton make is kept in `folder`, unless the operator has said where."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
 
 
 def variable(name: str) -> str:

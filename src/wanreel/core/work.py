@@ -15,9 +15,10 @@ AnySpec = ModelSpec | PictureSpec
 
 
 def models_of(work: Work) -> tuple[str, ...]:
-    """Names of the models that take part in making it, the one that begins first."""
-    refiner = work.refiner if isinstance(work, ResolvedPicture) else None
-    return (work.model, refiner) if refiner else (work.model,)
+    """Names of the models that take part in making it, the one that it is named for first."""
+    if isinstance(work, ResolvedPicture):
+        return (work.model, work.refiner) if work.refiner else (work.model,)
+    return (work.model, work.keyframe.model) if work.keyframe is not None else (work.model,)
 
 
 def work_from_dict(data: Mapping[str, object]) -> Work:

@@ -5,7 +5,7 @@ They are imported where they are built, as SQLAlchemy would slow down every othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,9 +110,12 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
     from wanreel.core.failpoints import Failpoints
     from wanreel.service import make_less
     from wanreel.service.uploader import build_uploader
+    from wanreel.worker import storyboards
     from wanreel.worker.attempt import Workshop
+    from wanreel.worker.gathering import Gatherer
     from wanreel.worker.retention import Retention
     from wanreel.worker.space import Reserve
+    from wanreel.worker.taking import Taking
     from wanreel.worker.weights import weight_hashes
     from wanreel.worker.worker import Life, Worker
 
@@ -120,6 +123,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
     settings = runtime.settings
     store = build_store(settings, patience=_WORKERS_PATIENCE)
     runtime.plan_records = store.plans
+    films = storyboards.Films(store, settings.results_dir)
     life = Life.begin(settings.data.workers, settings.device.replace(":", "-"), build_liveness(settings, store))
     shop = Workshop(
         store=store,
@@ -130,6 +134,8 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
         results=settings.results_dir,
         reserve=Reserve(life.name, settings.data.checkpoints, settings.results_dir),
         failpoints=Failpoints(settings.fault),
+        taking=Taking(store, settings.results_dir, runtime.pictures, _sharing(runtime)),
+        gatherer=Gatherer(store, {storyboards.KIND: films.finish}, {storyboards.KIND: films.sweep}),
         keep_free=int(settings.min_free_gb * 2**30),
         checkpoints=settings.checkpoints,
         batch=settings.part_batch,
@@ -153,13 +159,19 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
     return Worker(life, shop, retention, description=settings.device, supervised=supervised)
 
 
+def _sharing(runtime: Runtime) -> Callable[[str], None]:
+    """Puts a picture where workers on other machines find it, if there are any."""
+    shared = runtime.shared
+    return (lambda sha256: None) if shared is None else shared.pictures.share
+
+
 def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     """Torch comes in here, with the first job: so a worker that was just started claims at once."""
     if runtime.shared is not None:
-        from wanreel.service import pictures_of
+        from wanreel.service import blobs_of
 
-        for picture in pictures_of(task.request):  # before minutes go into loading a model
-            runtime.pictures.open(picture.sha256)
+        for sha256 in blobs_of(task.request):  # before minutes go into loading a model
+            runtime.pictures.open(sha256)
     yield from runtime.supply.fetch(task.spec, task.keeper.token)
     with without_collecting():
         from wanreel.worker.renderer import draw_task, render_task

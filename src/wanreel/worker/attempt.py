@@ -48,12 +48,15 @@ from wanreel.service.uploader import Uploader
 from wanreel.storage.previews import PreviewFile
 from wanreel.storage.shared import SharedStates
 from wanreel.worker.courier import Courier
+from wanreel.worker.extending import joined_to_source
 from wanreel.worker.files import discard, keep_latents, media_type_of, stem_of, write_durably
+from wanreel.worker.gathering import Gatherer
 from wanreel.worker.keeper import Keeper
 from wanreel.worker.manifests import Findings
 from wanreel.worker.orders import Order
 from wanreel.worker.space import Reserve
 from wanreel.worker.stopwatch import Stopwatch
+from wanreel.worker.taking import Taking
 from wanreel.worker.weights import hashes_of_work
 
 _log = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class Task:
     stem: str  #: their names without suffix; belongs to this attempt alone
     checkpoints: Path | None  #: folder of saved states; None to save none
     keeper: Keeper  #: `token` to stop at once, `draining` to save after this step
+    handoffs: tuple[int, ...] = ()  #: frames, counted back from the last one, that other jobs go on from
 
     @property
     def video(self) -> tuple[ResolvedRequest, ModelSpec]:
@@ -115,6 +119,8 @@ class Workshop:
     results: Path
     reserve: Reserve
     failpoints: Failpoints
+    taking: Taking
+    gatherer: Gatherer | None = None  #: makes what groups of jobs result in; None where there are no groups
     keep_free: int = 0  #: bytes of disk that no job may use
     checkpoints: bool = True  #: whether states are saved while denoising
     held: Callable[[], str | None] = lambda: None  #: name of the model in memory
@@ -229,6 +235,8 @@ class Attempt:
         reserve = self._reserve
         with self.keeper:
             try:
+                self.job, notes = self._shop.taking.bound(self.job)
+                self._note(notes)
                 task = self._task()
                 self._steps = (0, task.request.num_inference_steps)
                 again = self.job.attempt > 1
@@ -253,6 +261,7 @@ class Attempt:
             stem=stem_of(self.job, request.prompt),
             checkpoints=checkpoints_of(self._shop.data, work) if self._saves else None,
             keeper=self.keeper,
+            handoffs=self._shop.taking.wanted(self.job),
         )
 
     def _shares_latents(self, request: Work, parent_id: str) -> bool:
@@ -389,6 +398,12 @@ class Attempt:
             files.append(
                 ArtifactRef(kind, other.name, hashlib.sha256(data).hexdigest(), len(data), media_type_of(other))
             )
+        if isinstance(result, Video):
+            store, results = self._shop.store, self._shop.results
+            more, notes = joined_to_source(store, results, self.job, result, self.keeper.token)
+            self._note(notes)
+            files += more
+        self._shop.taking.leave(self.job, files)
         return tuple(files)
 
     def _complete(self, result: Video | Drawing, files: tuple[ArtifactRef, ...]) -> None:
@@ -468,6 +483,10 @@ def _notes_of(event: Event) -> tuple[str, ...]:
             return tuple(str(lora) for lora in applied)
         case events.PlanChanged():
             return (f"plan_changed: {event}",)
+        case events.StepsChosen():
+            return (f"steps: {event}",)
+        case events.Denoised(foretold=foretold, sigmas=sigmas) if foretold:
+            return (f"turbo: {foretold} of {len(sigmas) - 1} steps were foretold",)
         case _:
             return ()
 

@@ -20,7 +20,9 @@ _TENSORS, _FP32 = 4, 4
 #: Two generations of checkpoints are kept while a third is being written.
 _GENERATIONS = 3
 #: Bytes for each pixel of each frame. Video never exceeds raw 4:2:0; the others at worst keep every colour.
-_PIXEL_BYTES = {"mp4": 1.5, "webm": 1.5, "gif": 1.0, "webp": 3.0}
+_PIXEL_BYTES = {"mp4": 1.5, "webm": 1.5, "gif": 1.0, "webp": 3.0, "mov": 4.0}
+_RAW = 3  #: bytes for each pixel of a boomerang, whose way back lies on the disk meanwhile
+_SOUND = 24_000  #: bytes a second
 _PNG_BYTES = 3.1  #: a PNG of noise is a little larger than its pixels
 #: For each pixel of the pictures beside the video: the last frame and the poster.
 _STILLS = 2 * 3
@@ -42,7 +44,11 @@ def result_bytes(request: Work) -> int:
     pixels = request.export_width * request.export_height
     if isinstance(request, ResolvedPicture):
         return int(pixels * (request.num_images * _PNG_BYTES + 3)) + _SMALL_FILES
-    return int(pixels * (request.num_frames * _PIXEL_BYTES[request.output_format] + _STILLS)) + _SMALL_FILES
+    shape, asked = request.finished, request.finishing
+    scratch = pixels * len(asked.kept(request.num_frames, request.fps)) * _RAW if asked.loop == "boomerang" else 0
+    sound = shape.seconds * _SOUND if asked.audio is not None else 0.0
+    video = shape.width * shape.height * shape.num_frames * _PIXEL_BYTES[request.output_format]
+    return int(video + scratch + sound + pixels * _STILLS) + _SMALL_FILES
 
 
 def needed_bytes(request: Work, spec: AnySpec) -> int:

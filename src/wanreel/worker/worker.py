@@ -132,8 +132,12 @@ class Worker:
             _log.warning("no model was loaded ahead: %s", error)
 
     def _next(self) -> Ending:
-        """Run the next job if there is one."""
+        """Make what groups are waiting for, and run the next job if there is one."""
+        gatherer = self._shop.gatherer
+        gathered = gatherer is not None and not self._asked_to_stop and gatherer.gather(self.name)
         job = self._claim()
+        if gathered and job is None:
+            return Ending.GO_ON  # there may be more of it
         return Ending.IDLE if job is None else self._perform(job)
 
     def stop(self, signal_name: str = "") -> None:
@@ -141,6 +145,8 @@ class Worker:
         self._asked_to_stop += 1
         if self._asked_to_stop > 1:
             self._abandon(128 + 15)
+        if self._shop.gatherer is not None:
+            self._shop.gatherer.stop()
         if self._batch is not None:
             self._batch.drain()
         if self._bell is not None:

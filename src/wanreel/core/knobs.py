@@ -14,8 +14,9 @@ from typing import Any, Literal, cast
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.lora import MAX_LORAS, LoraRef, problems_of
 from wanreel.core.picture import PictureRef
+from wanreel.core.sound import SoundRef
 
-Kind = Literal["text", "name", "integer", "number", "flag", "picture", "loras"]
+Kind = Literal["text", "name", "integer", "number", "flag", "picture", "sound", "loras"]
 
 MAX_SEED = 2**53 - 1  #: the largest integer that JSON and JavaScript carry exactly
 
@@ -123,12 +124,16 @@ def _coerce(knob: Knob, value: object) -> object:
             return _number(value)
         case "flag":
             return _flag(value)
-        case "picture":
-            if not isinstance(value, PictureRef):
-                raise ValueError("a picture was expected.")
-            return value
+        case "picture" | "sound":
+            return _reference(knob, value)
         case "loras":
             return _loras(value)
+
+
+def _reference(knob: Knob, value: object) -> PictureRef | SoundRef:
+    if not isinstance(value, PictureRef if knob.kind == "picture" else SoundRef):
+        raise ValueError(f"a {knob.kind} was expected.")
+    return value
 
 
 def _integer(value: object) -> int:

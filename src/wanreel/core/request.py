@@ -10,17 +10,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from wanreel.core.compute import Compute
 from wanreel.core.errors import Problem
 from wanreel.core.finishing import Loop
 from wanreel.core.knobs import MAX_SEED, Knob, KnobTable, knob, prompt_knob
 from wanreel.core.lora import LoraRef
 from wanreel.core.picture import PictureRef
 from wanreel.core.placement import Plan, Precision
+from wanreel.core.sound import SoundRef
 from wanreel.core.wishes import MemoryChoices, MemoryMode, OnOom
 
 __all__ = ["KNOBS", "Knob", "VideoRequest", "knobs"]
 
-OutputFormat = Literal["mp4", "webm", "webp", "gif"]
+OutputFormat = Literal["mp4", "webm", "webp", "gif", "mov"]  #: mov holds ProRes, for editing
 Quality = Literal["low", "medium", "high", "maximum"]
 Solver = Literal["unipc", "dpm++", "euler", "dmd", "distill"]
 PresetName = Literal["draft", "standard", "high", "fast", "motion"]
@@ -141,6 +143,13 @@ class VideoRequest:
         maximum=MAX_SEED,
         group="sampling",
     )
+    compute: Compute | None = knob(
+        "name",
+        "exact: the model's own numbers. fast: in fp8, where the GPU can. turbo: fast, and foretold steps are left out.",
+        choices=get_args(Compute),
+        aliases=("computation",),
+        group="sampling",
+    )
     loras: tuple[LoraRef, ...] | None = knob(
         "loras", "LoRAs by name, with their strengths.", aliases=("lora",), group="sampling"
     )
@@ -159,7 +168,11 @@ class VideoRequest:
         group="sampling",
     )
     output_format: OutputFormat | None = knob(
-        "name", "The kind of file.", choices=get_args(OutputFormat), aliases=("format",), group="output"
+        "name",
+        "The kind of file; mov is ProRes, for editing.",
+        choices=get_args(OutputFormat),
+        aliases=("format",),
+        group="output",
     )
     quality: Quality | None = knob(
         "name",
@@ -248,6 +261,9 @@ class VideoRequest:
         group="finish",
     )
     upscale: float | None = knob("number", "Enlarges the picture so many times.", minimum=1, maximum=4, group="finish")
+    audio: SoundRef | None = knob(
+        "sound", "Plays with the video, cut or silent where it is longer or shorter.", group="finish"
+    )
 
     def problems(self) -> list[Problem]:
         """Everything wrong with the values by themselves: kinds, bounds, choices, NaN. Models are `resolve`'s matter."""

@@ -8,14 +8,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
+from wanreel.core.compute import Compute
 from wanreel.core.destination import LOCAL
+from wanreel.core.edit_models import DEFAULT_EDIT
 from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
 from wanreel.core.few_step import FewStepRecipe, recipes_for
 from wanreel.core.finishing import FINISHING_KNOBS, Finishing
+from wanreel.core.keyframe import keyframe_of, shown_size
 from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
+from wanreel.core.picture_request import ResolvedPicture
+from wanreel.core.prompt_help.asked import Prompt, PromptAsked
 from wanreel.core.request import Solver, VideoRequest
 from wanreel.core.resolved import Adjustment, Resolution, ResolvedRequest
 from wanreel.core.sizes import Frame, frame_for
@@ -43,6 +48,8 @@ class Defaults:
     lora: Callable[[LoraRef, ModelSpec], LoraFacts] = _no_loras
     wishes: Wishes = Wishes()  #: the operator's, which requests keep to
     on_oom: OnOom = "fail"
+    compute: Compute = "exact"
+    edit_model: str = DEFAULT_EDIT  #: of keyframes that name none
     storages: tuple[str, ...] = ()  #: the operator's storage profiles
     storage: str = ""  #: the one for requests that name none
 
@@ -89,10 +96,14 @@ class _Resolver:
         storage = self._storage()
         if spec is None or self.problems:
             raise InvalidRequest(*self.problems)
-        frame = self._frame(spec)
+        seed = self._seed()
+        keyframe = self._keyframe(seed)
+        frame = self._frame(spec, keyframe)
+        prompt = self._prompt(seed)
         high, low = self._guidance(spec)
         resolved = ResolvedRequest(
-            prompt=self.request.prompt,
+            prompt=prompt.text,
+            original_prompt=prompt.original,
             negative_prompt=_or(self.request.negative_prompt, spec.negative_prompt),
             model=spec.name,
             mode=mode_of(self.request),
@@ -109,7 +120,8 @@ class _Resolver:
             guidance_low=float(low),
             flow_shift=self._flow_shift(spec, frame),
             solver=self._solver(spec),
-            seed=self._seed(),
+            seed=seed,
+            keyframe=keyframe,
             loras=self._loras(spec),
             output_format=_or(self.request.output_format, "mp4"),
             quality=_or(self.request.quality, "high"),
@@ -122,6 +134,7 @@ class _Resolver:
             vae_tile=self.request.vae_tile,
             quantize=self.request.quantize,
             on_oom=_or(self.request.on_oom, self.defaults.on_oom),
+            compute=_or(self.request.compute, self.defaults.compute),
         )
         resolved = self._finished(resolved)
         if self.problems:
@@ -131,7 +144,7 @@ class _Resolver:
     def _finished(self, resolved: ResolvedRequest) -> ResolvedRequest:
         """With the stages asked for, and what of them can't be done with such a video."""
         asked = {name: value for name in FINISHING_KNOBS if (value := getattr(self.request, name)) is not None}
-        given = {name: float(value) if isinstance(value, int) else value for name, value in asked.items()}
+        given: dict[str, Any] = {name: float(it) if isinstance(it, int) else it for name, it in asked.items()}
         finishing, length = Finishing(**given), resolved.num_frames / resolved.fps
         if finishing.trim_end is not None and finishing.trim_end >= length:
             self._note("trim_end", finishing.trim_end, f"{length:.4g}", "the video is no longer")
@@ -139,7 +152,7 @@ class _Resolver:
         if finishing.interpolate_fps is not None and finishing.pace(resolved.fps) >= 1:
             self._note("interpolate_fps", finishing.interpolate_fps, finishing.interpolate_fps, "nothing lies between")
         size = (resolved.export_width, resolved.export_height)
-        self.problems.extend(finishing.problems(resolved.num_frames, resolved.fps, *size))
+        self.problems.extend(finishing.problems(resolved.num_frames, resolved.fps, *size, resolved.output_format))
         return replace(resolved, finishing=finishing)
 
     def _storage(self) -> str:
@@ -310,8 +323,41 @@ class _Resolver:
                 Problem("seconds", "contradiction", "was given beside num_frames.", "Give one or the other.")
             )
 
-    def _frame(self, spec: ModelSpec) -> Frame:
-        frame, notes = frame_for(spec, self.request)
+    def _prompt(self, seed: int) -> Prompt:
+        """The prompt that runs. Raises InvalidRequest."""
+        asked = self.request
+        from_picture = asked.image is not None
+        prompt = PromptAsked(asked.prompt, asked.original_prompt, asked.wildcards, asked.enhance, from_picture)
+        found = prompt.resolved(seed)
+        self.adjustments += found.adjustments
+        return found
+
+    def _keyframe(self, seed: int) -> ResolvedPicture | None:
+        """The edit that comes first, its picture still open. What is wrong with it is a problem."""
+        asked = self.request
+        if asked.edit_prompt is None:
+            if asked.edit_model is not None:
+                self._note("edit_model", asked.edit_model, None, "no edit_prompt was given")
+            return None
+        if asked.image is None:
+            raise InvalidRequest.of("image", "required", "edit_prompt changes a picture.", "Give one.")
+        try:
+            found = keyframe_of(asked, self.catalog.picture, seed, self.defaults.edit_model)
+        except InvalidRequest as error:
+            names = {"prompt": "edit_prompt", "model": "edit_model"}
+            problems = [replace(it, field=names.get(it.field, it.field)) for it in error.problems]
+            raise InvalidRequest(*problems) from error
+        if asked.edit_model is None:
+            self._note("edit_model", None, found.spec.name, "the default")
+        return replace(found.request, image=None)
+
+    def _frame(self, spec: ModelSpec, keyframe: ResolvedPicture | None) -> Frame:
+        """The size; of a keyframe's shape, where there is one."""
+        asked = self.request
+        if keyframe is not None and asked.image is not None:
+            width, height = shown_size(keyframe)
+            asked = replace(asked, image=replace(asked.image, width=width, height=height))
+        frame, notes = frame_for(spec, asked)
         for name, asked, used, reason in notes:
             self._note(name, asked, used, reason)
         return frame

@@ -9,30 +9,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+from wanreel.core.adjustment import Adjustment
 from wanreel.core.catalog import Mode, ModelSpec
+from wanreel.core.compute import Compute
 from wanreel.core.finishing import Finishing, Shape
 from wanreel.core.lora import ResolvedLora
 from wanreel.core.picture import PictureRef
+from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.placement import Plan, Precision
 from wanreel.core.request import OutputFormat, Quality, Solver, VideoRequest
 from wanreel.core.wishes import MemoryChoices, MemoryMode, OnOom
 
-
-@dataclass(frozen=True, slots=True)
-class Adjustment:
-    """One difference between what was asked and what runs, or one choice made for the user."""
-
-    field: str
-    asked: object  #: None when nothing was asked
-    used: object
-    reason: str
-
-    def __str__(self) -> str:
-        change = f"{self.asked} → {self.used}" if self.asked is not None else f"{self.used}"
-        return f"{self.field}: {change} ({self.reason})"
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
+__all__ = ["Adjustment", "Resolution", "ResolvedRequest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +58,20 @@ class ResolvedRequest:
     quantize: bool | None = None
     on_oom: OnOom = "fail"
     finishing: Finishing = Finishing()
+    original_prompt: str = ""  #: as it was written, where help or wildcards made the prompt of it
+    keyframe: ResolvedPicture | None = None  #: the edit of `image` that the video begins with (see core/keyframe.py)
+    compute: Compute = "exact"  #: how faithfully steps are computed; less where the machine can't
 
     @property
     def memory(self) -> MemoryChoices:
         """What it asks of the plan of memory."""
         return MemoryChoices(self.memory_mode, self.precision, self.offload, self.vae_tile, self.quantize)
+
+    @property
+    def given(self) -> PictureRef | None:
+        """The picture that came with the request; with a keyframe that is drawn, not the one it begins with."""
+        drawn_of = self.keyframe.image if self.keyframe is not None else None
+        return drawn_of or self.image
 
     @property
     def finished(self) -> Shape:
@@ -91,6 +88,9 @@ class ResolvedRequest:
         values = cast("dict[str, object]", asdict(self) | {"loras": [asdict(lora) for lora in self.loras]})
         finishing = self.finishing.to_dict()
         del values["finishing"]
+        for name in ("keyframe", "original_prompt"):
+            if not values[name]:
+                del values[name]
         return values | ({"finishing": finishing} if finishing else {})
 
     @classmethod
@@ -101,16 +101,22 @@ class ResolvedRequest:
             values[name] = PictureRef.from_dict(values[name]) if values[name] else None
         values["loras"] = tuple(ResolvedLora(**lora) for lora in values["loras"])
         values["finishing"] = Finishing.from_dict(values.get("finishing", {}))
+        if (keyframe := values.get("keyframe")) is not None:
+            values["keyframe"] = ResolvedPicture.from_dict(keyframe)
         return cls(**values)
 
     def as_request(self) -> VideoRequest:
         """The request that resolves to this one again."""
         return VideoRequest(
             prompt=self.prompt,
+            original_prompt=self.original_prompt or None,
+            wildcards=False,
             negative_prompt=self.negative_prompt,
             model=self.model,
-            image=self.image,
+            image=self.given,
             last_image=self.last_image,
+            edit_prompt=self.keyframe.prompt if self.keyframe else None,
+            edit_model=self.keyframe.model if self.keyframe else None,
             width=self.export_width,
             height=self.export_height,
             num_frames=self.num_frames,
@@ -133,6 +139,7 @@ class ResolvedRequest:
             vae_tile=self.vae_tile,
             quantize=self.quantize,
             on_oom=self.on_oom,
+            compute=self.compute,
             **self.finishing.asked(),
         )
 

@@ -247,10 +247,10 @@ def test_the_seeds_names_of_options_mean_the_same(tmp_path: Path, monkeypatch: p
 
 
 def test_workers_are_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_gpu_count", lambda: 0)
+    monkeypatch.setattr(supervisor, "gpu_count", lambda: 0)
     assert list(worker_commands("auto", (), 3)) == ["auto#1", "auto#2", "auto#3"]
     assert list(worker_commands("auto")) == ["auto"]
-    monkeypatch.setattr(supervisor, "_gpu_count", lambda: 4)
+    monkeypatch.setattr(supervisor, "gpu_count", lambda: 4)
     assert list(worker_commands("auto", (), 2)) == ["cuda:0", "cuda:1"]
     assert len(worker_commands("auto")) == 4
     with pytest.raises(SettingsError, match="5 workers need 5 GPUs, and there are 4"):

@@ -123,7 +123,7 @@ class Bench:
         return self.service.submit(VideoRequest.from_mapping({**values, "width": 64, "height": 64, **knobs}))
 
     def worker(self, fault: str = "", **options: object) -> Worker:
-        life = Life.begin(self.data.workers, "cpu")
+        life = Life.begin(self.data.workers, ("cpu",))
         shop = Workshop(
             store=self.store,
             render=self.render,

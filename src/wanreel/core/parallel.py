@@ -151,3 +151,39 @@ def parse_gpus(text: str) -> tuple[int, ...]:
     if not all(name.isascii() and name.isdigit() for name in names) or len(set(map(int, names))) != len(names):
         raise SettingsError(f"gpus: {text!r} is no list of GPUs.", hint="Give their numbers once each, as 0,1; or all.")
     return tuple(int(name) for name in names)
+
+
+def rank_devices(device: str, gpus: str, wish: ParallelWish, found: int) -> tuple[str, ...]:
+    """A device for each rank of a group, rank 0's first. `found`: GPUs of this machine.
+
+    On a CPU the parts that `wish` names say how many ranks there are. Raises SettingsError for GPUs that are not there,
+    for fewer than two, and for parts that can't make as many.
+    """
+    named = parse_gpus(gpus)
+    if device == "cpu" or (device == "auto" and not found and not named):
+        if not wish.names_parts:
+            raise SettingsError(
+                "One video on several GPUs needs at least two, and this machine has none.",
+                hint="On a CPU the parts say how many processes: --device cpu --parallel cfg=2.",
+            )
+        return ("cpu",) * wish.ranks
+    numbers = gpu_numbers(gpus, found)
+    if len(numbers) < 2:
+        raise SettingsError(
+            f"One video on several GPUs needs at least two; {'named is' if named else 'this machine has'} {len(numbers)}.",
+            hint="Leave out --multi-gpu, or name more with --gpus.",
+        )
+    wish.check(len(numbers))
+    return tuple(f"cuda:{number}" for number in numbers)
+
+
+def gpu_numbers(gpus: str, found: int) -> tuple[int, ...]:
+    """The GPUs that `gpus` names, all of the `found` ones for "" and "all". Raises SettingsError for one that is not there."""
+    named = parse_gpus(gpus)
+    absent = [number for number in named if number >= found]
+    if absent:
+        there = {0: "none", 1: "one, number 0"}.get(found, f"{found}, numbers 0 to {found - 1}")
+        raise SettingsError(
+            f"gpus: there is no GPU {absent[0]}: this machine has {there}.", hint="Run `wanreel doctor`."
+        )
+    return named or tuple(range(found))

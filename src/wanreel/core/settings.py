@@ -33,7 +33,7 @@ from wanreel.core.config_file import read_config
 from wanreel.core.data_directory import DataDirectory
 from wanreel.core.destination import LOCAL, PROFILE_NAME, Destination
 from wanreel.core.errors import SettingsError
-from wanreel.core.parallel import parse_gpus, parse_parallel
+from wanreel.core.parallel import parse_parallel
 from wanreel.core.placement import Plan, Precision
 from wanreel.core.settings_groups import (
     HttpSettings,
@@ -258,19 +258,6 @@ class Settings(BaseSettings):
             parse_parallel(self.parallel),
             self.compile,
         )
-
-    @property
-    def rank_devices(self) -> tuple[str, ...]:
-        """A device for each rank of this process's group, its own first; one where videos are not shared.
-
-        Without GPUs named, the parts of `parallel` say how many ranks a CPU has. Raises SettingsError.
-        """
-        if not self.multi_gpu:
-            return (self.device,)
-        wish = parse_parallel(self.parallel)
-        if self.device == "cpu":
-            return ("cpu",) * wish.ranks
-        return tuple(f"cuda:{number}" for number in parse_gpus(self.gpus)) or (self.device,)
 
     @property
     def weights_dir(self) -> Path:

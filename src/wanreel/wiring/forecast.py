@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wanreel.core.alternatives import Outlook
@@ -26,6 +26,7 @@ class Forecast:
 
     settings: Settings
     records: PlanRecords | None  #: of earlier runs
+    gpus: int = 1  #: that share a video
 
     def plan(self, resolution: Resolution, *, card: str = "", host_gib: float | None = None) -> MemoryPlan:
         """The plan for a request, asked of the driver and not of torch; or for another card of the table.
@@ -52,14 +53,15 @@ class Forecast:
         wanted, _, number = self.settings.device.partition(":")
         found = [gpu for gpu in nvidia_gpus() if not number or gpu.index == int(number)] if wanted != "cpu" else []
         if not found:
-            return Machine(host_free=host)
+            return Machine(host_free=host, gpus=self.gpus)
         gpu, allowed = found[0], self.settings.memory_gb
         free = gpu.total_bytes - _CONTEXT if allowed is None else int(allowed * GIB)
-        return machine_of(gpu.name, gpu.total_bytes, min(free, gpu.total_bytes), gpu.capability, host_free=host)
+        one = machine_of(gpu.name, gpu.total_bytes, min(free, gpu.total_bytes), gpu.capability, host_free=host)
+        return replace(one, gpus=self.gpus)
 
     def _machine_named(self, card: str, host_gib: float | None) -> Machine:
         row = card_named(card)
         if not row.name:
             known = ", ".join(it.name for it in CARDS)
             raise SettingsError(f"card: {card!r} is not in the table.", hint=f"Known are {known}.")
-        return machine_of_card(row, host_gib=host_gib or free_memory() / GIB)
+        return replace(machine_of_card(row, host_gib=host_gib or free_memory() / GIB), gpus=self.gpus)

@@ -124,7 +124,8 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
     store = build_store(settings, patience=_WORKERS_PATIENCE)
     runtime.plan_records = store.plans
     films = storyboards.Films(store, settings.results_dir)
-    life = Life.begin(settings.data.workers, settings.device.replace(":", "-"), build_liveness(settings, store))
+    labels = [device.replace(":", "-") for device in runtime.devices]
+    life = Life.begin(settings.data.workers, labels, build_liveness(settings, store))
     shop = Workshop(
         store=store,
         render=lambda task: _render(runtime, task),
@@ -156,7 +157,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
         settings.results_dir,
         settings.keep_uploaded_days,
     )
-    return Worker(life, shop, retention, description=settings.device, supervised=supervised)
+    return Worker(life, shop, retention, description=runtime.devices[0], supervised=supervised)
 
 
 def _sharing(runtime: Runtime) -> Callable[[str], None]:

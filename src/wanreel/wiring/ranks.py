@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from wanreel.core.importing import without_collecting
+from wanreel.core.parallel import parse_parallel, rank_devices
 from wanreel.core.settings import Settings, load_settings
+from wanreel.host import nvidia_gpus
 
 if TYPE_CHECKING:
     import torch
@@ -18,11 +20,21 @@ if TYPE_CHECKING:
 _TOLD = ("data_dir", "models_dir", "loras_dir", "memory_gb", "threads", "models")
 
 
-def build_crew(settings: Settings, device: torch.device) -> Crew:
-    """The further ranks of the settings' group, not yet started; `device` is rank 0's."""
+def devices_of(settings: Settings) -> tuple[str, ...]:
+    """A device for each rank of this process's group, its own first; one where videos are not shared.
+
+    Raises SettingsError for a group that this machine can't have.
+    """
+    if not settings.multi_gpu:
+        return (settings.device,)
+    return rank_devices(settings.device, settings.gpus, parse_parallel(settings.parallel), len(nvidia_gpus()))
+
+
+def build_crew(settings: Settings, devices: Sequence[str], device: torch.device) -> Crew:
+    """The further ranks of a group, not yet started; `device` is rank 0's."""
     from wanreel.models.parallel.crew import Crew
 
-    return Crew([rank_command(name) for name in settings.rank_devices[1:]], device, {"settings": told(settings)})
+    return Crew([rank_command(name) for name in devices[1:]], device, {"settings": told(settings)})
 
 
 def rank_command(device: str) -> list[str]:

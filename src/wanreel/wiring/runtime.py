@@ -33,6 +33,7 @@ from wanreel.storage.digests import Digests
 from wanreel.storage.disk import Blobs, BlobStore
 from wanreel.storage.keeping import Keeping
 from wanreel.wiring.forecast import Forecast
+from wanreel.wiring.ranks import build_crew, devices_of
 from wanreel.wiring.recipes import read_request
 from wanreel.wiring.supply import Supply
 
@@ -65,6 +66,7 @@ class Runtime:
     _pool: ModelPool | None = field(default=None, repr=False)
     _planner: Planner | None = field(default=None, repr=False)
     _crew: Crew | None = field(default=None, repr=False)
+    _devices: tuple[str, ...] | None = field(default=None, repr=False)
 
     def take_picture(self, data: bytes, knob: str = "image", into: Blobs | None = None) -> PictureRef:
         """Check and clean a picture and keep it `into`, or in the data directory. Raises UnreadablePicture naming `knob`."""
@@ -211,12 +213,11 @@ class Runtime:
 
     def _shared(self, open_here: Callable[[AnySpec, Placement], Held]) -> CrewOpener | None:
         """What opens models on several ranks at once, where the settings want that."""
-        if len(self.settings.rank_devices) == 1:
+        if len(self.devices) == 1:
             return None
         from wanreel.models.parallel.opening import CrewOpener
-        from wanreel.wiring.ranks import build_crew
 
-        self._crew = build_crew(self.settings, self.device)
+        self._crew = build_crew(self.settings, self.devices, self.device)
         return CrewOpener(self._crew, open_here)
 
     @property
@@ -226,7 +227,7 @@ class Runtime:
         from wanreel.models.planning import NoRecords, Planner
 
         if self._planner is None:
-            device, ranks = self.device, len(self.settings.rank_devices)
+            device, ranks = self.device, len(self.devices)
             records = self.plan_records or NoRecords()
             self._planner = Planner(lambda: replace(machine_now(device), gpus=ranks), self.settings.wishes, records)
         return self._planner
@@ -236,12 +237,19 @@ class Runtime:
         """The device of the settings. Raises SettingsError for one that is absent."""
         from wanreel.models.machine import choose_device
 
-        return choose_device(self.settings.device, self.settings.memory_gb, self.settings.threads)
+        return choose_device(self.devices[0], self.settings.memory_gb, self.settings.threads)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """As the settings name them: this process's, and those of the further ranks of its group. Raises SettingsError."""
+        if self._devices is None:
+            self._devices = devices_of(self.settings)
+        return self._devices
 
     @property
     def forecast(self) -> Forecast:
         """What a request would take, told without torch."""
-        return Forecast(self.settings, self.plan_records)
+        return Forecast(self.settings, self.plan_records, len(self.devices))
 
     def weights_folder(self, spec: AnySpec) -> Path | None:
         """Where the model's weights lie; None for one that is made up on the spot. Raises ModelNotInstalled."""

@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from wanreel.core.errors import SettingsError
+from wanreel.core.parallel import parse_parallel
+from wanreel.core.parallel_plans import Arrangement, Arranging
 from wanreel.host import ask_to_stop, start_detached
+from wanreel.worker.arrangement import Commands, GpuChoice, QueueLook, Rearranging
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,9 @@ class Supervisor:
     replace_code: int = 85  #: exit code of a process that wants to be replaced at once
     start: Callable[[Sequence[str]], Process] = start_detached
     clock: Callable[[], float] = time.monotonic
+    #: Asked again and again: other commands, to be run once all processes of these have ended in their own time.
+    rearrange: Callable[[], Mapping[str, Sequence[str]] | None] = lambda: None
+    _coming: Mapping[str, Sequence[str]] | None = field(default=None, init=False, repr=False)
     _places: list[_Place] = field(init=False, repr=False)
     _asked: int = field(default=0, init=False, repr=False)
 
@@ -77,9 +82,10 @@ class Supervisor:
 
     def _tend(self) -> int | None:
         """Look at every place once. An exit code when there is nothing left to do."""
+        self._go_over()
         for place in self._places:
             if place.process is None:
-                if not self._asked and self.clock() >= place.start_at:
+                if not self._asked and self._coming is None and self.clock() >= place.start_at:
                     self._begin(place)
                 continue
             self._pass_on(place, place.process)
@@ -91,6 +97,17 @@ class Supervisor:
                 self._ended(place, code)
         busy = any(place.process is not None for place in self._places)
         return 0 if self._asked and not busy else None
+
+    def _go_over(self) -> None:
+        """To other commands, if there are some: their processes start when these have ended."""
+        if self._coming is None and not self._asked:
+            self._coming = self.rearrange()
+            for place in self._places if self._coming is not None else ():
+                if place.process is not None:
+                    ask_to_stop(place.process)
+        if self._coming is not None and all(place.process is None for place in self._places):
+            self._places = [_Place(label, command) for label, command in self._coming.items()]
+            self._coming = None
 
     def _pass_on(self, place: _Place, process: Process) -> None:
         """Tell the worker what we were asked, once each."""
@@ -107,7 +124,7 @@ class Supervisor:
         _log.info("worker %s: process %d", place.label, place.process.pid)
 
     def _ended(self, place: _Place, code: int) -> None:
-        if self._asked:
+        if self._asked or self._coming is not None:
             return
         lived = self.clock() - place.started
         place.quick_deaths = 0 if lived > _LONG_LIFE or code == self.replace_code else place.quick_deaths + 1
@@ -126,26 +143,43 @@ class Supervisor:
                 place.process.wait()
 
 
-def worker_commands(device: str, options: Sequence[str] = (), count: int | None = None) -> dict[str, list[str]]:
+def worker_commands(
+    device: str, options: Sequence[str] = (), count: int | None = None, choice: GpuChoice | None = None
+) -> dict[str, Sequence[str]]:
     """A command for each device that `device` means: "auto" is every GPU, or the CPU where there is none.
 
-    With `count` so many of them, by a label each; a CPU takes any number. Raises SettingsError for more than there are.
+    With `count` so many of them, by a label each; a CPU takes any number. `choice` names GPUs, or wants one worker for all
+    of them. Raises SettingsError for more than there are.
     """
     base = [sys.executable, "-m", "wanreel", "worker", "--supervised", *options]
-    devices = [device]
-    if device == "auto":
-        devices = [f"cuda:{index}" for index in range(_gpu_count())] or ["auto"]
-    if count is None or count <= len(devices):
-        return {name: [*base, "--device", name] for name in devices[:count]}
-    if devices[0].startswith("cuda"):
-        raise SettingsError(
-            f"{count} workers need {count} GPUs, and there {'is 1' if len(devices) == 1 else f'are {len(devices)}'}.",
-            hint="A GPU makes one video at a time: ask for fewer --workers.",
-        )
-    return {f"{devices[0]}#{number}": [*base, "--device", devices[0]] for number in range(1, count + 1)}
+    choice = replace(choice or GpuChoice(), device=device, workers=count)
+    if choice.multi_gpu and parse_parallel(choice.parallel).spread != "each":
+        return dict(choice.together(base, gpu_count()))
+    if device == "auto" or choice.gpus:
+        found = gpu_count()
+        if found or choice.gpus:
+            return dict(choice.each(base, found))
+    if count is None or count == 1:
+        return {device: [*base, "--device", device]}
+    if device.startswith("cuda"):
+        return dict(choice.each(base, 1))
+    return {f"{device}#{number}": [*base, "--device", device] for number in range(1, count + 1)}
 
 
-def _gpu_count() -> int:
+def rearranging(
+    look: Callable[[], QueueLook], device: str, options: Sequence[str], choice: GpuChoice
+) -> Callable[[], Mapping[str, Sequence[str]] | None]:
+    """What makes a Supervisor go over between one worker for all GPUs and one for each, where that is left open."""
+    found = gpu_count() if choice.multi_gpu else 0
+    choice = replace(choice, device=device)
+    if not choice.switches(found):
+        return lambda: None
+    base = [sys.executable, "-m", "wanreel", "worker", "--supervised", *options]
+    both: dict[Arrangement, Commands] = {"together": choice.together(base, found), "each": choice.each(base, found)}
+    return Rearranging(both, Arranging(len(both["each"])), look)
+
+
+def gpu_count() -> int:
     """GPUs that torch can use, asked in a process of its own: this one must stay small, and holds no GPU."""
     if shutil.which("nvidia-smi") is None:
         return 0

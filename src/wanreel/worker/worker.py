@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,14 +58,15 @@ class Life:
     lock: FileLock
     folder: Path  #: of locks and bells
     liveness: Liveness
-    device: FileLock | None = None  #: of a GPU, which one worker has for itself
+    gpus: tuple[FileLock, ...] = ()  #: each of which one worker has for itself
 
     @classmethod
-    def begin(cls, folder: Path, label: str, liveness: Liveness | None = None) -> Life:
+    def begin(cls, folder: Path, labels: Sequence[str], liveness: Liveness | None = None) -> Life:
+        """`labels`: "cpu", "cuda-0", one for each device; the worker is named after the first."""
         liveness = liveness or Liveness(folder)
-        name, lock = liveness.new_worker(label)
-        gpu = FileLock(folder / f"{label}.device") if label.startswith("cuda-") else None
-        return cls(name, lock, folder, liveness, gpu)
+        name, lock = liveness.new_worker(labels[0])
+        gpus = sorted({label for label in labels if label.startswith("cuda-")})
+        return cls(name, lock, folder, liveness, tuple(FileLock(folder / f"{label}.device") for label in gpus))
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -166,16 +167,15 @@ class Worker:
 
     @contextlib.contextmanager
     def _alone_on_device(self) -> Generator[None]:
-        """While a GPU is this worker's. Waits for one that is just leaving; a CPU is shared."""
-        lock = self._life.device
-        if lock is not None:
+        """While its GPUs are this worker's. Waits for one that is just leaving; a CPU is shared."""
+        for lock in self._life.gpus:
             while not lock.acquire() and not self._asked_to_stop:
                 _log.info("waiting for another worker to leave the device")
                 time.sleep(_POLL_DEVICE)
         try:
             yield
         finally:
-            if lock is not None:
+            for lock in self._life.gpus:
                 lock.release()
 
     def _pause_after(self, ending: Ending) -> float:

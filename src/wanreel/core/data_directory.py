@@ -47,6 +47,11 @@ class DataDirectory:
         return self.root / "prompts"
 
     @property
+    def compiled(self) -> Path:
+        """What torch.compile makes, and which attention kernel is the fastest."""
+        return self.root / "compiled"
+
+    @property
     def workers(self) -> Path:
         return self.root / "workers"
 

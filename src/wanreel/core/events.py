@@ -1,6 +1,6 @@
 """The typed events that a generation yields, in the order they happen. Knows nothing of who listens.
 
-Downloading* → ModelLoaded → LorasApplied? → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised →
+Downloading* → ModelLoaded → StepsChosen? → LorasApplied? → Encoded? → Resumed? → (Saved?, StepCompleted, Preview?)* → Denoised →
 Decoded* → Exported → Completed. Downloading comes where the weights are not here yet; Encoded is missing where finished
 latents were found. Where one part of the model is on the device at a time, a Turn comes before each further one: before
 the first step, where the other expert takes over, before Decoded. A generation that fails or is cancelled raises a typed
@@ -53,6 +53,19 @@ class PlanChanged:
     def __str__(self) -> str:
         change = "the same result" if self.same_bits else "a slightly other result"
         return f"out of memory ({self.stage}, step {self.step}): {self.before} → {self.after}, {change}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepsChosen:
+    """How steps are computed from here on. Comes before the first one, and again where compiling has failed."""
+
+    compute: str  #: exact, fast, turbo
+    attention: str  #: the kernel that was the fastest here
+    blocks: str  #: "Diffusers", "compiled", or "not compiled"
+    notes: tuple[str, ...] = ()  #: why it is not what was planned
+
+    def __str__(self) -> str:
+        return "; ".join((f"{self.compute}: attention by {self.attention}, blocks {self.blocks}", *self.notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,27 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyframeStep:
+    """The picture that a video begins with is being edited. Comes before all that the video's own model says."""
+
+    step: int  #: steps done; 0 while its model is made ready
+    total_steps: int
+    eta_seconds: float
+    model: str = ""  #: where it has just been made ready
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeDrawn:
+    """It is there, and the video begins."""
+
+    width: int
+    height: int
+    seconds: float
+    kept: bool = False  #: an earlier attempt drew it
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """A small animated picture of what the video is becoming."""
 
@@ -126,6 +160,7 @@ class Denoised:
     latents_sha256: str  #: of their bytes as fp32
     sigmas: tuple[float, ...]  #: the noise levels denoised through, the last one 0
     environment: Mapping[str, str]  #: what equal bits depend on beside request and weights, by name
+    foretold: int = 0  #: steps that turbo left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +195,14 @@ Event = (
     | ModelLoaded
     | PlanChanged
     | LorasApplied
+    | StepsChosen
     | Encoded
     | Resumed
     | Saved
     | StepCompleted
     | Turn
+    | KeyframeStep
+    | KeyframeDrawn
     | Preview
     | Denoised
     | Decoded

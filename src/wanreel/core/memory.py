@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from wanreel.core.catalog import ModelSpec
 from wanreel.core.components import (
     IMAGE_ENCODER,
     TEXT_BLOCK,
@@ -24,6 +23,7 @@ from wanreel.core.components import (
     transformer_block,
     transformer_ends,
 )
+from wanreel.core.compute import FP8_SINCE, TURBO_SHARE, Compute, effective, pays_back, rates_of
 from wanreel.core.machines import GIB, Machine
 from wanreel.core.placement import PLANS, Placement, Precision, Tile
 from wanreel.core.wishes import Wishes
@@ -117,6 +117,7 @@ class MemoryPlan:
             "precision": placement.precision,
             "exact": placement.arithmetic == 0,
             "tile": str(placement.tile) if placement.tile else None,
+            "parallel": placement.parallel.to_dict() | {"ranks": placement.parallel.ranks},
             "fits": self.fits,
             "gpu_bytes": self.gpu_bytes,
             "host_bytes": self.host_bytes,
@@ -180,7 +181,7 @@ def ladder(
     """The plan, and the further ones in the order in which they are tried should memory run out."""
     wishes, learned = wishes or Wishes(), learned or Learned()
     if not machine.computes_on_gpu or not known(work.spec):
-        return tuple(_unpriced(work.spec, machine, wishes, learned))
+        return tuple(_unpriced(work, machine, wishes, learned))
     pricing = _Pricing(work, machine, learned)
     priced = [pricing.plan(placement) for placement in _candidates(work, machine, wishes)]
     allowed = [plan for plan in priced if str(plan.placement) not in learned.refused] or priced
@@ -196,6 +197,18 @@ def ladder(
 def price(work: Workload, machine: Machine, placement: Placement) -> MemoryPlan:
     """What `placement` takes by the formulas, uncorrected. `work` must be of a model whose size is known."""
     return _Pricing(work, machine, Learned()).plan(placement)
+
+
+def eight(placement: Placement, machine: Machine) -> bool:
+    """Whether matrices and attention compute in fp8."""
+    return placement.precision == "fp8" and placement.compute != "exact" and machine.capability >= FP8_SINCE
+
+
+def worth_compiling(work: Workload, machine: Machine, wishes: Wishes) -> bool:
+    """Whether compiling the blocks pays back over the steps of `work`."""
+    fp8 = effective(work.compute, machine.capability) != "exact" and machine.capability >= FP8_SINCE
+    before, after = (work.forward_seconds(machine, rates_of(eight=fp8, compiled=it)) for it in (False, True))
+    return pays_back(wishes.compile, saved=work.steps * work.passes * (before - after))
 
 
 def next_rung(plans: tuple[MemoryPlan, ...], current: MemoryPlan, stage: Stage) -> MemoryPlan | None:
@@ -234,7 +247,8 @@ class _Pricing:
         copying = (
             weights.experts / work.spec.experts * (share / machine.pinned_rate + (1 - share) / machine.pageable_rate)
         )
-        computing = work.forward_seconds(machine) * self.learned.step * (ROWS_COST if placement.rows else 1.0)
+        rates = rates_of(eight=eight(placement, machine), compiled=placement.compiled)
+        computing = work.forward_seconds(machine, rates) * self.learned.step * (ROWS_COST if placement.rows else 1.0)
         forward = max(STREAM_COST * computing, copying) if placement.streamed else computing
         overhead = _overhead(work, placement.tile)
         return MemoryPlan(
@@ -248,7 +262,9 @@ class _Pricing:
             + weights.visits_before / machine.pageable_rate
             + encoders / machine.disk_rate
             + 0.1,
-            step_seconds=work.passes * (forward + from_disk / work.spec.experts / machine.disk_rate),
+            step_seconds=work.passes
+            * (forward + from_disk / work.spec.experts / machine.disk_rate)
+            * (TURBO_SHARE if placement.compute == "turbo" else 1.0),
             decode_seconds=work.decode_seconds(machine, overhead) + weights.visits_after / machine.pageable_rate,
             visit_seconds=(weights.visits_before + weights.visits_after) / machine.pageable_rate
             + encoders / machine.disk_rate,
@@ -306,9 +322,12 @@ class _Weights:
 def _candidates(work: Workload, machine: Machine, wishes: Wishes) -> Iterator[Placement]:
     """Every placement the wishes allow."""
     pin = machine.pinnable // work.spec.experts
+    compute, compiles = effective(work.compute, machine.capability), worth_compiling(work, machine, wishes)
     plans = PLANS if wishes.offload == "auto" else (wishes.offload,)
     rows = ((0, 0), (ROWS, 0), (ROWS, FEED_FORWARD_ROWS))
-    choices = itertools.product(_precisions(machine, wishes), plans, (False, True), rows, tuple(_tiles(work, wishes)))
+    choices = itertools.product(
+        _precisions(machine, wishes, compute), plans, (False, True), rows, tuple(_tiles(work, wishes))
+    )
     for precision, plan, text_streamed, (elementwise, feed_forward), tile in choices:
         if plan == "resident" and text_streamed:
             continue
@@ -321,11 +340,15 @@ def _candidates(work: Workload, machine: Machine, wishes: Wishes) -> Iterator[Pl
             rows=elementwise,
             feed_forward_rows=feed_forward,
             tile=tile,
+            compute=compute,
+            compiled=compiles and not elementwise,
         )
 
 
-def _precisions(machine: Machine, wishes: Wishes) -> Iterable[Precision]:
-    """A GPU without bf16 computes in fp16."""
+def _precisions(machine: Machine, wishes: Wishes, compute: Compute) -> Iterable[Precision]:
+    """A GPU without bf16 computes in fp16; one that multiplies fp8 does so where computing need not be exact."""
+    if wishes.precision == "auto" and compute != "exact" and machine.capability >= FP8_SINCE:
+        return ("fp8",)
     if wishes.precision != "auto":
         return (wishes.precision,)
     first: Precision = "native" if machine.bf16 else "fp16"
@@ -397,6 +420,7 @@ def _reasons(
         yield f"Decoding whole frames takes {gib(whole)} beside the weights; tiles of {chosen.placement.tile} take less."
     if chosen.placement.rows:
         yield f"Blocks work on {chosen.placement.rows} tokens at a time, to the same bits."
+    yield from _of_computing(chosen.placement, work, machine)
     if chosen.placement.precision not in ("native", "fp16"):
         yield f"Weights are stored as {chosen.placement.precision}, which changes the numbers."
     if chosen.disk_bytes:
@@ -406,6 +430,17 @@ def _reasons(
         )
     for name in sorted(learned.refused):
         yield f"Ran out of memory before at this size, so not taken: {name}."
+
+
+def _of_computing(placement: Placement, work: Workload, machine: Machine) -> Iterator[str]:
+    if work.compute != placement.compute or (work.compute == "turbo" and machine.capability < FP8_SINCE):
+        yield f"{machine.gpu} does not multiply fp8, so matrices and attention stay exact."
+    elif placement.compute != "exact":
+        yield f"{placement.compute}: matrices and attention compute in fp8, which changes the numbers (docs/speed.md)."
+    if placement.compute == "turbo":
+        yield "turbo: steps whose result the steps before foretell are left out; how many depends on the video."
+    if placement.compiled:
+        yield "Blocks are compiled: that pays back over all steps, and the first run here takes longer."
 
 
 def _too_much(plan: MemoryPlan, machine: Machine) -> str:
@@ -428,17 +463,22 @@ def _shortfall(plan: MemoryPlan, work: Workload, machine: Machine, wishes: Wishe
         yield "The setting `quantize` would let weights be stored in fewer bits."
 
 
-def _unpriced(spec: ModelSpec, machine: Machine, wishes: Wishes, learned: Learned) -> Iterator[MemoryPlan]:
+def _unpriced(work: Workload, machine: Machine, wishes: Wishes, learned: Learned) -> Iterator[MemoryPlan]:
     """On a CPU, and for models whose size is in no table, which are small: everything stays, and less at a time of what
     is worked on should memory run out."""
-    where = f"{spec.name} is small" if machine.computes_on_gpu else "It computes on the CPU"
+    where = f"{work.spec.name} is small" if machine.computes_on_gpu else "It computes on the CPU"
     reasons = (f"{where}: all of the model stays in memory.",)
     if wishes.precision not in ("auto", "native") or wishes.offload not in ("auto", "resident"):
         reasons += ("Precision and offload are of large models on a GPU; here they change nothing.",)
     precision: Precision = "native" if wishes.precision == "auto" else wishes.precision
     if precision not in ("native", "fp16"):
         reasons = (*reasons, f"Weights are stored as {precision}, which changes the numbers.")
-    first = Placement(precision=precision, tile=_square(wishes.tile) if wishes.tile else None)
+    compute: Compute = "turbo" if work.compute == "turbo" else "exact"
+    if work.compute != compute:
+        reasons = (*reasons, f"{work.compute} is of large models on a GPU; here it changes nothing.")
+    if compute == "turbo":
+        reasons = (*reasons, "turbo: steps whose result the steps before foretell are left out.")
+    first = Placement(precision=precision, tile=_square(wishes.tile) if wishes.tile else None, compute=compute)
     lean = replace(first, rows=SMALL_ROWS)
     tiled = (first.tile or _square(256), _square(128)) if wishes.tile != 0 else ()
     plans = tuple(dict.fromkeys((first, lean, *(replace(lean, tile=tile) for tile in tiled))))

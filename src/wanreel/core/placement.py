@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from wanreel.core.compute import COMPUTES, Compute
 from wanreel.core.parallel import Parallel
 
 #: What the transformers' big matrices are stored in. "native" is the dtype the device computes in (bf16 on a GPU).
@@ -64,6 +65,8 @@ class Placement:
     feed_forward_rows: int = 0  #: the same for the feed-forward's matrices, which may round differently
     tile: Tile | None = None  #: of the VAE; None: whole frames
     parallel: Parallel = Parallel()  #: the GPUs that share a video
+    compute: Compute = "exact"  #: how faithfully steps are computed
+    compiled: bool = False  #: a transformer's blocks are compiled
 
     @property
     def streamed(self) -> bool:
@@ -87,13 +90,23 @@ class Placement:
     def loading(self) -> Placement:
         """What can't be changed without loading the model again; the rest is at its default."""
         return replace(
-            self, rows=0, feed_forward_rows=0, tile=None, pin_limit=None, parallel=self.parallel.loading
+            self,
+            rows=0,
+            feed_forward_rows=0,
+            tile=None,
+            pin_limit=None,
+            parallel=self.parallel.loading,
+            compute="exact",
+            compiled=False,
         )
 
     @property
     def arithmetic(self) -> int:
         """How far results are from the plain run's: 0 equal to the bit, 1 matrices cut by rows (the last bit may
-        differ), 2 the VAE in tiles, 3 and more other numbers in the matrices (fp16, fp8, int8, int4)."""
+        differ), 2 the VAE in tiles, 3 and more other numbers in the matrices (fp16, fp8, int8, int4), then steps by other
+        means than the model's (turbo). Compiled blocks round otherwise in bf16, and count as 0."""
+        if self.compute != "exact":
+            return 2 + len(PRECISIONS) + COMPUTES.index(self.compute)
         if self.precision != "native":
             return 2 + PRECISIONS.index(self.precision)
         if self.tile is not None:
@@ -113,6 +126,10 @@ class Placement:
             words.append(f"feed-forward rows of {self.feed_forward_rows}")
         if self.tile is not None:
             words.append(f"tiles {self.tile}")
+        if self.compute != "exact":
+            words.append(self.compute)
+        if self.compiled:
+            words.append("compiled")
         if not self.parallel.alone:
             words.append(str(self.parallel))
         return ", ".join(words)

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     default_text_model: str = Field(default="ti2v-5b", description="Makes videos from text alone.")
     default_picture_model: str = Field(default="ti2v-5b", description="Makes videos from a picture.")
     default_first_last_model: str = Field(default="flf2v-14b-720p", description="Makes videos between two pictures.")
+    default_edit_model: str = Field(default="qwen-image-edit-2509", description="Changes pictures by instruction.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, …")
     multi_gpu: bool = Field(
         default=False, description="One video on several GPUs of this machine; see docs/multi-gpu.md."

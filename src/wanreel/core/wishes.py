@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from wanreel.core.compute import Compile
 from wanreel.core.errors import Problem
 from wanreel.core.parallel import ParallelWish
 from wanreel.core.placement import Plan, Precision
@@ -40,6 +41,7 @@ class Wishes:
     quantize: bool = False  #: the planner may store weights in fewer bits where nothing else fits
     choices: bool = True  #: requests may choose what is left open here
     parallel: ParallelWish = ParallelWish()  #: how the GPUs of a group share a video
+    compile: Compile = "auto"  #: whether blocks are compiled
 
     def joined(self, asked: MemoryChoices) -> Wishes:
         """The same with what a request asks. Whether it may was judged when it was accepted."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.components import CLIP_TOKENS, PATCH, TRANSFORMERS, in_channels
+from wanreel.core.compute import EAGER, Compute, Rates
 from wanreel.core.lora import bucket_for
 from wanreel.core.machines import Machine
 from wanreel.core.placement import Tile
@@ -28,10 +29,9 @@ ENCODE_FLOATS: Mapping[int, int] = {16: 4300, 48: 640}
 VAE_REST = int(0.06 * GIB)
 TEXT_ACTIVATIONS = int(0.22 * GIB)
 IMAGE_ACTIVATIONS = int(0.10 * GIB)
-#: Rows and columns of activation that the elementwise passes of one block read and write, in units of its input.
-ELEMENTWISE_PASSES = 133
-#: Further ones with a modulation [tokens, 6, dim] for each token, counted: it is widened to fp32 (6 + 12), added to the
-#: block's table (12 + 12), read by norms and gates (12), and its two scales are made one larger (8).
+#: What elementwise passes read and write beside those of `Rates`, with a modulation [tokens, 6, dim] for each token,
+#: counted: it is widened to fp32 (6 + 12), added to the block's table (12 + 12), read by norms and gates (12), and its
+#: two scales are made one larger (8).
 MODULATION_PASSES = 62
 
 
@@ -47,6 +47,7 @@ class Workload:
     passes: int  #: forwards a step: 2 with guidance
     pictures: int = 0
     lora_rank: int = 0  #: of the LoRAs that one expert carries, rounded up as their branches are
+    compute: Compute = "exact"
 
     @classmethod
     def of(cls, spec: ModelSpec, request: ResolvedRequest) -> Workload:
@@ -55,7 +56,7 @@ class Workload:
         size = (request.width, request.height, request.num_frames)
         guided = guided or request.guided_steps > 0
         rank = bucket_for(request.loras)
-        return cls(spec, *size, request.num_inference_steps, 2 if guided else 1, pictures, rank)
+        return cls(spec, *size, request.num_inference_steps, 2 if guided else 1, pictures, rank, request.compute)
 
     def __str__(self) -> str:
         return f"{self.spec.name} {self.width}×{self.height}×{self.frames}"
@@ -131,13 +132,14 @@ class Workload:
         """Host memory in which tiles are put together."""
         return 0 if tile is None else 3 * 4 * self.height * self.width * self.frames
 
-    def forward_seconds(self, machine: Machine) -> float:
-        """Of one forward whose weights are there."""
+    def forward_seconds(self, machine: Machine, rates: Rates = EAGER) -> float:
+        """Of one forward whose weights are there, as Diffusers' own blocks compute unless `rates` says otherwise."""
         linear, attention = self.forward_operations()
         size = TRANSFORMERS[self.spec.parameters]
-        passes = ELEMENTWISE_PASSES + (MODULATION_PASSES if self.time_per_token else 0)
+        passes = rates.passes + (MODULATION_PASSES if self.time_per_token else 0)
         elementwise = passes * self.hidden * size.layers
-        return linear / machine.linear + attention / machine.attention + elementwise / machine.elementwise
+        linear, attention = linear / machine.linear / rates.linear, attention / machine.attention / rates.attention
+        return linear + attention + elementwise / machine.elementwise
 
     def forward_operations(self) -> tuple[float, float]:
         """Floating-point operations of the linear layers and of attention; a multiply-add counts two."""

@@ -99,8 +99,10 @@ class CheckpointStore:
             "step": state.step,
             "total_steps": state.total_steps,
             "scalars": dict(state.solver.scalars),
+            "savings": dict(state.savings.scalars),
         }
         tensors = {f"solver.{name}": tensor for name, tensor in state.solver.tensors.items()}
+        tensors |= {f"savings.{name}": tensor for name, tensor in state.savings.tensors.items()}
         path = self.folder / _state_name(identity.clip, state.step)
         _write(path, header, tensors | {"latents": state.latents, "rng": state.rng})
         for old in self._states(identity.clip)[KEPT:]:
@@ -163,6 +165,8 @@ class CheckpointStore:
 def request_fingerprint(request: ResolvedRequest) -> str:
     """SHA-256 of what steers the latents: how they are played, exported or cropped may change afterwards."""
     values = {name: value for name, value in request.to_dict().items() if name not in _AFTER_LATENTS}
+    if request.compute == "exact":  # as in checkpoints from before there was a choice
+        del values["compute"]
     return hashlib.sha256(_canonical(values)).hexdigest()
 
 
@@ -200,12 +204,21 @@ def _checked(identity: Identity, header: Mapping[str, Any], kind: str) -> Identi
     return found
 
 
+def _memory(prefix: str, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> SolverState:
+    """What is kept under names that begin with `prefix`."""
+    kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return SolverState(kept, {name: int(value) for name, value in scalars.items()})
+
+
 def _state(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DenoiseState:
     try:
-        memory = {name.removeprefix("solver."): tensors[name] for name in tensors if name.startswith("solver.")}
-        solver = SolverState(memory, {name: int(value) for name, value in header["scalars"].items()})
         return DenoiseState(
-            int(header["step"]), int(header["total_steps"]), tensors["latents"], solver, tensors["rng"].cpu()
+            int(header["step"]),
+            int(header["total_steps"]),
+            tensors["latents"],
+            _memory("solver.", tensors, header["scalars"]),
+            tensors["rng"].cpu(),
+            savings=_memory("savings.", tensors, header.get("savings", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise CheckpointError(f"its state is incomplete: {exc}.") from exc

@@ -72,3 +72,9 @@ def latent_shape(spec: ModelSpec, request: ResolvedRequest) -> tuple[int, int, i
         request.height // spec.spatial_stride,
         request.width // spec.spatial_stride,
     )
+
+
+def tokens_of(spec: ModelSpec, request: ResolvedRequest) -> int:
+    """How many tokens a step of `request` goes over."""
+    _, _, frames, height, width = latent_shape(spec, request)
+    return frames * (height // PATCH) * (width // PATCH)

@@ -16,8 +16,9 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import CheckpointError, NumericalFault
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning
+from wanreel.generation.savings import Savings
 from wanreel.generation.solvers import Solver, make_solver
-from wanreel.generation.state import DenoiseState
+from wanreel.generation.state import DenoiseState, SolverState
 from wanreel.models.wan_model import WanModel
 
 EXPERT_NAMES = ("high", "low")
@@ -68,6 +69,7 @@ class _Run:
     solver: Solver
     generator: Generator
     state: DenoiseState
+    savings: Savings | None  #: where steps may be left out
 
     @classmethod
     def begin(
@@ -83,6 +85,7 @@ class _Run:
         generator = Generator("cpu").manual_seed(request.seed)
         solver = planned_solver(model, request, generator)
         total = len(solver.timesteps)
+        savings = Savings(total) if request.compute == "turbo" else None
         if start is None:
             noise = draw_noise(conditioning.shape, generator).to(model.device)
             start = DenoiseState(0, total, noise, solver.state(), generator.get_state())
@@ -90,7 +93,9 @@ class _Run:
             _check_fit(start, total, conditioning.shape)
             solver.load(start.solver)
             generator.set_state(start.rng)
-        return cls(model, conditioning, request, cancel, solver, generator, start)
+            if savings is not None:
+                savings.load(start.savings)
+        return cls(model, conditioning, request, cancel, solver, generator, start, savings)
 
     @torch.no_grad()
     def advance(self, index: int) -> None:
@@ -98,7 +103,7 @@ class _Run:
         timestep = self.solver.timesteps[index]
         latents = self.state.latents
         which = self.model.expert_index(timestep.item(), self.request.boundary_ratio)
-        prediction = self._predict(index, which, latents)
+        prediction, foretold = self._velocity(index, which, latents)
         estimate = self.conditioning.hold(latents - self.solver.sigmas[index] * prediction)
         latents = self.solver.step(prediction, index, latents)
         last = index == self.state.total_steps - 1
@@ -114,7 +119,23 @@ class _Run:
             rng=self.generator.get_state(),
             estimate=latents if last else estimate,
             expert=EXPERT_NAMES[which] if self.model.spec.two_experts else "",
+            savings=self.savings.state() if self.savings is not None else SolverState(),
+            foretold=foretold,
         )
+
+    def _velocity(self, index: int, which: int, latents: Tensor) -> tuple[Tensor, bool]:
+        """Computed, or foretold by the steps before; and which of both."""
+        savings = self.savings
+        if savings is None:
+            return self._predict(index, which, latents), False
+        sigma, kind = self.solver.sigmas[index], 2 * which + (index < self.request.guided_steps)
+        found = savings.foretold(index, sigma, kind)
+        if found is not None:
+            self.cancel.check()
+            return found, True
+        velocity = self._predict(index, which, latents)
+        savings.learn(sigma, velocity, kind)
+        return velocity, False
 
     def _predict(self, index: int, which: int, latents: Tensor) -> Tensor:
         """The guided velocity [1, c, f, h, w], fp32, by expert `which`."""
@@ -124,10 +145,15 @@ class _Run:
         guidance = self._guidance(index, which)
         given = conditioning.apply(latents).to(expert.dtype)
         times = self._times(self.solver.timesteps[index])
-        prediction = expert.predict(given, times, conditioning.text, conditioning.clip, self.cancel).float()
-        if guidance <= 1.0 or conditioning.negative is None:
+        guided = guidance > 1.0 and conditioning.negative is not None
+        texts = [conditioning.text, conditioning.negative] if guided else [conditioning.text]
+        found = expert.predict_each(
+            given, times, [it for it in texts if it is not None], conditioning.clip, self.cancel
+        )
+        prediction, *negative = (it.float() for it in found)
+        if not negative:
             return prediction
-        without = expert.predict(given, times, conditioning.negative, conditioning.clip, self.cancel).float()
+        (without,) = negative
         return without + guidance * (prediction - without)
 
     def _guidance(self, index: int, which: int) -> float:

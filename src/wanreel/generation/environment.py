@@ -5,8 +5,8 @@ from __future__ import annotations
 import diffusers
 import torch
 
-from wanreel.models.attention import attention_facts
 from wanreel.models.held import Held
+from wanreel.models.step.suit import step_facts
 
 
 def environment_of(model: Held) -> dict[str, str]:
@@ -19,8 +19,7 @@ def environment_of(model: Held) -> dict[str, str]:
         "precision": model.placement.precision,
         "vae_tile": str(model.placement.tile),
         "feed_forward_rows": str(model.placement.feed_forward_rows),
-        "attention": attention_facts(device).expected,
-    }
+    } | step_facts(model)
     if device.type != "cuda":
         return facts | {"device": device.type, "threads": str(torch.get_num_threads())}
     return facts | {

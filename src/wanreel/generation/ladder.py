@@ -139,7 +139,7 @@ def _stage(kept: Kept) -> Stage:
 def _same_bits(plan: MemoryPlan, following: MemoryPlan) -> bool:
     """Whether the next plan computes what the last one did, to the bit."""
     before, after = plan.placement, following.placement
-    parts = ("precision", "tile", "feed_forward_rows")
+    parts = ("precision", "tile", "feed_forward_rows", "compute", "compiled")
     return all(getattr(before, name) == getattr(after, name) for name in parts)
 
 

@@ -34,6 +34,7 @@ from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore, Finished, Identity, latents_digest, request_fingerprint
+from wanreel.generation.conditioning import tokens_of
 from wanreel.generation.denoise import denoise, planned_solver
 from wanreel.generation.encode import Pictures, encode
 from wanreel.generation.environment import environment_of
@@ -45,6 +46,7 @@ from wanreel.generation.turns import Turns, parts_of
 from wanreel.media.animation import encode_animation
 from wanreel.media.pictures import open_picture
 from wanreel.models.pool import ModelPool
+from wanreel.models.step.suit import steps_of, suit, unsuited
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
 
@@ -85,10 +87,14 @@ def render(
         applied = wear(model, request.loras, request.num_inference_steps, target.loras)
         if applied:
             yield LorasApplied(applied)
+        suit(model, tokens_of(model.spec, request))
+        if model.experts[0].step is not None or model.placement.compute != "exact":
+            yield steps_of(model)
         turns = Turns(pool, request, target.loras, cancel, kept)
         if kept.latents is None:
             clip = _Clip(model, request, target, cancel, saving, kept, turns)
             kept.latents = yield from clip.latents()
+            unsuited(clip.model)
             model = yield from turns.take(clip.model, "decode")
         kept.enter("decode")
         return (yield from export(model, kept.latents, request, target, cancel))
@@ -115,11 +121,16 @@ class _Clip:
         found, refused = self._finished(identity)
         if found is None:
             latents = yield from self._made(identity, refused)
+            identity = replace(identity, environment=environment_of(self.model))  # compiling may have failed
         else:
             latents = found.latents
             yield Resumed(len(identity.sigmas) - 1, tuple(f"resumed_inexact: {it}" for it in found.inexact))
-        yield Denoised(latents_digest(latents), identity.sigmas, identity.environment)
+        yield Denoised(latents_digest(latents), identity.sigmas, identity.environment, self._left_out())
         return latents
+
+    def _left_out(self) -> int:
+        """Steps that were foretold."""
+        return self.kept.state.savings.scalars.get("left_out", 0) if self.kept.state is not None else 0
 
     def _identity(self) -> Identity:
         """What checkpoints of this clip belong to; its conditioning is not known yet."""
@@ -174,9 +185,13 @@ class _Clip:
         kept, model = self.kept, self.model
         assert kept.conditioning is not None, "what is denoised was encoded"
         watch.begin()
+        failure = model.compiler.failure
         for state in denoise(model, kept.conditioning, self.request, kept.state, self.cancel):
             over = model.placement.swaps and not state.done and parts[state.step] != parts[state.step - 1]
             kept.state = state
+            if model.compiler.failure != failure:
+                failure = model.compiler.failure
+                yield steps_of(model)
             yield from watch.report(state, hand_over=over)
             if over:
                 return

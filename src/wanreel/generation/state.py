@@ -16,6 +16,9 @@ class SolverState:
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])  #: each like the latents
     scalars: Mapping[str, int] = field(default_factory=dict[str, int])
 
+    def to(self, device: torch.device) -> SolverState:
+        return SolverState({name: tensor.to(device) for name, tensor in self.tensors.items()}, self.scalars)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DenoiseState:
@@ -27,6 +30,8 @@ class DenoiseState:
     solver: SolverState
     rng: Tensor  #: uint8, of the CPU generator that noise comes from
     estimate: Tensor | None = None  #: the clean latents as this step saw them, for previews; not part of a checkpoint
+    savings: SolverState = field(default_factory=SolverState)  #: what foretells steps (generation/savings.py)
+    foretold: bool = False  #: this step's velocity was not computed; not part of a checkpoint
     expert: str = ""  #: "high" or "low" for two-expert models; not part of a checkpoint
 
     @property
@@ -35,6 +40,5 @@ class DenoiseState:
 
     def to(self, device: torch.device) -> DenoiseState:
         """The same bits on another device, without the estimate."""
-        memory = {name: tensor.to(device) for name, tensor in self.solver.tensors.items()}
-        solver = SolverState(memory, self.solver.scalars)
-        return replace(self, latents=self.latents.to(device), solver=solver, estimate=None)
+        solver, savings = self.solver.to(device), self.savings.to(device)
+        return replace(self, latents=self.latents.to(device), solver=solver, savings=savings, estimate=None)

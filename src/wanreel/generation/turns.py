@@ -14,11 +14,13 @@ import torch
 from wanreel.core.cancel import CancelToken
 from wanreel.core.events import Part, Turn
 from wanreel.core.resolved import ResolvedRequest
+from wanreel.generation.conditioning import tokens_of
 from wanreel.generation.denoise import planned_solver
 from wanreel.generation.ladder import Kept
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.machine import restart_peak
 from wanreel.models.pool import ModelPool
+from wanreel.models.step.suit import suit
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
 
@@ -48,6 +50,7 @@ class Turns:
         self.cancel.check()
         model = self.pool.acquire(model.spec, placement).model
         wear(model, self.request.loras, self.request.num_inference_steps, self.loras)
+        suit(model, tokens_of(model.spec, self.request))
         self.kept.model = model
         self.kept.move(model.device)
         restart_peak(model.device)

@@ -28,6 +28,7 @@ from wanreel.models.offload import (
 from wanreel.models.parallel.attention import SplitAttention
 from wanreel.models.parallel.mesh import Mesh
 from wanreel.models.parallel.split import Split
+from wanreel.models.step.path import StepPath
 
 Block = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 #: What predicts in an expert's place: latents, timestep, texts, image embeddings, token; one velocity for each text.
@@ -53,6 +54,8 @@ class Expert:
         self.loras = Rack(self)
         #: Set: blocks go over so many tokens at a time, in less memory and to the bit the same (models/lean.py).
         self.rows: Rows | None = None
+        #: Set: blocks are computed by our own path, compiled or in fp8 (models/step).
+        self.step: StepPath | None = None
         #: Set: several ranks predict together (models/parallel).
         self.lead: Lead | None = None
 
@@ -97,6 +100,7 @@ class Expert:
             self.stream.close()
         self.stream, self._guest = None, None
         self._compiled.clear()
+        self.step = None
         self.transformer.to("meta")
 
     @torch.no_grad()
@@ -146,6 +150,8 @@ class Expert:
         sequence compute other tokens, and all of them get the result."""
         if self._room is not None:
             self._room.admit(self.guest)
+        if self.step is not None and mesh is None:
+            return self.step.forward(latents, timestep, text_embeds, image_embeds, go)
         model = self.transformer
         latents = latents.to(self.device, self.dtype)
         rotary = model.rope(latents)

@@ -20,6 +20,8 @@ from wanreel.models.lean import Rows
 from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
 from wanreel.models.parallel.lead import Lead
 from wanreel.models.prompt_cache import PromptMemory
+from wanreel.models.step.choice import Choices
+from wanreel.models.step.path import Compiler
 from wanreel.models.visiting import streamed_text_encoder
 
 TRAIN_TIMESTEPS = 1000  #: of every Wan model: a timestep is 1000 times its sigma
@@ -55,6 +57,8 @@ class WanModel:
     visitor: str = ""  #: the part that was last brought in by `resident`
     prompts: PromptMemory | None = None  #: embeddings of prompts that were encoded before
     lead: Lead | None = None  #: where it runs on several ranks: what tells the others (models/parallel)
+    kernels: Choices = field(default_factory=Choices)  #: which attention is the fastest here (models/step)
+    compiler: Compiler = field(default_factory=Compiler)  #: of its blocks
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
     _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
     _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
@@ -120,7 +124,7 @@ class WanModel:
         """The part ("text_encoder", "image_encoder", "vae") on the device for the length of the block.
 
         Experts need no such block: `Expert.predict` brings its own weights. Depending on the placement the part leaves
-        the device afterwards, and whatever else was there leaves it before.
+        the device afterwards, or when another one comes, and whatever else was there leaves it before.
         """
         self.visitor = part
         if isinstance(self.text_encoder, Later) and part == "text_encoder":
@@ -137,7 +141,8 @@ class WanModel:
         try:
             yield module
         finally:
-            self._room.clear()
+            if not self.placement.swaps:  # else the next run may want it too
+                self._room.clear()
 
     def unload(self) -> None:
         """Free the memory of every weight. The model can't be used afterwards."""

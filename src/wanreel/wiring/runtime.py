@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from wanreel.core.adjustment import Adjustment
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.errors import InvalidRequest, UnreadablePicture
@@ -21,10 +22,13 @@ from wanreel.core.picture_models import DEFAULT, PictureSpec
 from wanreel.core.picture_request import PictureRequest, PictureResolution, resolve_picture
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, resolve
-from wanreel.core.resolved import Resolution
-from wanreel.core.settings import Settings
+from wanreel.core.resolved import Resolution, ResolvedRequest
+from wanreel.core.settings import Settings, keep_compiled
+from wanreel.core.sound import SoundRef
 from wanreel.core.work import AnySpec
 from wanreel.media.pictures import MAX_BYTES, read_picture
+from wanreel.media.sound import MAX_BYTES as MAX_SOUND
+from wanreel.media.sound import read_sound
 from wanreel.models.formats.assembly import added_rows
 from wanreel.models.lora.report import LoraDesk
 from wanreel.models.lora.shelf import LoraShelf, Shelved, name_for
@@ -33,7 +37,7 @@ from wanreel.storage.digests import Digests
 from wanreel.storage.disk import Blobs, BlobStore
 from wanreel.storage.keeping import Keeping
 from wanreel.wiring.forecast import Forecast
-from wanreel.wiring.ranks import build_crew, devices_of
+from wanreel.wiring.ranks import build_crew, devices_of, ranks_wanted
 from wanreel.wiring.recipes import read_request
 from wanreel.wiring.supply import Supply
 
@@ -83,6 +87,20 @@ class Runtime:
             raise UnreadablePicture.of(knob, "unreadable_picture", f"{path} can't be read: {exc.strerror}.") from exc
         return self.take_picture(data, knob)
 
+    def take_sound(self, data: bytes, knob: str = "audio", into: Blobs | None = None) -> SoundRef:
+        """Check and clean a sound and keep it among the pictures. Raises InvalidRequest naming `knob`. Takes a second."""
+        sound = read_sound(data, knob)
+        return SoundRef((self.pictures if into is None else into).put(sound.flac), sound.seconds)
+
+    def take_sound_file(self, path: Path, knob: str = "audio") -> SoundRef:
+        """The same from a file. For local front doors alone, as above."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_SOUND + 1)
+        except OSError as exc:
+            raise InvalidRequest.of(knob, "unreadable", f"{path} can't be read: {exc.strerror}.") from exc
+        return self.take_sound(data, knob)
+
     def take_lora_file(self, path: Path) -> Shelved:
         """Put a LoRA file on the shelf, to be used where it lies. For local front doors alone, as above.
 
@@ -110,6 +128,8 @@ class Runtime:
             storage=self.settings.default_storage,
             wishes=self.settings.wishes,
             on_oom=self.settings.on_oom,
+            compute=self.settings.compute,
+            edit_model=self.settings.default_edit_model,
         )
 
     @property
@@ -123,17 +143,18 @@ class Runtime:
     def resolve(self, request: VideoRequest) -> Resolution:
         """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""
         resolution = resolve(request, self.catalog, self.defaults())
-        return resolution if self.shelf.has(resolution.spec) else self._to_download(resolution)
+        notes = self._to_download(resolution.spec, self.editor_of(resolution.request))
+        return replace(resolution, adjustments=(*resolution.adjustments, *notes))
 
-    def _to_download(self, resolution: Resolution) -> Resolution:
-        """The same with a word on what is downloaded first. Raises ModelNotInstalled where that may not be."""
-        return replace(resolution, adjustments=(*resolution.adjustments, self.supply.note(resolution.spec)))
+    def _to_download(self, *models: AnySpec | None) -> tuple[Adjustment, ...]:
+        """A word on each that is downloaded first. Raises ModelNotInstalled where that may not be."""
+        return tuple(self.supply.note(it) for it in models if it is not None and not self.shelf.has(it))
 
-    def resolve_picture(self, request: PictureRequest) -> PictureResolution:
-        """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""
-        resolution = resolve_picture(request, self.catalog.picture, DEFAULT)
-        models = [spec for spec in (resolution.spec, resolution.refiner) if spec is not None]
-        notes = tuple(self.supply.note(spec) for spec in models if not self.shelf.has(spec))
+    def resolve_picture(self, request: PictureRequest, *, edit: bool = False) -> PictureResolution:
+        """What will run; with `edit`, by a model that follows instructions. Raises InvalidRequest, ModelNotInstalled."""
+        default = self.settings.default_edit_model if edit else DEFAULT
+        resolution = resolve_picture(request, self.catalog.picture, default, edit=edit)
+        notes = self._to_download(resolution.spec, resolution.refiner)
         return replace(resolution, adjustments=(*resolution.adjustments, *notes))
 
     def generate(
@@ -144,17 +165,24 @@ class Runtime:
         With `keeping`, what another process did of the same work is not done again.
         """
         with without_collecting():
-            from wanreel.generation.render import Target, render
-            from wanreel.worker.renderer import render_kept
+            from wanreel.generation.export import Target
+            from wanreel.worker.renderer import render_here, render_kept
 
         cancel = cancel or CancelToken()
-        yield from self.supply.fetch(resolution.spec, cancel)
+        editor = self.editor_of(resolution.request)
+        for spec in (editor, resolution.spec):
+            if spec is not None:
+                yield from self.supply.fetch(spec, cancel)
         if keeping is not None:
             share = self.settings.checkpoint_share
-            yield from render_kept(self.pool, resolution, self.loras, keeping, cancel, share)
+            yield from render_kept(self.pool, resolution, self.loras, keeping, cancel, share, editor)
             return
         target = Target(self.settings.results_dir, self.pictures, loras=self.loras)
-        yield from render(self.pool, resolution, target, cancel)
+        yield from render_here(self.pool, resolution, target, cancel, editor)
+
+    def editor_of(self, request: ResolvedRequest) -> PictureSpec | None:
+        """The model that draws the keyframe, where one is asked for."""
+        return self.catalog.picture(request.keyframe.model) if request.keyframe is not None else None
 
     def draw(
         self, resolution: PictureResolution, cancel: CancelToken | None = None, keeping: Keeping | None = None
@@ -183,6 +211,8 @@ class Runtime:
                 raise InvalidRequest.of(
                     knob, "missing", f"the picture {video.name} was made from is not here.", "Give it again."
                 )
+        if request.audio is not None and not self.pictures.has(request.audio.sha256):
+            raise InvalidRequest.of("audio", "missing", f"the sound of {video.name} is not here.", "Give it again.")
         return {name: value for name, value in values.items() if value is not None}
 
     def _memory(self) -> Memory:
@@ -204,8 +234,11 @@ class Runtime:
                 from wanreel.models.open import ModelOpener
                 from wanreel.models.picture_planning import EveryPlanner
                 from wanreel.models.pool import ModelPool
+                from wanreel.models.step.choice import Choices
 
-            opener = ModelOpener(self.shelf, self.device, self.supply.check, self._memory())
+            keep_compiled(self.settings.data.compiled)
+            kernels = Choices(self.settings.data.compiled / "kernels")
+            opener = ModelOpener(self.shelf, self.device, self.supply.check, self._memory(), kernels)
             shared = self._shared(opener.open)
             load, closed = (opener.open, None) if shared is None else (shared.open, shared.close)
             self._pool = ModelPool(load, EveryPlanner(self.planner), self.planner.machine, closed)
@@ -249,7 +282,7 @@ class Runtime:
     @property
     def forecast(self) -> Forecast:
         """What a request would take, told without torch."""
-        return Forecast(self.settings, self.plan_records, len(self.devices))
+        return Forecast(self.settings, self.plan_records, ranks_wanted(self.settings))
 
     def weights_folder(self, spec: AnySpec) -> Path | None:
         """Where the model's weights lie; None for one that is made up on the spot. Raises ModelNotInstalled."""

@@ -290,6 +290,8 @@ class Attempt:
         match event:
             case events.ModelLoaded() | events.PlanChanged():
                 self._placed(event)
+            case events.KeyframeStep() | events.KeyframeDrawn():
+                self._keyframe(event)
             case events.Encoded(seconds=seconds):
                 pace.stage = "denoise"
                 self._reserve.release_checkpoints()
@@ -332,6 +334,15 @@ class Attempt:
                 self.plan = after
                 self._again = stage if stage in ("denoise", "decode") else ""
                 self._tell("plan_changed", asdict(event))
+
+    def _keyframe(self, event: events.KeyframeStep | events.KeyframeDrawn) -> None:
+        match event:
+            case events.KeyframeStep(step=step, total_steps=total, eta_seconds=eta):
+                self.keeper.pace.stage = "keyframe"
+                detail = {"step": step, "total_steps": total, "eta_seconds": round(eta, 1)}
+                self._progress("keyframe", detail, last=step in (0, total), share=step / total if total else 0.0)
+            case events.KeyframeDrawn():
+                self._tell("keyframe_drawn", asdict(event), stage="keyframe")
 
     def _counted(self, event: events.Decoded | events.Downloading) -> None:
         match event:
@@ -478,6 +489,8 @@ def _notes_of(event: Event) -> tuple[str, ...]:
     """What an event says to people."""
     match event:
         case events.ModelLoaded(notes=notes) | events.Encoded(notes=notes) | events.Resumed(notes=notes):
+            return notes
+        case events.KeyframeStep(notes=notes):
             return notes
         case events.LorasApplied(applied=applied):
             return tuple(str(lora) for lora in applied)

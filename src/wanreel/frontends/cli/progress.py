@@ -15,16 +15,20 @@ from wanreel.core.errors import GenerationError
 from wanreel.core.events import (
     Completed,
     Decoded,
+    Denoised,
     Downloading,
     Drawn,
     Encoded,
     Event,
     Exported,
+    KeyframeDrawn,
+    KeyframeStep,
     LorasApplied,
     ModelLoaded,
     PlanChanged,
     Preview,
     StepCompleted,
+    StepsChosen,
 )
 from wanreel.core.video import Video
 from wanreel.storage.previews import PreviewFile
@@ -85,13 +89,21 @@ class _Bar:
                 self._progress.update(
                     self._task, description="download", completed=megabytes[0], total=megabytes[1], note="MB"
                 )
+            case KeyframeStep(step=step, total_steps=total, eta_seconds=eta, notes=notes):
+                self._say(notes)
+                self._progress.update(
+                    self._task, description="keyframe", completed=step, total=total, note=f"{_clock(eta)} left"
+                )
+            case KeyframeDrawn(width=width, height=height, seconds=seconds):
+                self._say((f"keyframe drawn in {seconds:.1f} s, {width}×{height}",))
+                self._stage("loading")
             case ModelLoaded(seconds=seconds, notes=notes, device=device):
                 if seconds:
                     self._console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")
                 self._say(notes)
                 self._stage("encoding")
-            case PlanChanged() | LorasApplied():
-                self._say((str(event),) if isinstance(event, PlanChanged) else tuple(map(str, event.applied)))
+            case PlanChanged() | StepsChosen() | LorasApplied() | Denoised():
+                self._say(_words(event))
             case Encoded(notes=notes):
                 self._say(notes)
                 self._stage("denoising")
@@ -119,3 +131,13 @@ class _Bar:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds + 0.5), 60)
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
+
+
+def _words(event: PlanChanged | StepsChosen | LorasApplied | Denoised) -> tuple[str, ...]:
+    match event:
+        case LorasApplied(applied=applied):
+            return tuple(map(str, applied))
+        case Denoised(foretold=foretold, sigmas=sigmas):
+            return (f"turbo: {foretold} of {len(sigmas) - 1} steps were foretold",) if foretold else ()
+        case _:
+            return (str(event),)

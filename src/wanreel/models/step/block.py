@@ -35,6 +35,13 @@ class Keys(NamedTuple):
     picture_value: Tensor | None = None
 
 
+class Way(NamedTuple):
+    """How a block computes."""
+
+    attend: Attend
+    eight: bool  #: matrices stored in fp8 are multiplied in fp8
+
+
 def turn_of(rotary: tuple[Tensor, Tensor]) -> Turn:
     """From Diffusers' tables, which repeat each angle for both columns of a pair."""
     cosine, sine = (table.float() for table in rotary)
@@ -56,20 +63,18 @@ def keys_of(block: Any, context: Tensor, picture_tokens: int) -> Keys:
     return Keys(key, value, heads(attn.norm_added_k(attn.add_k_proj(picture))), heads(attn.add_v_proj(picture)))
 
 
-def step_block(
-    block: Any, hidden: Tensor, keys: Keys, modulation: Tensor, turn: Turn, attend: Attend, eight: bool
-) -> Tensor:
+def step_block(block: Any, hidden: Tensor, keys: Keys, modulation: Tensor, turn: Turn, way: Way) -> Tensor:
     """What `block` makes of `hidden` [b, tokens, dim].
 
-    modulation: [b, 6, dim], or [b, tokens or 1, 6, dim]. `eight`: matrices stored in fp8 are multiplied in fp8.
+    modulation: [b, 6, dim], or [b, tokens or 1, 6, dim].
     """
     shift, scale, gate, shift_ff, scale_ff, gate_ff = _modulation(block.scale_shift_table, modulation)
     given = (block.norm1(hidden.float()) * (1 + scale) + shift).type_as(hidden)
-    hidden = (hidden.float() + _self_attention(block.attn1, given, turn, attend, eight) * gate).type_as(hidden)
+    hidden = (hidden.float() + _self_attention(block.attn1, given, turn, way) * gate).type_as(hidden)
     given = block.norm2(hidden.float()).type_as(hidden)
-    hidden = hidden + _cross_attention(block.attn2, given, keys, eight)
+    hidden = hidden + _cross_attention(block.attn2, given, keys, way.eight)
     given = (block.norm3(hidden.float()) * (1 + scale_ff) + shift_ff).type_as(hidden)
-    update = _feed_forward(block.ffn, given, eight)
+    update = _feed_forward(block.ffn, given, way.eight)
     return (hidden.float() + update.float() * gate_ff).type_as(hidden)
 
 
@@ -80,12 +85,12 @@ def _modulation(table: Tensor, given: Tensor) -> tuple[Tensor, ...]:
     return (table + given.float()).chunk(6, dim=1)
 
 
-def _self_attention(attn: Any, given: Tensor, turn: Turn, attend: Attend, eight: bool) -> Tensor:
-    shared = _shared(given, eight, attn.to_q, attn.to_k, attn.to_v)
+def _self_attention(attn: Any, given: Tensor, turn: Turn, way: Way) -> Tensor:
+    shared = _shared(given, way.eight, attn.to_q, attn.to_k, attn.to_v)
     query = _turned(attn.norm_q(_linear(attn.to_q, given, shared)), attn.heads, turn)
     key = _turned(attn.norm_k(_linear(attn.to_k, given, shared)), attn.heads, turn)
     value = _linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1))
-    return _out(attn, attend(query, key, value), given, eight)
+    return _out(attn, way.attend(query, key, value), given, way.eight)
 
 
 def _turned(x: Tensor, heads: int, turn: Turn) -> Tensor:

@@ -52,7 +52,8 @@ class CudnnEight:
         return out.view(query.dtype)
 
     def _plan(self, query: Tensor, key: Tensor) -> _Plan:
-        shape = (*query.shape, key.shape[1])
+        batch, queries, heads, width = query.shape
+        shape = (batch, queries, heads, width, key.shape[1])
         if shape not in self._plans:
             if len(self._plans) >= _PLANS:
                 del self._plans[next(iter(self._plans))]

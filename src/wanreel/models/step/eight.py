@@ -19,6 +19,7 @@ SAMPLE = 16
 #: How much larger than the largest of the sample a number may be before it is cut.
 ROOM = 16.0
 _TINY = 1e-12
+_ROWS = 8192
 
 
 class Scaled(NamedTuple):
@@ -31,6 +32,13 @@ class Scaled(NamedTuple):
 def by_rows(x: Tensor) -> Scaled:
     """`x` [..., columns] as rows with a scale each."""
     rows = x.flatten(0, -2)
+    if torch.compiler.is_compiling() or rows.shape[0] <= _ROWS:
+        return _rounded(rows)
+    parts = [_rounded(part) for part in rows.split(_ROWS)]  # not compiled, it takes memory in fp32
+    return Scaled(torch.cat([part.numbers for part in parts]), torch.cat([part.scale for part in parts]))
+
+
+def _rounded(rows: Tensor) -> Scaled:
     scale = rows.abs().amax(1, keepdim=True).float().clamp_min(_TINY) / FP8_MAX
     return Scaled((rows.float() / scale).to(FP8), scale)
 

@@ -77,8 +77,8 @@ def _installed(module: str) -> bool:
 
 def torch_attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """torch's own choice among its kernels; on views, so that nothing is copied."""
-    turned = (it.transpose(1, 2) for it in (query, key, value))
-    return F.scaled_dot_product_attention(*turned).transpose(1, 2)
+    query, key, value = (it.transpose(1, 2) for it in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
 def _operator(name: str, call: Callable[..., Tensor], arguments: int, out: torch.dtype | None) -> Any:

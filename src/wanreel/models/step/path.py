@@ -3,6 +3,9 @@
 Knows nothing of requests or of who chose its kernels. Where compiling fails it goes on without, and says so.
 """
 
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+# (torch._dynamo has no public name for what is used of it)
+
 from __future__ import annotations
 
 import logging
@@ -17,15 +20,15 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.exc import InductorError
 
 from wanreel.models.offload import Pace
-from wanreel.models.step.block import Keys, Turn, keys_of, step_block, turn_of
-from wanreel.models.step.kernels import Attend, attend_of
+from wanreel.models.step.block import Keys, Turn, Way, keys_of, step_block, turn_of
+from wanreel.models.step.kernels import attend_of
 
 if TYPE_CHECKING:
     from wanreel.models.expert import Expert
 
 _log = logging.getLogger(__name__)
 
-Run = Callable[[Any, Tensor, Keys, Tensor, Turn, Attend, bool], Tensor]
+Run = Callable[[Any, Tensor, Keys, Tensor, Turn, Way], Tensor]
 Backend = Callable[[Any, Any], Any]
 
 
@@ -64,7 +67,7 @@ class Compiler:
     def _counted(self, graph: Any, inputs: Any) -> Any:
         self.compilations += 1
         if isinstance(self.backend, str):
-            return torch._dynamo.lookup_backend(self.backend)(graph, inputs)  # pyright: ignore[reportPrivateImportUsage]
+            return torch._dynamo.lookup_backend(self.backend)(graph, inputs)
         return self.backend(graph, inputs)
 
 
@@ -104,22 +107,23 @@ class StepPath:
         for index, block in enumerate(self._blocks()):
             go()
             keys = prompt.keys(index, block)
-            hidden = self._run(block, hidden, keys, modulation, turn, self._attend(index))
+            hidden = self._run(block, hidden, keys, modulation, turn, self._way(index))
             pace.launched()
         return projected(model, hidden, temb, latents.shape)
 
-    def _run(self, block: Any, hidden: Tensor, keys: Keys, modulation: Tensor, turn: Turn, attend: Attend) -> Tensor:
-        compiler, eight = self.compiler, self.manner.eight
+    def _run(self, block: Any, hidden: Tensor, keys: Keys, modulation: Tensor, turn: Turn, way: Way) -> Tensor:
+        compiler = self.compiler
         if self.manner.compiled and not compiler.failure:
             try:
-                return compiler.run(block, hidden, keys, modulation, turn, attend, eight)
+                return compiler.run(block, hidden, keys, modulation, turn, way)
             except (TorchDynamoException, InductorError) as error:
                 compiler.failure = str(error).strip().splitlines()[0][:200] or type(error).__name__
                 _log.warning("blocks run without being compiled: %s", compiler.failure, exc_info=error)
-        return step_block(block, hidden, keys, modulation, turn, attend, eight)
+        return step_block(block, hidden, keys, modulation, turn, way)
 
-    def _attend(self, index: int) -> Attend:
-        return attend_of(self.manner.kernel(index, len(self.expert.transformer.blocks)))
+    def _way(self, index: int) -> Way:
+        name = self.manner.kernel(index, len(self.expert.transformer.blocks))
+        return Way(attend_of(name), self.manner.eight)
 
     def _blocks(self) -> Iterator[Any]:
         stream = self.expert.stream
@@ -201,7 +205,7 @@ def projected(model: Any, hidden: Tensor, temb: Tensor, shape: torch.Size) -> Te
 
 def marked(hidden: Tensor, modulation: Tensor, turn: Turn) -> None:
     """The number of tokens is what changes from video to video, so it is a symbol to the compiler from the start."""
-    mark: Any = torch._dynamo.mark_dynamic  # pyright: ignore[reportPrivateImportUsage]
+    mark: Any = torch._dynamo.mark_dynamic
     for tensor in (hidden, turn.cosine, turn.sine):
         mark(tensor, 1)
     if modulation.ndim == 4 and modulation.shape[1] > 1:

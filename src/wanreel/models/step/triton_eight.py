@@ -8,6 +8,8 @@ are rounded, which keeps those of long rows clear of e4m3's subnormal numbers, a
 # pyright: reportUntypedFunctionDecorator=false, reportIndexIssue=false, reportMissingTypeStubs=false
 # pyright: reportOptionalMemberAccess=false, reportGeneralTypeIssues=false, reportUnknownLambdaType=false
 
+# ruff: noqa: PLR0913, ANN001, ANN202, E501
+
 from __future__ import annotations
 
 import math
@@ -67,7 +69,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scales: Tensor) -> Tensor:
 
     scales: fp32 [2], what query · key and what value are to be multiplied with.
     """
-    batch, asked, heads, width = query.shape
+    _, asked, heads, width = query.shape
     out = torch.empty(query.shape, dtype=torch.bfloat16, device=query.device)
     for q, k, v, o in zip(query, key, value, out, strict=True):
         _attend[(triton.cdiv(asked, QUERIES), heads)](

@@ -22,6 +22,7 @@ class Video:
     fps: float
     request: ResolvedRequest
     handoffs: Mapping[str, Path] = field(default_factory=dict[str, Path])  #: lossless frames before the last, by kind
+    keyframe: Path | None = None  #: the edited picture that it begins with
 
     @property
     def seconds(self) -> float:
@@ -30,4 +31,5 @@ class Video:
 
     def files(self) -> Mapping[str, Path]:
         """By the kind that records call them: the video itself first."""
-        return {"video": self.path, "last_frame": self.last_frame, "poster": self.poster, **self.handoffs}
+        more = {"keyframe": self.keyframe} if self.keyframe is not None else {}
+        return {"video": self.path, "last_frame": self.last_frame, "poster": self.poster, **more, **self.handoffs}

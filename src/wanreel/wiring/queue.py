@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wanreel.jobs import JobStore, Liveness
     from wanreel.jobs.checkup import Finding
     from wanreel.service import Service
+    from wanreel.worker.arrangement import QueueLook
     from wanreel.worker.attempt import Task
     from wanreel.worker.worker import Worker
 
@@ -69,6 +70,21 @@ def copy_store(source: Path, target: str) -> Mapping[str, int]:
     from wanreel.jobs.transfer import copy_jobs
 
     return copy_jobs(source, target)
+
+
+def look_at_queue(settings: Settings) -> QueueLook:
+    """What decides how GPUs are given to workers. An away database says nothing: an empty queue."""
+    from wanreel.core.errors import StoreError
+    from wanreel.core.job import JobStatus
+    from wanreel.worker.arrangement import QueueLook
+
+    try:
+        with contextlib.closing(build_store(settings)) as store:
+            state, latest = store.queue(), store.list(status=JobStatus.COMPLETED, limit=5)
+            seconds = [it.seconds for job in latest for it in store.attempts(job.id)[-1:] if it.seconds]
+    except StoreError:
+        return QueueLook(0, 0.0)
+    return QueueLook(state.queued + state.in_progress, sum(seconds) / len(seconds) if seconds else 0.0)
 
 
 def build_liveness(settings: Settings, store: JobStore) -> Liveness:
@@ -183,4 +199,8 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
             yield from runtime.supply.fetch(refiner, task.keeper.token)
         yield from draw_task(runtime.pool, runtime.pictures, task, refiner)
         return
-    yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, runtime.settings.checkpoint_share)
+    editor = runtime.editor_of(task.request)
+    if editor is not None:
+        yield from runtime.supply.fetch(editor, task.keeper.token)
+    share = runtime.settings.checkpoint_share
+    yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, share, editor)

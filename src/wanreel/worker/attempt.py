@@ -312,7 +312,7 @@ class Attempt:
             case events.Preview(data=data):
                 with contextlib.suppress(OSError):  # a disk that refuses a preview is no reason to stop
                     self._preview.write(data)
-            case events.Decoded() | events.Downloading():
+            case events.Decoded() | events.Downloading() | events.KeyframeStep() | events.KeyframeDrawn():
                 self._counted(event)
             case events.Exported(seconds=seconds):
                 pace.stage = "export"
@@ -344,8 +344,16 @@ class Attempt:
             case events.KeyframeDrawn():
                 self._tell("keyframe_drawn", asdict(event), stage="keyframe")
 
-    def _counted(self, event: events.Decoded | events.Downloading) -> None:
+    def _counted(
+        self, event: events.Decoded | events.Downloading | events.KeyframeStep | events.KeyframeDrawn
+    ) -> None:
         match event:
+            case events.KeyframeStep(step=step, total_steps=total, eta_seconds=eta):
+                self.keeper.pace.stage = "keyframe"
+                detail = {"step": step, "total_steps": total, "eta_seconds": round(eta, 1)}
+                self._progress("keyframe", detail, last=step in (0, total), share=step / total if total else 0.0)
+            case events.KeyframeDrawn():
+                self._tell("keyframe_drawn", asdict(event), stage="keyframe")
             case events.Downloading(received_bytes=received, total_bytes=total):
                 self.keeper.pace.stage = "downloading"
                 detail = {"received_bytes": received, "total_bytes": total}
@@ -489,6 +497,8 @@ def _notes_of(event: Event) -> tuple[str, ...]:
     """What an event says to people."""
     match event:
         case events.ModelLoaded(notes=notes) | events.Encoded(notes=notes) | events.Resumed(notes=notes):
+            return notes
+        case events.KeyframeStep(notes=notes):
             return notes
         case events.KeyframeStep(notes=notes):
             return notes

@@ -22,7 +22,8 @@ _MEDIA_TYPES = {
     ".jpg": "image/jpeg",
     ".json": "application/json",
 }
-_LATENTS = "-latents.safetensors"  # how checkpoint files of finished latents end
+#: How files end that another export needs: finished latents, the keyframe that they were made from.
+_KEPT = ("-latents.safetensors", "keyframe.png")
 
 
 def stem_of(job: Job, prompt: str) -> str:
@@ -55,10 +56,10 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def keep_latents(checkpoints: Path) -> None:
-    """Delete all but the finished latents, from which the video can be exported again."""
+    """Delete all but the finished latents and their keyframe, from which the video can be exported again."""
     with contextlib.suppress(OSError):
         for path in checkpoints.iterdir():
-            if not path.name.endswith(_LATENTS):
+            if not path.name.endswith(_KEPT):
                 path.unlink(missing_ok=True)
 
 

@@ -12,6 +12,7 @@ from wanreel.core.resolved import Resolution
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore
 from wanreel.generation.draw import draw
+from wanreel.generation.keyframe import render_from_keyframe
 from wanreel.generation.picture_export import SheetTarget
 from wanreel.generation.render import Saving, Target, render
 from wanreel.models.lora.shelf import LoraShelf
@@ -21,14 +22,19 @@ from wanreel.storage.keeping import Keeping
 from wanreel.worker.attempt import Task
 
 
-def render_task(pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, share: float) -> Iterator[Event]:
-    """As `generation.render`, under the task's names and with its checkpoints, which may cost `share` of the time."""
+def render_task(
+    pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, share: float, editor: PictureSpec | None = None
+) -> Iterator[Event]:
+    """As `generation.render`, under the task's names and with its checkpoints, which may cost `share` of the time.
+
+    `editor` draws the keyframe, where one is asked for.
+    """
     saving = None
     if task.checkpoints is not None:
         store = CheckpointStore(task.checkpoints)
         saving = Saving(store, task.work, Cadence(share), urgent=lambda: task.keeper.draining)
     target = Target(task.results, pictures, task.stem, loras, task.handoffs)
-    return render(pool, Resolution(*task.video, ()), target, task.keeper.token, saving)
+    return _rendered(pool, Resolution(*task.video, ()), target, task.keeper.token, saving, editor)
 
 
 def draw_task(pool: ModelPool, pictures: Blobs, task: Task, refiner: PictureSpec | None) -> Iterator[Event]:
@@ -37,10 +43,36 @@ def draw_task(pool: ModelPool, pictures: Blobs, task: Task, refiner: PictureSpec
     return draw(pool, resolution, SheetTarget(task.results, pictures, task.stem), task.keeper.token)
 
 
-def render_kept(
-    pool: ModelPool, resolution: Resolution, loras: LoraShelf, keeping: Keeping, cancel: CancelToken, share: float
+def _rendered(
+    pool: ModelPool,
+    resolution: Resolution,
+    target: Target,
+    cancel: CancelToken,
+    saving: Saving | None,
+    editor: PictureSpec | None,
+) -> Iterator[Event]:
+    if editor is None:
+        return render(pool, resolution, target, cancel, saving)
+    return render_from_keyframe(pool, resolution, target, cancel, saving, editor)
+
+
+def render_here(
+    pool: ModelPool, resolution: Resolution, target: Target, cancel: CancelToken, editor: PictureSpec | None
+) -> Iterator[Event]:
+    """As `generation.render`; nothing is kept on the way."""
+    return _rendered(pool, resolution, target, cancel, None, editor)
+
+
+def render_kept(  # noqa: PLR0913 - what it goes on from
+    pool: ModelPool,
+    resolution: Resolution,
+    loras: LoraShelf,
+    keeping: Keeping,
+    cancel: CancelToken,
+    share: float,
+    editor: PictureSpec | None = None,
 ) -> Iterator[Event]:
     """As `generation.render`, going on from what is kept, and keeping states at `share` of the run time."""
     saving = Saving(CheckpointStore(keeping.checkpoints), keeping.work, Cadence(share), urgent=keeping.urgent)
     target = Target(keeping.results, keeping.pictures, keeping.stem, loras)
-    return render(pool, resolution, target, cancel, saving)
+    return _rendered(pool, resolution, target, cancel, saving, editor)

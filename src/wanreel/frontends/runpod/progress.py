@@ -33,6 +33,8 @@ class Progress:
         match event:
             case events.Downloading(model=model, received_bytes=received, total_bytes=total):
                 self._tell("downloading", 0.0, model=model, received_bytes=received, total_bytes=total)
+            case events.KeyframeStep(step=step, total_steps=total, eta_seconds=eta):
+                self._tell("keyframe", 0.0, step=step, total_steps=total, eta_seconds=round(eta, 1))
             case events.ModelLoaded(model=model):
                 self._tell("encode", 0.0, model=model)
             case events.Resumed(step=step):

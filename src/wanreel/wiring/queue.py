@@ -5,6 +5,7 @@ They are imported where they are built, as SQLAlchemy would slow down every othe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -84,19 +84,8 @@ class _Bar:
 
     def show(self, event: Event) -> None:
         match event:
-            case Downloading(received_bytes=received, total_bytes=total):
-                megabytes = (received // 10**6, total // 10**6 if total else None)
-                self._progress.update(
-                    self._task, description="download", completed=megabytes[0], total=megabytes[1], note="MB"
-                )
-            case KeyframeStep(step=step, total_steps=total, eta_seconds=eta, notes=notes):
-                self._say(notes)
-                self._progress.update(
-                    self._task, description="keyframe", completed=step, total=total, note=f"{_clock(eta)} left"
-                )
-            case KeyframeDrawn(width=width, height=height, seconds=seconds):
-                self._say((f"keyframe drawn in {seconds:.1f} s, {width}×{height}",))
-                self._stage("loading")
+            case Downloading() | KeyframeStep() | KeyframeDrawn():
+                self._before(event)
             case ModelLoaded(seconds=seconds, notes=notes, device=device):
                 if seconds:
                     self._console.print(f"  [dim]• loaded in {seconds:.1f} s on {device}[/dim]")
@@ -119,6 +108,22 @@ class _Bar:
                 self._stage("finishing")
             case _:
                 pass
+
+    def _before(self, event: Downloading | KeyframeStep | KeyframeDrawn) -> None:
+        """What comes before the model that makes the result."""
+        match event:
+            case Downloading(received_bytes=received, total_bytes=total):
+                megabytes = (received // 10**6, total // 10**6 if total else None)
+                self._progress.update(
+                    self._task, description="download", completed=megabytes[0], total=megabytes[1], note="MB"
+                )
+            case KeyframeStep(step=step, total_steps=total, eta_seconds=eta, notes=notes):
+                self._say(notes)
+                left = f"{_clock(eta)} left"
+                self._progress.update(self._task, description="keyframe", completed=step, total=total, note=left)
+            case KeyframeDrawn(width=width, height=height, seconds=seconds):
+                self._say((f"keyframe drawn in {seconds:.1f} s, {width}×{height}",))
+                self._stage("loading")
 
     def _stage(self, name: str) -> None:
         self._progress.update(self._task, description=name, completed=0, total=None, note="")

@@ -158,6 +158,7 @@ def _api(  # noqa: PLR0913 - the parts of one app
         try:
             yield
         finally:
+            house.stopping = True  # whoever waits for a video has left nobody: its job goes on
             house.news.close()
             await run_in_threadpool(house.depots.uploader.close)
             await run_in_threadpool(house.downloads.close)

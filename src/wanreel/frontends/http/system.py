@@ -146,7 +146,7 @@ class SystemRoutes:
         except WanreelError:
             return ["the job database can't be used"]
         reasons: list[str] = []
-        if not any(self._house.worker_lives(name) for name, _ in workers):
+        if not self._house.on_demand and not any(self._house.worker_lives(name) for name, _ in workers):
             reasons.append("no worker is running")
         if queue.paused and queue.automatic:
             reasons.append("the queue waits for disk space")

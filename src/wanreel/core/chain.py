@@ -99,9 +99,8 @@ def pending(width: int, height: int, of: str) -> PictureRef:
 class PlannedScene:
     """What becomes of a scene."""
 
-    resolution: Resolution  #: its picture is `pending` where `seam` continues the scene before
+    resolution: Resolution  #: its picture is `pending` where it starts from the scene before
     seam: Seam
-    edit_prompt: str = ""  #: how its picture is edited first
 
     @property
     def request(self) -> ResolvedRequest:
@@ -162,14 +161,12 @@ def _planned(
     elif start == "previous" and before is not None:
         picture = pending(before.export_width, before.export_height, f"scene {place}")
     resolution = resolve(replace(VideoRequest.from_mapping(values), image=picture, last_image=scene.end_keyframe))
-    return PlannedScene(resolution, seam_of(board, place), scene.edit_prompt)
+    return PlannedScene(resolution, seam_of(board, place))
 
 
 def seam_of(board: Storyboard, place: int) -> Seam:
     """How a scene meets the one before."""
-    fade, continues = board.fade(place), board.start(place) == "previous"
-    if continues and board.scenes[place].edit_prompt:
-        continues = False  # an edited picture is no longer the one that the scene before ends with
+    fade, continues = board.fade(place), board.start(place) == "previous" and not board.edited(place)
     if fade:
         return Seam("overlap" if continues else "crossfade", fade)
     return Seam("continue" if continues else "cut")

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, cast, get_args
 
 from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.finishing import FINISHING_KNOBS
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import KNOBS, VideoRequest
 
@@ -23,7 +24,10 @@ MAX_FADE = 64  #: frames of a cross-fade
 FADE = 8  #: frames of a cross-fade that does not say
 
 #: Knobs that scenes can't have: each other's sizes and rates must be equal, and pictures have fields of their own.
-_NOT_ANYWHERE = ("prompt", "image", "last_image", "loop", "trim_start", "trim_end", "speed", "interpolate_fps")
+_NOT_ANYWHERE = (
+    *("prompt", "original_prompt", "image", "last_image"),
+    *(name for name in FINISHING_KNOBS if name != "upscale"),
+)
 _NOT_IN_SCENES = (
     *("width", "height", "resolution", "fps", "output_format", "quality", "metadata", "storage"),
     "upscale",
@@ -49,9 +53,6 @@ class Scene:
     end_keyframe: PictureRef | None = field(
         default=None,
         metadata={"help": "A picture that it ends on, for models that take one.", "aliases": ("last_image",)},
-    )
-    edit_prompt: str = field(
-        default="", metadata={"help": "How the picture that it starts from is edited before it moves."}
     )
     transition: Transition | None = field(
         default=None,
@@ -115,9 +116,13 @@ class Storyboard:
 
     def root(self, place: int) -> int:
         """The scene that begins the run of continuing ones that this one is in."""
-        while place and self.start(place) == "previous":
+        while place and self.start(place) == "previous" and not self.edited(place):
             place -= 1
         return place
+
+    def edited(self, place: int) -> bool:
+        """Whether the picture that a scene starts from is changed first, so that it is no longer another's last frame."""
+        return bool(self.values(place).get("edit_prompt"))
 
     def values(self, place: int) -> dict[str, object]:
         """The knobs of a scene, those of all scenes among them, without its pictures."""
@@ -243,10 +248,10 @@ class _Reader:
         elif name == "transition_frames":
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_FADE:
                 self._wrong((*at, name), "out_of_range", f"{value!r} is not within 1 to {MAX_FADE} frames.")
-        elif name in ("prompt", "name", "edit_prompt", "title"):
+        elif name in ("prompt", "name", "title"):
             if not isinstance(value, str):
                 self._wrong((*at, name), "wrong_type", f"{value!r} is not text.")
-            elif len(value) > (longest := 4000 if name.endswith("prompt") else 200):
+            elif len(value) > (longest := 4000 if name == "prompt" else 200):
                 self._wrong((*at, name), "too_long", f"has {len(value)} characters; at most {longest} are read.")
 
     def _picture(self, value: object, at: tuple[str | int, ...]) -> PictureRef | None:
@@ -298,7 +303,7 @@ class _Reader:
                 self._wrong(at, "required", "the first scene has no keyframe to go back to.")
             elif start != "keyframe" and scene.keyframe is not None:
                 self._wrong(at, "contradiction", f"it has a keyframe and starts from {start}.")
-            if scene.edit_prompt and start == "text":
+            if board.edited(place) and start == "text":
                 text = "there is no picture to edit: the scene starts from its text alone."
                 self._wrong(("scenes", place, "edit_prompt"), "contradiction", text)
 

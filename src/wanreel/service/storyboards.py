@@ -193,8 +193,6 @@ class Storyboards:
         for place, scene in enumerate(planned):
             if scene is None:
                 continue
-            if scene.edit_prompt:
-                raise _no_edits(place)
             jobs.append(self._job(scene, ids[place], group_id, place, terms, self._after(board, place, ids)))
         cells = [{"job": ids[place], "key": _key(board, place, ids)} for place in range(len(board.scenes))]
         return jobs, cells
@@ -225,10 +223,9 @@ class Storyboards:
 
     def _after(self, board: Storyboard, place: int, ids: Sequence[str]) -> tuple[After, ...]:
         """What a scene waits for."""
-        seam = seam_of(board, place)
-        if not seam.continues:
+        if board.start(place) != "previous":
             return ()
-        return waits_for(ids[place - 1], seam, ids[board.root(place)], board.colour_match)
+        return waits_for(ids[place - 1], seam_of(board, place), ids[_root(board, place)], board.colour_match)
 
     def _kept(self, view: StoryboardView, board: Storyboard, again: frozenset[int]) -> dict[int, Job]:
         """The jobs whose scenes are as they were, by their new places."""
@@ -306,23 +303,18 @@ def _key(board: Storyboard, place: int, ids: Sequence[str]) -> str:
         "values": board.values(place),
         "start": start,
         "pictures": [it.sha256 if it is not None else None for it in pictures],
-        "edit_prompt": scene.edit_prompt,
     }
-    if seam.continues:
-        root = board.root(place)
+    if start == "previous":
+        root = _root(board, place)
         facts["from"] = [ids[place - 1], seam.file]
         facts["colour"] = [ids[root], board.colour_match] if board.colour_match and root != place - 1 else None
     return hashlib.sha256(json_text(facts).encode()).hexdigest()
 
 
+def _root(board: Storyboard, place: int) -> int:
+    """The scene to whose colours this one is brought: for one whose picture is edited, that it is edited of."""
+    return place - 1 if board.edited(place) else board.root(place)
+
+
 def _shape(request: ResolvedRequest) -> tuple[object, ...]:
     return (request.export_width, request.export_height, request.fps, request.output_format)
-
-
-def _no_edits(place: int) -> InvalidRequest:
-    return InvalidRequest.of(
-        f"scenes[{place + 1}].edit_prompt",
-        "unsupported",
-        "pictures can't be edited here yet.",
-        "Edit the picture elsewhere, and give it as the scene's keyframe.",
-    )

@@ -13,10 +13,11 @@ from wanreel.core.job import ArtifactRef, Job
 from wanreel.core.video import Video
 from wanreel.jobs import JobStore
 from wanreel.service import request_of
+from wanreel.service.extending import WHOLE
 from wanreel.worker.assembly import Clip, assemble
 from wanreel.worker.files import media_type_of
 
-WHOLE = "whole"  #: kind of the file with all that an extended video consists of, and what it is taken for
+CHAIN = "chain"  #: kind of the file that says what the whole consists of
 
 
 def joined_to_source(
@@ -41,7 +42,7 @@ def joined_to_source(
     digest = hashlib.sha256(data).hexdigest()
     files = [
         ArtifactRef(WHOLE, path.name, written.sha256, written.size_bytes, media_type_of(path)),
-        ArtifactRef("chain", facts.name, digest, len(data), "application/json"),
+        ArtifactRef(CHAIN, facts.name, digest, len(data), "application/json"),
     ]
     return files, () if whole.joined.copied else (f"joined_anew: {whole.joined.why}, so all frames were written again",)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import re
 import shutil
 import signal
@@ -97,6 +98,27 @@ def free_memory() -> int:
     """
     free, limit = _available_memory(), _container_memory()
     return free if limit is None else max(0, min(free, limit))
+
+
+def total_memory() -> int:
+    """Bytes of memory that the machine has; 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0
+
+
+def processor_name() -> str:
+    """What the processor calls itself, "AMD EPYC 9654 96-Core Processor"."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +281,21 @@ def start_piped(command: Sequence[str]) -> subprocess.Popen[bytes]:
     if sys.platform == "win32":
         return subprocess.Popen(command, **pipes, creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
     return subprocess.Popen(command, **pipes, start_new_session=True)
+
+
+def confine(memory: int, seconds: int) -> None:
+    """Let this process have so many bytes of address space and seconds of processor, write no file and start no core
+    dump. Nothing happens on Windows, which has no such limits."""
+    if sys.platform != "win32":
+        for limit, value in (
+            (resource.RLIMIT_AS, memory),
+            (resource.RLIMIT_CPU, seconds),
+            (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            hard = resource.getrlimit(limit)[1]
+            allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(limit, (allowed, allowed))
 
 
 def ask_to_stop(process: subprocess.Popen[bytes]) -> None:

@@ -200,7 +200,7 @@ def test_a_way_back_that_is_not_whole_is_no_video(tmp_path: Path) -> None:
 
 class TestProblems:
     def names(self, **asked: Any) -> list[tuple[str, str]]:
-        found = Finishing(**asked).problems(81, FPS, 832, 480)
+        found = Finishing(**asked).problems(81, FPS, 832, 480, "mp4")
         return [(problem.field, problem.code) for problem in found]
 
     def test_nothing_is_left(self) -> None:
@@ -210,9 +210,9 @@ class TestProblems:
 
     def test_too_many_frames_or_too_large(self) -> None:
         assert self.names(speed=0.25, interpolate_fps=120.0) == []
-        found = Finishing(speed=0.25, interpolate_fps=120.0, loop="boomerang").problems(961, FPS, 832, 480)
+        found = Finishing(speed=0.25, interpolate_fps=120.0, loop="boomerang").problems(961, FPS, 832, 480, "mp4")
         assert [problem.field for problem in found] == ["interpolate_fps"]
-        assert [p.field for p in Finishing(upscale=4.0).problems(9, FPS, 2560, 1440)] == ["upscale"]
+        assert [p.field for p in Finishing(upscale=4.0).problems(9, FPS, 2560, 1440, "mp4")] == ["upscale"]
 
 
 def test_only_what_is_asked_for_is_kept_as_json() -> None:

@@ -21,7 +21,7 @@ from wanreel.media.stills import save_png
 from wanreel.media.video import VideoFormat, VideoWriter
 
 RECIPE = json.dumps({"wanreel": 1, "request": {"prompt": "a 猫 " * 200}}, ensure_ascii=False)
-VIDEOS = ("mp4", "webm", "webp", "gif")
+VIDEOS = ("mp4", "webm", "webp", "gif", "mov")
 KINDS = (*VIDEOS, "png")
 
 

@@ -34,7 +34,7 @@ from wanreel.media.video import (
 )
 from wanreel.storage.outputs import reserve
 
-KINDS = ("mp4", "webm", "webp", "gif")
+KINDS = ("mp4", "webm", "webp", "gif", "mov")
 RECIPE = json.dumps(
     {"wanreel": 1, "prompt": 'a 猫 says "hi" &amp; & <b></dc:description>\u202e\n' + "long " * 40_000},
     ensure_ascii=False,

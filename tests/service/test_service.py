@@ -130,21 +130,21 @@ def test_what_ended_is_not_edited_moved_or_cancelled(bench: Bench) -> None:
 def test_reexport_uses_the_latents_of_the_first(bench: Bench) -> None:
     job = bench.submit()
     bench.work()
-    again = bench.service.reexport(job.id, fps=8.0, output_format="webm")
+    again = bench.service.reexport(job.id, {"fps": 8.0, "output_format": "webm"})
     bench.work()
-    third = bench.service.reexport(again.id, output_format="gif")
+    third = bench.service.reexport(again.id, {"output_format": "gif"})
     bench.work()
     assert [task.work for task in bench.render.tasks] == [job.id] * 3
     assert bench.service.get(third.id).status is JobStatus.COMPLETED
     assert request_of(bench.service.get(again.id)).fps == 8.0
     bench.service.delete(job.id)
     with pytest.raises(IllegalTransition):
-        bench.service.reexport(again.id, fps=4.0)
+        bench.service.reexport(again.id, {"fps": 4.0})
 
 
 def test_reexport_of_what_is_not_done(bench: Bench) -> None:
     with pytest.raises(IllegalTransition):
-        bench.service.reexport(bench.submit().id, fps=8.0)
+        bench.service.reexport(bench.submit().id, {"fps": 8.0})
 
 
 def test_delete_takes_the_files_too(bench: Bench) -> None:
@@ -172,7 +172,7 @@ def test_a_queue_goes_through_a_file_once(bench: Bench, tmp_path_factory: pytest
     bench.service.move(jobs[2].id, before=jobs[0].id)
     text = export_queue(bench.service, blobs)
     for _ in range(2):
-        import_queue(other.service, text, lambda data: pytest.fail("no picture was exported"))
+        import_queue(other.service, text, lambda data: pytest.fail("no picture was exported"), pytest.fail)
     taken = other.store.queued()
     assert [request_of(job).prompt for job in taken] == ["number 2", "number 0", "number 1"]
     assert taken[0].request == jobs[2].request
@@ -184,7 +184,7 @@ def test_a_queue_goes_through_a_file_once(bench: Bench, tmp_path_factory: pytest
 )
 def test_a_foreign_queue_file_is_refused(bench: Bench, text: str) -> None:
     with pytest.raises(InvalidRequest):
-        import_queue(bench.service, text, lambda data: pytest.fail("nothing to take"))
+        import_queue(bench.service, text, lambda data: pytest.fail("nothing to take"), pytest.fail)
 
 
 def test_the_bell_hears_only_who_may_read_its_file(bench: Bench) -> None:

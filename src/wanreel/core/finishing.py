@@ -1,22 +1,24 @@
 """Finishing: what is done to decoded frames on their way into the file. Arithmetic alone: knows no pixels.
 
-Always in this order: trim, loop, speed and interpolation, upscaling.
+Always in this order: trim, loop, speed and interpolation, upscaling, sound.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, Literal, cast
 
 from wanreel.core.errors import Problem
+from wanreel.core.sound import SoundRef
 
 Loop = Literal["none", "boomerang", "seamless"]
 
 MAX_FRAMES = 10_000  #: in a finished file
 MAX_SIDE = 8192  #: px in a finished file
+SILENT = ("gif", "webp")  #: kinds of file that hold no sound
 _OVERLAP = Fraction(1, 2)  #: seconds over which the end of a seamless loop becomes its beginning
 _LEAST_LOOP = 3  #: frames; fewer have no middle that could be played backwards or blended
 
@@ -33,7 +35,7 @@ class Shape:
     @property
     def seconds(self) -> float:
         """Playing time."""
-        return self.num_frames / self.fps
+        return self.num_frames / self.fps if self.fps else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class Finishing:
     speed: float = 1.0
     interpolate_fps: float | None = None
     upscale: float = 1.0
+    audio: SoundRef | None = None
 
     @property
     def plain(self) -> bool:
@@ -83,8 +86,8 @@ class Finishing:
         frames = max(1, round(frames / self.pace(fps))) if frames else 0
         return Shape(frames, self.rate(fps), scaled(width, self.upscale), scaled(height, self.upscale))
 
-    def problems(self, num_frames: int, fps: float, width: int, height: int) -> Iterator[Problem]:
-        """What of it can't be done with such a video."""
+    def problems(self, num_frames: int, fps: float, width: int, height: int, kind: str) -> Iterator[Problem]:
+        """What of it can't be done with such a video, in a file of this kind."""
         if not self.kept(num_frames, fps):
             name = "trim_start" if self.trim_end is None or round(self.trim_end * fps) > 0 else "trim_end"
             text = f"no frame is left of {num_frames / fps:.2f} s."
@@ -98,6 +101,9 @@ class Finishing:
         if max(shape.width, shape.height) > MAX_SIDE:
             text = f"{shape.width}×{shape.height} px would be written; the longest side is {MAX_SIDE} px."
             yield Problem("upscale", "out_of_range", text, "Ask for a smaller factor.")
+        if self.audio is not None and kind in SILENT:
+            text = f"{kind.upper()} files hold no sound."
+            yield Problem("audio", "unsupported", text, "Choose mp4, webm or mov, or leave the sound out.")
 
     def asked(self) -> dict[str, Any]:
         """What is asked for, by knob."""
@@ -105,17 +111,22 @@ class Finishing:
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values, of what is asked for alone."""
-        return cast("dict[str, object]", self.asked())
+        return {name: asdict(value) if isinstance(value, SoundRef) else value for name, value in self.asked().items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Finishing:
         """The inverse of `to_dict`. Raises KeyError or TypeError on foreign data."""
-        return cls(**cast("Mapping[str, Any]", data))
+        values = dict(cast("Mapping[str, Any]", data))
+        if values.get("audio") is not None:
+            values["audio"] = SoundRef(**values["audio"])
+        return cls(**values)
 
 
 _PLAIN = Finishing()
 #: Knobs of the same names.
 FINISHING_KNOBS = tuple(field.name for field in fields(Finishing))
+#: Knobs with which a finished video can be written again, without generating it.
+EXPORT_KNOBS = ("fps", "output_format", "quality", *FINISHING_KNOBS)
 
 
 def scaled(side: int, factor: float) -> int:

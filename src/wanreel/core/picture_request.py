@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from wanreel.core.adjustment import Adjustment
+from wanreel.core.edit_models import DEFAULT_EDIT
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.finishing import Shape
 from wanreel.core.knobs import MAX_SEED, KnobTable, knob, prompt_knob
@@ -20,6 +21,7 @@ from wanreel.core.prompt_help.asked import Prompt, PromptAsked
 
 T = TypeVar("T")
 
+PictureTask = Literal["image", "edit"]
 IMAGE: Literal["image"] = "image"  #: the mode of a job that makes pictures
 _LEAST = 64  # px of a side
 MAX_PICTURES = 10  #: in one request, as OpenAI's Images API has it
@@ -34,6 +36,11 @@ class PictureRequest:
         "text", "The prompt as it was written, where this one came of it with help; kept in the recipe.", maximum=4000
     )
     wildcards: bool | None = knob("flag", "Draw {red|green|blue} in the prompt by the seed. Yes by default.")
+    mode: PictureTask | None = knob(
+        "name",
+        "edit: the picture given is changed as the prompt says. image, the default: as the model does.",
+        choices=get_args(PictureTask),
+    )
     negative_prompt: str | None = knob("text", "What to avoid. Nothing by default.", maximum=4000)
     image: PictureRef | None = knob("picture", "The picture to begin with.", aliases=("image_url", "init_image"))
     strength: float | None = knob(
@@ -234,13 +241,14 @@ def resolve_picture(
     default: str,
     draw_seed: Callable[[], int] = lambda: secrets.randbelow(2**32),
     *,
-    edit: bool = False,
+    default_edit: str = DEFAULT_EDIT,
 ) -> PictureResolution:
-    """Fill in everything from the model, which `find` knows by name; with `edit`, one that follows instructions.
+    """Fill in everything from the model, which `find` knows by name. Raises InvalidRequest naming every problem.
 
-    Raises InvalidRequest naming every problem.
+    `default_edit`: the model of requests that edit and name none.
     """
-    return _Resolver(request, find, default, draw_seed, edit).run()
+    edit = request.mode == "edit"
+    return _Resolver(request, find, default_edit if edit else default, draw_seed, edit).run()
 
 
 @dataclass
@@ -251,7 +259,7 @@ class _Resolver:
     find: Callable[[str], PictureSpec]
     default: str
     draw_seed: Callable[[], int]
-    edit: bool = False
+    edit: bool
     problems: list[Problem] = field(default_factory=list[Problem])
     adjustments: list[Adjustment] = field(default_factory=list[Adjustment])
 

@@ -151,8 +151,11 @@ class Client:
         return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/move", json=body))
 
     def export(self, video_id: str, **knobs: Any) -> RemoteVideo:
-        """Queue another export of a finished video: fps, output_format, quality. Raises IllegalTransition."""
-        return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/export", json=knobs))
+        """Queue another export of a finished video: fps, output_format, quality and the knobs of finishing, of which
+        audio is a file. Raises IllegalTransition."""
+        audio = knobs.pop("audio", None)
+        body = knobs if audio is None else knobs | {"audio": self._upload(audio, "audio")}
+        return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/export", json=body))
 
     def queue(self) -> Mapping[str, Any]:
         """The state of the line."""
@@ -230,7 +233,7 @@ class Client:
         """A request as JSON, its pictures uploaded."""
         values = {"prompt": request} if isinstance(request, str) else _asked(request)
         body = {name: value for name, value in (values | dict(knobs)).items() if value is not None}
-        for knob, picture in (("image", image), ("last_image", last_image)):
+        for knob, picture in (("image", image), ("last_image", last_image), ("audio", body.pop("audio", None))):
             if picture is not None:
                 body[knob] = self._upload(picture, knob)
         return body
@@ -245,7 +248,8 @@ class Client:
                 data = Path(picture).read_bytes()
             except OSError as exc:
                 text = f"{picture} can't be read: {exc.strerror}."
-                raise UnreadablePicture.of(knob, "unreadable_picture", text) from exc
+                kind = InvalidRequest if knob == "audio" else UnreadablePicture
+                raise kind.of(knob, "unreadable_picture", text) from exc
         return self._json("POST", "/v1/files", files={"file": (name, data)})["id"]
 
     def _stream(self, video_id: str, after: int) -> Iterator[RemoteEvent]:
@@ -360,9 +364,9 @@ def _failure(error: Mapping[str, str] | None) -> WanreelError | None:
 def _asked(request: VideoRequest) -> dict[str, Any]:
     """A request's values as JSON, without its pictures: they lie in another data directory."""
     values = asdict(request)
-    for knob in ("image", "last_image"):
+    for knob in ("image", "last_image", "audio"):
         if values.pop(knob) is not None:
-            raise InvalidRequest.of(knob, "not_here", "is a picture of this machine.", f"Give it as {knob}=PATH.")
+            raise InvalidRequest.of(knob, "not_here", "lies on this machine.", f"Give it as {knob}=PATH.")
     return values
 
 

@@ -15,6 +15,7 @@ from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolved import Resolution
 from wanreel.core.settings import load_settings
+from wanreel.core.sound import SoundRef
 from wanreel.core.video import Video
 from wanreel.frontends.copying import copy_video
 from wanreel.wiring import build_runtime
@@ -56,6 +57,12 @@ class Wanreel:
         if isinstance(source, bytes):
             return self.runtime.take_picture(source)
         return self.runtime.take_picture_file(Path(source))
+
+    def sound(self, source: str | Path | bytes) -> SoundRef:
+        """A soundtrack for a request, from a file or from bytes (WAV, MP3, FLAC, Ogg, M4A). Raises InvalidRequest."""
+        if isinstance(source, bytes):
+            return self.runtime.take_sound(source)
+        return self.runtime.take_sound_file(Path(source))
 
     def lora(self, file: str | Path) -> LoraRef:
         """A LoRA for a request, from a .safetensors file that is used where it lies. Those on the shelf need no file:

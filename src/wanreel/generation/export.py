@@ -12,13 +12,16 @@ from pathlib import Path
 from torch import Tensor
 
 import wanreel
+from wanreel.core.behind import Behind
 from wanreel.core.cancel import CancelToken
+from wanreel.core.chain import handoff
 from wanreel.core.events import Decoded, Exported
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
-from wanreel.generation.decode import Frames, decode
-from wanreel.media.finish import Crop, Line, Stage, Stills, Trim, stages_of
+from wanreel.generation.decode import Decoding, Frames
+from wanreel.media.finish import Crop, Keepsakes, Line, Stage, Stills, Trim, stages_of
 from wanreel.media.recipe import MARK, recipe_metadata
+from wanreel.media.soundtrack import Soundtrack
 from wanreel.media.video import VideoFormat, VideoWriter, Written
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.wan_model import WanModel
@@ -34,6 +37,7 @@ class Target:
     pictures: Blobs
     stem: str | None = None  #: name without suffix that belongs to this work alone; None: time and prompt, a new one
     loras: LoraShelf | None = None  #: None: requests with LoRAs are refused
+    handoffs: tuple[int, ...] = ()  #: frames, counted back from the last one, that are kept as pictures too
 
     def reserve(self, request: ResolvedRequest) -> Reservation:
         suffix = f".{request.output_format}"
@@ -53,11 +57,14 @@ def export(
     began = time.monotonic()
     cancel.check()
     files = target.reserve(request)
-    frames = _Timed(decode(model, latents, cancel))
+    decoding = Decoding(model, latents, cancel)
+    frames = _Timed(iter(decoding))
     try:
-        written = yield from _write(frames, request, files, cancel)
+        written = yield from _write(frames, request, files, target, cancel)
     except BaseException:
         files.release()
+        for back in target.handoffs:
+            files.handoff(back).unlink(missing_ok=True)
         raise
     video = Video(
         path=written.path,
@@ -70,8 +77,9 @@ def export(
         num_frames=written.num_frames,
         fps=request.finished.fps,
         request=request,
+        handoffs={handoff(back): files.handoff(back) for back in target.handoffs},
     )
-    yield Exported(video, time.monotonic() - began, frames.seconds)
+    yield Exported(video, time.monotonic() - began, frames.seconds, decoding.notes)
     return video
 
 
@@ -98,21 +106,34 @@ class _Timed:
 
 
 def _write(
-    chunks: Iterable[Frames], request: ResolvedRequest, files: Reservation, cancel: CancelToken
+    chunks: Iterable[Frames],
+    request: ResolvedRequest,
+    files: Reservation,
+    target: Target,
+    cancel: CancelToken,
 ) -> Generator[Decoded, None, Written]:
     """The video appears last: when it is there, so are its pictures."""
     metadata = recipe_metadata(recipe_of(request), request.prompt) if request.metadata else None
     shape, done = request.finished, 0
-    form = VideoFormat(shape.width, shape.height, shape.fps, request.output_format, request.quality)
+    # What a clip that starts from a picture continues ends with that very picture, so it is joined without its own.
+    fresh = 1 if request.image is not None else 0
+    form = VideoFormat(shape.width, shape.height, shape.fps, request.output_format, request.quality, fresh)
+    sound = request.finishing.audio
+    track = None if sound is None else Soundtrack(target.pictures.open(sound.sha256))
     with (
-        VideoWriter(files.path, form, metadata, files.partial) as writer,
-        Line([*_first_stages(request, files), *_stages(request, files)]) as line,
+        VideoWriter(files.path, form, metadata, files.partial, track) as writer,
+        Line([*_first_stages(request, files, target.handoffs), *_stages(request, files)]) as line,
     ):
-        for frames in chunks:
+
+        def write(frames: Frames) -> None:
             for frame in frames:
                 _append(writer, line.feed(frame), cancel)
-            done += len(frames)
-            yield Decoded(done, request.num_frames)
+
+        with Behind(write, name="export") as behind:  # the device decodes on meanwhile
+            for frames in chunks:
+                behind.put(frames)
+                done += len(frames)
+                yield Decoded(done, request.num_frames)
         _append(writer, line.finish(), cancel)
     return writer.result
 
@@ -123,13 +144,14 @@ def _append(writer: VideoWriter, frames: Iterable[Frames], cancel: CancelToken) 
         writer.write(frame[None])
 
 
-def _first_stages(request: ResolvedRequest, files: Reservation) -> list[Stage]:
+def _first_stages(request: ResolvedRequest, files: Reservation, handoffs: tuple[int, ...]) -> list[Stage]:
     """What every video passes: cut to its size and length, and looked at for its pictures."""
     kept = request.finishing.kept(request.num_frames, request.fps)
     return [
         Crop(request.export_width, request.export_height),
         Trim(kept),
         Stills(len(kept), files.poster, files.last_frame),
+        *([Keepsakes(len(kept), {back: files.handoff(back) for back in handoffs})] if handoffs else []),
     ]
 
 

@@ -74,16 +74,26 @@ class _Skim:
             raise NoVideo("it ends in the middle, or has too many parts")
         return data
 
-    # MP4: ISO/IEC 14496-12, section 4.2; the comment is QuickTime's moov/udta/meta/ilst/©cmt/data
+    # MP4 and MOV: ISO/IEC 14496-12, section 4.2; the comment is QuickTime's moov/udta/meta/ilst/©cmt/data
 
     def mp4(self) -> str:
         place = [_Part(b"", 0, self._size)]
-        for kind in (b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data"):
-            skip = 4 if place[0].kind == b"meta" else 0  # version and flags
-            place = [box for box in self._boxes(place[0].start + skip, place[0].end) if box.kind == kind][:1]
+        for kind in (b"moov", b"udta", b"meta"):
+            place = [box for box in self._boxes(place[0].start, place[0].end) if box.kind == kind][:1]
             if not place:
                 return ""
-        return self._content(place[0])[8:].decode(errors="replace")  # after type and locale
+        parts = {box.kind: box for box in self._boxes(place[0].start + 4, place[0].end)}  # after version and flags
+        names = self._key_of_comment(parts[b"keys"]) if b"keys" in parts else b"\xa9cmt"
+        place = [parts[b"ilst"]] if b"ilst" in parts else []
+        for kind in (names, b"data"):
+            place = [box for box in self._boxes(place[0].start, place[0].end) if box.kind == kind][:1] if place else []
+        return self._content(place[0])[8:].decode(errors="replace") if place else ""  # after type and locale
+
+    def _key_of_comment(self, keys: _Part) -> bytes:
+        """The name under which QuickTime's list has the comment: its number in the table of keys (QTFF, "Metadata")."""
+        names = (box for box in self._boxes(keys.start + 8, keys.end))  # after version, flags and count
+        found = (n for n, box in enumerate(names, 1) if self._content(box) == b"comment")
+        return struct.pack(">I", next(found, 0))
 
     def _boxes(self, at: int, end: int) -> Iterator[_Part]:
         while at + 8 <= end:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,6 +27,7 @@ from wanreel.core.request import OutputFormat, Quality
 from wanreel.host import replace_durably
 from wanreel.media.animation import AnimationEncoder
 from wanreel.media.containers import open_container
+from wanreel.media.soundtrack import SoundStream, Soundtrack
 
 Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
 
@@ -34,14 +36,25 @@ _CRF: Mapping[str, Mapping[Quality, int]] = {
     "libx264": {"low": 28, "medium": 23, "high": 18, "maximum": 10},
     "libvpx-vp9": {"low": 40, "medium": 33, "high": 24, "maximum": 12},
 }
+#: ProRes has no such factor but profiles: proxy, standard, HQ and 4444 (FFmpeg, prores_ks).
+_PRORES: Mapping[Quality, str] = {"low": "0", "medium": "2", "high": "3", "maximum": "4"}
 _OPTIONS: Mapping[str, Mapping[str, str]] = {
-    "libx264": {"preset": "medium", "threads": "1", "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0"},
+    "libx264": {
+        "preset": "medium",
+        "threads": "1",
+        "forced-idr": "1",
+        "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0",
+    },
     "libvpx-vp9": {"b": "0", "threads": "1", "row-mt": "0", "cpu-used": "4"},
+    "prores_ks": {"threads": "1", "vendor": "apl0"},  # editors take no other vendor's files for ProRes
 }
-_CODECS: Mapping[str, str] = {"mp4": "libx264", "webm": "libvpx-vp9"}
-_CONTAINER_OPTIONS: Mapping[str, Mapping[str, str]] = {
+_CODECS: Mapping[str, str] = {"mp4": "libx264", "webm": "libvpx-vp9", "mov": "prores_ks"}
+_SOUND_CODECS: Mapping[str, str] = {"mp4": "aac", "webm": "libopus", "mov": "aac"}
+CONTAINER_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "mp4": {"movflags": "+faststart", "fflags": "+bitexact"},
     "webm": {"fflags": "+bitexact"},
+    # Comments of any length, which QuickTime's own form does not hold.
+    "mov": {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"},
 }
 _BT709 = 1  #: primaries, transfer and matrix of HD video (ITU-T H.273)
 _LIMITED = 1  #: luma 16 to 235 (AVCOL_RANGE_MPEG)
@@ -79,6 +92,7 @@ class VideoFormat:
     fps: float
     kind: OutputFormat = "mp4"
     quality: Quality = "high"
+    fresh_frame: int = 0  #: number of a frame that needs none before it, so that the file can be cut there without loss
 
 
 class _Encoder(Protocol):
@@ -94,12 +108,18 @@ class VideoWriter:
             writer.write(frames)
         writer.result.sha256
 
-    It grows in `partial`, a file beside `path`. An error, or leaving early, leaves neither. Raises ExportFailed,
-    InsufficientStorage, and InvalidRequest for sizes that video can't have.
+    It grows in `partial`, a file beside `path`. An error, or leaving early, leaves neither. `sound` becomes as long as
+    the video; animated pictures have none. Raises ExportFailed, InsufficientStorage, and InvalidRequest for sizes that
+    video can't have.
     """
 
     def __init__(
-        self, path: Path, video: VideoFormat, metadata: Mapping[str, str] | None = None, partial: Path | None = None
+        self,
+        path: Path,
+        video: VideoFormat,
+        metadata: Mapping[str, str] | None = None,
+        partial: Path | None = None,
+        sound: Soundtrack | None = None,
     ) -> None:
         if video.width % 2 or video.height % 2:
             raise InvalidRequest.of("width", "out_of_range", f"{video.width}×{video.height}: video sides are even.")
@@ -107,6 +127,7 @@ class VideoWriter:
         self._video = video
         self._metadata = dict(metadata or {})
         self._temporary = partial or path.with_name(f".{path.name}.part{path.suffix}")
+        self._sound = sound
         self._encoder: _Encoder | None = None
         self._count = 0
         self._result: Written | None = None
@@ -120,7 +141,7 @@ class VideoWriter:
 
     def write(self, frames: Frames) -> None:
         """Append frames [n, h, w, 3], 8-bit RGB."""
-        with _translated(self._path):
+        with translated(self._path):
             if self._encoder is None:
                 self._encoder = self._open()
             for frame in frames:
@@ -143,18 +164,19 @@ class VideoWriter:
             raise
 
     def _open(self) -> _Encoder:
-        if self._video.kind == "mp4" or self._video.kind == "webm":
-            return _StreamEncoder(self._temporary, self._video, self._metadata)
-        return AnimationEncoder(self._temporary, self._video.kind, self._video.fps, self._video.quality, self._metadata)
+        if self._video.kind == "webp" or self._video.kind == "gif":
+            facts = (self._video.fps, self._video.quality, self._metadata)
+            return AnimationEncoder(self._temporary, self._video.kind, *facts)
+        return _StreamEncoder(self._temporary, self._video, self._metadata, self._sound)
 
     def _finish(self) -> None:
         if self._encoder is None:
             raise ExportFailed("A video needs at least one frame.")
-        with _translated(self._path):
+        with translated(self._path):
             self._encoder.close()
-            digest, size = _digest(self._temporary)
+            sha256, size = digest(self._temporary)
             replace_durably(self._temporary, self._path)
-        self._result = Written(self._path, digest, size, self._count)
+        self._result = Written(self._path, sha256, size, self._count)
 
     def _abandon(self) -> None:
         if self._encoder is not None:
@@ -167,35 +189,51 @@ class VideoWriter:
 class _StreamEncoder:
     """A codec and a container of PyAV."""
 
-    def __init__(self, path: Path, video: VideoFormat, metadata: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, video: VideoFormat, metadata: Mapping[str, str], sound: Soundtrack | None) -> None:
         codec = _CODECS[video.kind]
         # Absolute: FFmpeg takes what stands before a colon for a protocol.
         self._container = av.open(
-            str(path.absolute()), "w", format=video.kind, options=dict(_CONTAINER_OPTIONS[video.kind])
+            str(path.absolute()), "w", format=video.kind, options=dict(CONTAINER_OPTIONS[video.kind])
         )
         self._container.metadata.update(metadata)
         self._stream: Any = self._container.add_stream(codec, rate=exact_rate(video.fps))
-        self._stream.width, self._stream.height, self._stream.pix_fmt = video.width, video.height, "yuv420p"
+        self._pixels = _pixel_format(video)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = video.width, video.height, self._pixels
         context = self._stream.codec_context
-        context.options = {**_OPTIONS[codec], "crf": str(_CRF[codec][video.quality]), "flags": "+bitexact"}
+        fineness = {"profile": _PRORES[video.quality]} if codec == "prores_ks" else {"crf": _CRF[codec][video.quality]}
+        context.options = {**_OPTIONS[codec], **{key: str(it) for key, it in fineness.items()}, "flags": "+bitexact"}
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = _LIMITED
+        self._sound = None if sound is None else SoundStream(self._container, _SOUND_CODECS[video.kind], sound)
+        self._fresh = video.fresh_frame
         self._next = 0
 
     def write(self, frame: Frames) -> None:
         picture: Any = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture = picture.reformat(format=self._pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
         picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
         picture.color_range = _LIMITED
+        if self._next == self._fresh:
+            picture.pict_type = PictureType.I
         picture.pts, self._next = self._next, self._next + 1
         picture.time_base = 1 / self._stream.codec_context.framerate
         self._container.mux(self._stream.encode(picture))
+        if self._sound is not None:
+            self._sound.write_until(self._next / self._stream.codec_context.framerate)
 
     def close(self) -> None:
         try:
             self._container.mux(self._stream.encode(None))
+            if self._sound is not None:
+                self._sound.close()
         finally:
             self._container.close()
+
+
+def _pixel_format(video: VideoFormat) -> str:
+    if video.kind != "mov":
+        return "yuv420p"
+    return "yuv444p10le" if video.quality == "maximum" else "yuv422p10le"
 
 
 def centre(frame: Frames, width: int, height: int) -> Frames:
@@ -248,13 +286,14 @@ def write_poster(path: Path, frame: Frames) -> None:
 
 def missing_encoders() -> tuple[str, ...]:
     """Codecs that this build of PyAV lacks."""
-    return tuple(codec for codec in _CODECS.values() if codec not in av.codecs_available)
+    wanted = (*_CODECS.values(), *_SOUND_CODECS.values())
+    return tuple(dict.fromkeys(codec for codec in wanted if codec not in av.codecs_available))
 
 
 def _write_still(path: Path, image: Image.Image, kind: str) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with _translated(path):
+        with translated(path):
             image.save(temporary, kind, quality=88)
             replace_durably(temporary, path)
     except BaseException:
@@ -262,14 +301,15 @@ def _write_still(path: Path, image: Image.Image, kind: str) -> None:
         raise
 
 
-def _digest(path: Path) -> tuple[str, int]:
+def digest(path: Path) -> tuple[str, int]:
+    """SHA-256 and size of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return digest.hexdigest(), file.tell()
 
 
 @contextmanager
-def _translated(path: Path) -> Generator[None]:
+def translated(path: Path) -> Generator[None]:
     """Failures of the disk and of FFmpeg in our own words."""
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 from wanreel.service.estimate import Estimate
 from wanreel.service.reducing import make_less, wants_less
 from wanreel.service.service import Service, Terms, checkpoints_of, remove_tree
-from wanreel.service.stored import adapters_of, pictures_of, request_of, same_generation, text_of, work_of
+from wanreel.service.stored import adapters_of, blobs_of, pictures_of, request_of, same_generation, text_of, work_of
 
 __all__ = [
     "Estimate",
@@ -14,6 +14,7 @@ __all__ = [
     "adapters_of",
     "checkpoints_of",
     "make_less",
+    "blobs_of",
     "pictures_of",
     "remove_tree",
     "request_of",

@@ -13,6 +13,7 @@ from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job
 from wanreel.core.picture import PictureRef
 from wanreel.core.resolved import ResolvedRequest
+from wanreel.core.sound import SoundRef
 from wanreel.service.service import Service, Terms
 from wanreel.service.stored import request_of
 from wanreel.storage.disk import Blobs
@@ -26,26 +27,34 @@ def export_queue(service: Service, pictures: Blobs) -> str:
     jobs = service.store.queued(limit=_ALL)
     requests = [request_of(job) for job in jobs]
     wanted = {picture.sha256 for request in requests for picture in (request.image, request.last_image) if picture}
+    sounds = {sound.sha256 for request in requests if (sound := request.finishing.audio)}
     content = {
         "wanreel": "queue",
         "version": VERSION,
         "jobs": [_row(job) for job in jobs],
         "pictures": {sha256: base64.b64encode(pictures.open(sha256)).decode() for sha256 in sorted(wanted)},
+        "sounds": {sha256: base64.b64encode(pictures.open(sha256)).decode() for sha256 in sorted(sounds)},
     }
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def import_queue(service: Service, text: str, take_picture: Callable[[bytes], PictureRef]) -> tuple[Job, ...]:
+def import_queue(
+    service: Service,
+    text: str,
+    take_picture: Callable[[bytes], PictureRef],
+    take_sound: Callable[[bytes], SoundRef],
+) -> tuple[Job, ...]:
     """Queue every job of the text, in its order. Taking the same text in twice queues each job once.
 
     Nothing is queued unless all of it is sound. Raises InvalidRequest, ModelError, and QueueFull, after which the
     same call goes on.
     """
-    rows, pictures = _parse(text)
+    rows, pictures, sounds = _parse(text)
     taken = {name: take_picture(data) for name, data in pictures.items()}
+    heard = {name: take_sound(data) for name, data in sounds.items()}
     resolved = []
     for row in rows:
-        request = _with_pictures(row["request"], taken)
+        request = _with_sound(_with_pictures(row["request"], taken), heard)
         resolved.append((row, service.resolve(request.as_request())))
     return tuple(
         service.enqueue(resolution, Terms(row["owner"], row["priority"], f"import:{row['id']}", row["time_limit"]))
@@ -63,8 +72,8 @@ def _row(job: Job) -> dict[str, object]:
     }
 
 
-def _parse(text: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Rows with a ResolvedRequest each, and pictures by the name that the rows call them."""
+def _parse(text: str) -> tuple[list[dict[str, Any]], dict[str, bytes], dict[str, bytes]]:
+    """Rows with a ResolvedRequest each, and pictures and sounds by the name that the rows call them."""
     try:
         content = cast("dict[str, Any]", json.loads(text))
         if content["wanreel"] != "queue" or content["version"] != VERSION:
@@ -79,10 +88,22 @@ def _parse(text: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
             }
             for row in content["jobs"]
         ]
-        pictures = {str(name): base64.b64decode(data, validate=True) for name, data in content["pictures"].items()}
+        pictures, sounds = (
+            {str(name): base64.b64decode(data, validate=True) for name, data in content.get(kind, {}).items()}
+            for kind in ("pictures", "sounds")
+        )
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as exc:
         raise _unreadable("it is no queue that Wanreel wrote") from exc
-    return rows, pictures
+    return rows, pictures, sounds
+
+
+def _with_sound(request: ResolvedRequest, heard: dict[str, SoundRef]) -> ResolvedRequest:
+    sound = request.finishing.audio
+    if sound is None:
+        return request
+    if sound.sha256 not in heard:
+        raise _unreadable("a sound of a job is not in it")
+    return replace(request, finishing=replace(request.finishing, audio=heard[sound.sha256]))
 
 
 def _with_pictures(request: ResolvedRequest, taken: dict[str, PictureRef]) -> ResolvedRequest:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from wanreel.core.data_directory import DataDirectory
 from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound, OutOfMemory
 from wanreel.core.few_step import without_recipe
+from wanreel.core.finishing import EXPORT_KNOBS
+from wanreel.core.group import After
 from wanreel.core.job import (
     TERMINAL,
     ArtifactRef,
@@ -27,7 +29,7 @@ from wanreel.core.job import (
     Standing,
 )
 from wanreel.core.picture_request import PictureRequest, PictureResolution
-from wanreel.core.request import OutputFormat, Quality, VideoRequest
+from wanreel.core.request import VideoRequest
 from wanreel.core.resolved import Adjustment, Resolution
 from wanreel.core.smaller import changes_between, smaller
 from wanreel.core.upload import UploadTo
@@ -35,7 +37,7 @@ from wanreel.core.work import AnyResolution, Work
 from wanreel.jobs import JobStore, signals
 from wanreel.service.bell import ring
 from wanreel.service.estimate import Estimator
-from wanreel.service.stored import adapters_of, json_text, pictures_of, request_of, text_of, work_of
+from wanreel.service.stored import adapters_of, blobs_of, json_text, request_of, text_of, work_of
 from wanreel.service.tailer import News, Tailer
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Terms:
     webhook_url: str = ""  #: who is told of its end; the operator's address by default
     upload_to: UploadTo | None = None  #: storage of the request's own, in the place of a profile
     notes: tuple[str, ...] = ()  #: that the job carries from the start
+    after: tuple[After, ...] = ()  #: jobs that must have completed before, and what is taken of them
 
 
 @dataclass
@@ -139,6 +142,7 @@ class Service:
             upload_to=terms.upload_to or _profile_of(resolution),
             notes=terms.notes,
             adapters=adapters_of(resolution.request),
+            after=terms.after,
         )
         job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
         if terms.upload_to is not None and terms.idempotency_key is not None:
@@ -150,8 +154,8 @@ class Service:
     def _share(self, work: Work) -> None:
         """Before a worker may get it. Raises StorageUnavailable."""
         if self.shared is not None:
-            for picture in pictures_of(work):
-                self.shared.pictures.share(picture.sha256)
+            for sha256 in blobs_of(work):
+                self.shared.pictures.share(sha256)
 
     def equal_job(self, resolution: Resolution) -> Job | None:
         """A completed job of this very request whose video is still there and whose weights have not changed."""
@@ -163,18 +167,16 @@ class Service:
         whole = all((self.results / file.name).is_file() for file in files.values())
         return job if whole and manifest is not None and self.same_weights(self.results / manifest.name) else None
 
-    def reexport(
-        self,
-        job_id: str,
-        *,
-        fps: float | None = None,
-        output_format: OutputFormat | None = None,
-        quality: Quality | None = None,
-    ) -> Job:
+    def reexport(self, job_id: str, changes: Mapping[str, object]) -> Job:
         """Queue a job that writes a finished one's video again, from its latents and without denoising.
 
-        Raises IllegalTransition where the job has not completed or its latents were deleted.
+        `changes` to EXPORT_KNOBS alone. Raises IllegalTransition where the job has not completed or its latents were
+        deleted, and InvalidRequest.
         """
+        other = sorted(set(changes) - set(EXPORT_KNOBS))
+        if other:
+            text = "changes what is generated, and not how it is written."
+            raise InvalidRequest.of(other[0], "unsupported", text, f"Give {', '.join(EXPORT_KNOBS)}.")
         job = self.store.get(job_id)
         if job.status is not JobStatus.COMPLETED:
             raise IllegalTransition(
@@ -187,9 +189,7 @@ class Service:
                 f"The latents of job {job_id} were deleted.",
                 hint="Submit it again: the same seed gives the same video.",
             )
-        changes = {"fps": fps, "output_format": output_format, "quality": quality}
-        asked = {name: value for name, value in changes.items() if value is not None}
-        resolution = self.resolve(replace(request_of(job).as_request(), **cast("Any", asked)))
+        resolution = self.resolve(replace(request_of(job).as_request(), **cast("Any", dict(changes))))
         resolution = replace(resolution, storage=self.store.uploads.profile_of(job_id))
         return self.enqueue(resolution, Terms(owner=job.owner, priority=job.priority, parent_id=source))
 
@@ -379,9 +379,15 @@ class Service:
     def delete(self, job_id: str) -> None:
         """Forget a job that does not run, and delete its files."""
         job = self.store.get(job_id)
-        for file in self.store.delete(job_id):
-            (self.results / file.name).unlink(missing_ok=True)
+        files = self.store.delete(job_id)
         self._remove_states(job)
+        self.forget_files(job_id, files)
+
+    def forget_files(self, job_id: str, files: Iterable[ArtifactRef]) -> None:
+        """Delete what a job that was forgotten left."""
+        for file in files:
+            (self.results / file.name).unlink(missing_ok=True)
+        remove_tree(self.checkpoints(job_id))
 
     def _remove_states(self, job: Job) -> None:
         remove_tree(self.checkpoints(job.id))

@@ -11,7 +11,7 @@ from wanreel.core.picture import PictureRef
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.work import Work, work_from_dict
 
-#: Knobs that change how the file is written and not what is generated.
+#: What in a record changes how the file is written and not what is generated.
 _EXPORT_ONLY = frozenset({"fps", "output_format", "quality", "metadata", "finishing"})
 
 
@@ -47,9 +47,15 @@ def adapters_of(work: Work) -> str:
 
 
 def pictures_of(work: Work) -> tuple[PictureRef, ...]:
-    """What it starts from and ends with."""
+    """What it starts from and ends with, as far as it is there."""
     last = work.last_image if isinstance(work, ResolvedRequest) else None
-    return tuple(picture for picture in (work.image, last) if picture is not None)
+    return tuple(picture for picture in (work.image, last) if picture is not None and not picture.pending)
+
+
+def blobs_of(work: Work) -> tuple[str, ...]:
+    """SHA-256 of all that must be there when it is made: its pictures and its sound."""
+    sound = work.finishing.audio if isinstance(work, ResolvedRequest) else None
+    return (*(picture.sha256 for picture in pictures_of(work)), *((sound.sha256,) if sound else ()))
 
 
 def same_generation(one: Work, other: Work) -> bool:

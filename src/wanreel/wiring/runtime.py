@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from wanreel.core.placement import Placement
     from wanreel.models.held import Held
     from wanreel.models.load import Memory
+    from wanreel.models.open import ModelOpener
     from wanreel.models.parallel.crew import Crew
     from wanreel.models.parallel.opening import CrewOpener
     from wanreel.models.planning import Planner, PlanRecords
@@ -150,10 +151,10 @@ class Runtime:
         """A word on each that is downloaded first. Raises ModelNotInstalled where that may not be."""
         return tuple(self.supply.note(it) for it in models if it is not None and not self.shelf.has(it))
 
-    def resolve_picture(self, request: PictureRequest, *, edit: bool = False) -> PictureResolution:
-        """What will run; with `edit`, by a model that follows instructions. Raises InvalidRequest, ModelNotInstalled."""
-        default = self.settings.default_edit_model if edit else DEFAULT
-        resolution = resolve_picture(request, self.catalog.picture, default, edit=edit)
+    def resolve_picture(self, request: PictureRequest) -> PictureResolution:
+        """What will run. Raises InvalidRequest naming every problem, or ModelNotInstalled."""
+        edit = self.settings.default_edit_model
+        resolution = resolve_picture(request, self.catalog.picture, DEFAULT, default_edit=edit)
         notes = self._to_download(resolution.spec, resolution.refiner)
         return replace(resolution, adjustments=(*resolution.adjustments, *notes))
 
@@ -228,17 +229,24 @@ class Runtime:
         return Memory(shared, prompts if settings.prompt_cache_mb else None)
 
     @property
+    def opener(self) -> ModelOpener:
+        """A new one: what opens models of the shelf on the device of the settings."""
+        with without_collecting():
+            from wanreel.models.open import ModelOpener
+            from wanreel.models.step.choice import Choices
+
+        keep_compiled(self.settings.data.compiled)
+        kernels = Choices(self.settings.data.compiled / "kernels")
+        return ModelOpener(self.shelf, self.device, self.supply.check, self._memory(), kernels)
+
+    @property
     def pool(self) -> ModelPool:
         if self._pool is None:
             with without_collecting():
-                from wanreel.models.open import ModelOpener
                 from wanreel.models.picture_planning import EveryPlanner
                 from wanreel.models.pool import ModelPool
-                from wanreel.models.step.choice import Choices
 
-            keep_compiled(self.settings.data.compiled)
-            kernels = Choices(self.settings.data.compiled / "kernels")
-            opener = ModelOpener(self.shelf, self.device, self.supply.check, self._memory(), kernels)
+            opener = self.opener
             shared = self._shared(opener.open)
             load, closed = (opener.open, None) if shared is None else (shared.open, shared.close)
             self._pool = ModelPool(load, EveryPlanner(self.planner), self.planner.machine, closed)

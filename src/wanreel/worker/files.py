@@ -18,6 +18,7 @@ _MEDIA_TYPES = {
     ".webm": "video/webm",
     ".webp": "image/webp",
     ".gif": "image/gif",
+    ".mov": "video/quicktime",
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".json": "application/json",

@@ -10,8 +10,10 @@ import pytest
 
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.picture import PictureRef
+from wanreel.core.sound import SoundRef
 from wanreel.frontends.http.forms import Body, Upload
 from wanreel.frontends.http.pictures import FIELDS, PictureDesk
+from wanreel.frontends.http.sounds import SoundDesk
 from wanreel.frontends.http.submission import translate
 from wanreel.frontends.http.uploads import Uploads
 
@@ -20,6 +22,10 @@ PICTURE = b"\x89PNG" + b"p" * 96
 
 def take(data: bytes, knob: str) -> PictureRef:
     return PictureRef(data.hex()[:64].ljust(64, "0"), len(data), 1)
+
+
+def hear(data: bytes, knob: str) -> SoundRef:
+    return SoundRef(data.hex()[:64].ljust(64, "0"), float(len(data)))
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def desk(uploads: Uploads) -> Any:
 
 
 def translated(desk: PictureDesk, files: Any = None, **values: Any) -> Any:
-    return translate(Body(values, files or {}), "me", desk)
+    return translate(Body(values, files or {}), "me", desk, SoundDesk(hear, desk.uploads))
 
 
 def problems(desk: PictureDesk, **values: Any) -> Any:

@@ -19,6 +19,7 @@ class Row:
     values: dict[str, object] = field(default_factory=dict[str, object])
     image: Path | None = None
     last_image: Path | None = None
+    audio: Path | None = None
 
 
 def folder(path: Path) -> list[Row]:
@@ -30,7 +31,7 @@ def folder(path: Path) -> list[Row]:
 
 
 def jsonl(path: Path) -> list[Row]:
-    """A row for each line: an object of knobs. Pictures are paths, relative to the file. Raises InvalidRequest."""
+    """A row for each line: an object of knobs. Pictures and sounds are paths, relative to the file. Raises InvalidRequest."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
@@ -52,11 +53,11 @@ def _rows(path: Path, text: str) -> Iterator[Row]:
             raise InvalidRequest.of("tasks", "unreadable", f"{name} is not JSON: {exc}.") from exc
         if not isinstance(values, dict):
             raise InvalidRequest.of("tasks", "wrong_type", f"{name} is not an object.", 'Write {"prompt": "…"}.')
-        pictures = {key: _beside(path, name, values.pop(key)) for key in ("image", "last_image") if values.get(key)}
+        pictures = {key: _beside(path, name, values.pop(key)) for key in ("image", "last_image", "audio") if values.get(key)}
         yield Row(name, values, **pictures)
 
 
 def _beside(path: Path, name: str, given: object) -> Path:
     if not isinstance(given, str):
-        raise InvalidRequest.of("image", "wrong_type", f"{name}: a picture is given as a path.")
+        raise InvalidRequest.of("image", "wrong_type", f"{name}: pictures and sounds are given as paths.")
     return path.parent / given

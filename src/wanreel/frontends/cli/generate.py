@@ -13,6 +13,7 @@ from wanreel.core.errors import WanreelError
 from wanreel.core.resolved import Resolution
 from wanreel.core.video import Video
 from wanreel.frontends.cli.failure import as_json, exit_code, explain
+from wanreel.frontends.cli.gpus import gpu_options, gpu_settings
 from wanreel.frontends.cli.knobs import asked_values
 from wanreel.frontends.cli.output import Output, resolution_json, video_json
 from wanreel.frontends.cli.progress import show_progress
@@ -33,6 +34,7 @@ SOME_FAILED = 6  #: exit code of a batch of which some items failed
     help="Folder for the results; the data directory's outputs/ by default.",
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
+@gpu_options
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object (JSON lines for a batch) and nothing else.")
 def generate(inputs: tuple[str, ...], from_video: Path | None, dry_run: bool, json_: bool, **options: Any) -> int:
@@ -45,12 +47,14 @@ def generate(inputs: tuple[str, ...], from_video: Path | None, dry_run: bool, js
     values = asked_values(options)
     may_download = False if options["no_download"] else None
     with (
-        open_runtime(out=options["out"], device=options["device"], download=may_download) as runtime,
+        open_runtime(
+            out=options["out"], device=options["device"], download=may_download, **gpu_settings(options)
+        ) as runtime,
         interruptible() as cancel,
     ):
         if from_video is not None:
             values = runtime.recipe_values(from_video) | values
-        tasks = tasks_of(inputs, options["last_image"], values)
+        tasks = tasks_of(inputs, options, values)
         if len(tasks) == 1 and not is_batch(inputs):
             return _one(runtime, tasks[0], output, cancel, dry_run=dry_run)
         return _batch(runtime, tasks, output, cancel, dry_run=dry_run)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from wanreel.core.finishing import EXPORT_KNOBS
 from wanreel.core.request import KNOBS, Knob
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: knobs that are arguments or options of their own
-_NOT_FLAGS = frozenset({"prompt", "image", "last_image"})
+_NOT_FLAGS = frozenset({"prompt", "image", "last_image", "audio"})
 #: flags users know by a shorter name; the knob's own name works too
 _SHORT: Mapping[str, tuple[str, ...]] = {
     "model": ("-m",),
@@ -37,6 +39,12 @@ _TYPES: Mapping[str, click.ParamType[Any] | None] = {"integer": click.INT, "numb
 def knob_options(command: Command) -> Command:
     """Adds a flag for each knob of a video."""
     return options_of(KNOBS)(command)
+
+
+def export_options(command: Command) -> Command:
+    """Adds a flag for each knob with which a finished video can be written again."""
+    audio = click.option("--audio", type=click.Path(path_type=Path), help=KNOBS["audio"].help)
+    return audio(options_of({name: KNOBS[name] for name in EXPORT_KNOBS})(command))
 
 
 def options_of(knobs: Mapping[str, Knob]) -> Callable[[Command], Command]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from wanreel.core.memory import STAGES, MemoryPlan, gib
 from wanreel.core.workload import Workload
 from wanreel.frontends.cli.answer import json_option
+from wanreel.frontends.cli.gpus import gpu_options, gpu_settings
 from wanreel.frontends.cli.knobs import asked_values
 from wanreel.frontends.cli.output import Output, resolution_json
 from wanreel.frontends.cli.session import open_runtime
@@ -21,6 +22,7 @@ from wanreel.frontends.cli.tasks import is_batch, request_options, resolve_task,
 @request_options
 @click.option("--card", default="", help="Plan for another GPU, by name: “RTX 4090”. Predicted, not measured.")
 @click.option("--host-gib", type=click.FloatRange(min=1), help="With --card: host memory of that machine, GiB.")
+@gpu_options
 @json_option
 def plan(
     inputs: tuple[str, ...], from_video: Path | None, card: str, host_gib: float | None, json_: bool, **options: Any
@@ -30,10 +32,11 @@ def plan(
         raise click.UsageError("plan takes one request, not a batch.")
     output = Output.open(json_)
     values = asked_values(options)
-    with open_runtime(download=False if options["no_download"] else None) as runtime:
+    may_download = False if options["no_download"] else None
+    with open_runtime(download=may_download, **gpu_settings(options)) as runtime:
         if from_video is not None:
             values = runtime.recipe_values(from_video) | values
-        resolution = resolve_task(runtime, tasks_of(inputs, options["last_image"], values)[0])
+        resolution = resolve_task(runtime, tasks_of(inputs, options, values)[0])
         found = runtime.forecast.plan(resolution, card=card, host_gib=host_gib)
         price = runtime.settings.gpu_price_per_hour
     steps = Workload.of(resolution.spec, resolution.request).steps

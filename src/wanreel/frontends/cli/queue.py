@@ -65,7 +65,7 @@ def import_(file: Path, json_: bool) -> int:
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidRequest.of("file", "unreadable", f"{file} can't be read: {exc}.") from exc
     with open_service() as (runtime, service):
-        taken = import_queue(service, text, runtime.take_picture)
+        taken = import_queue(service, text, runtime.take_picture, runtime.take_sound)
     if json_:
         say({"ids": [job.id for job in taken]})
     else:

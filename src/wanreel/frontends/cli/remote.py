@@ -16,7 +16,7 @@ from wanreel.core.settings import load_settings
 from wanreel.frontends.cli.answer import json_option, say
 from wanreel.frontends.cli.failure import as_json, explain
 from wanreel.frontends.cli.generate import SOME_FAILED
-from wanreel.frontends.cli.knobs import asked_values, knob_options
+from wanreel.frontends.cli.knobs import asked_values, export_options, knob_options
 from wanreel.frontends.cli.output import Output
 from wanreel.frontends.cli.tasks import Task, is_batch, request_options, tasks_of
 from wanreel.frontends.client import Client, RemoteVideo
@@ -197,14 +197,12 @@ def move(client: Client, job: str, before: str | None, last: bool, priority: int
 
 @click.command()
 @click.argument("job")
-@click.option("--fps", type=float, help="Playback rate.")
-@click.option("--format", "output_format", metavar="mp4|webm|webp|gif", help="The kind of file.")
-@click.option("--quality", metavar="low|medium|high|maximum", help="How finely the file is compressed.")
+@export_options
 @json_option
 @_with_client
-def reexport(client: Client, job: str, json_: bool, **asked: Any) -> int:
-    """Queue another export of a finished JOB, at another rate or in another format, without denoising again."""
-    given = {name: value for name, value in asked.items() if value is not None}
+def reexport(client: Client, job: str, json_: bool, **options: Any) -> int:
+    """Queue another export of a finished JOB, in another format or finished otherwise, without denoising again."""
+    given = asked_values(options) | ({"audio": options["audio"]} if options["audio"] is not None else {})
     return _tell(client.export(_find(client, job), **given), json_)
 
 
@@ -272,7 +270,7 @@ def each_task(
     """Runs `make` on what the words mean; of a batch a bad item is reported and the rest goes on."""
     if options["from_video"] is not None:
         raise click.UsageError("--from reads a recipe at home; leave out --server.")
-    tasks = tasks_of(inputs, options["last_image"], asked_values(options))
+    tasks = tasks_of(inputs, options, asked_values(options))
     if not is_batch(inputs):
         output.result(make(tasks[0], output))
         return 0
@@ -294,7 +292,7 @@ def asked_of(task: Task) -> dict[str, Any]:
     """A task as arguments of `Client.submit`."""
     if not task.values.get("prompt"):
         raise InvalidRequest.of("prompt", "required", "is empty.", "Describe what happens in the video.")
-    return dict(task.values) | {"image": task.image, "last_image": task.last_image}
+    return dict(task.values) | {"image": task.image, "last_image": task.last_image, "audio": task.audio}
 
 
 def _follow(client: Client, video: RemoteVideo, output: Output) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from wanreel.core.errors import WanreelError
 from wanreel.core.job import Job
-from wanreel.core.request import OutputFormat, Quality
 from wanreel.frontends.cli.answer import find_id, json_option, say
 from wanreel.frontends.cli.failure import as_json, explain
 from wanreel.frontends.cli.generate import SOME_FAILED
-from wanreel.frontends.cli.knobs import asked_values
+from wanreel.frontends.cli.knobs import asked_values, export_options
 from wanreel.frontends.cli.output import Output, resolution_json
 from wanreel.frontends.cli.session import open_service
 from wanreel.frontends.cli.tasks import Task, ask_task, is_batch, request_options, tasks_of
@@ -77,7 +76,7 @@ def submit(inputs: tuple[str, ...], json_: bool, **options: Any) -> int:
         values = asked_values(options)
         if options["from_video"] is not None:
             values = runtime.recipe_values(options["from_video"]) | values
-        tasks = tasks_of(inputs, options["last_image"], values)
+        tasks = tasks_of(inputs, options, values)
         desk = _Desk(runtime, service, terms, options["reuse"], Output.open(json_))
         if is_batch(inputs):
             return _batch(desk, tasks)
@@ -103,19 +102,15 @@ def _batch(desk: _Desk, tasks: list[Task]) -> int:
 
 @click.command()
 @click.argument("job")
-@click.option("--fps", type=float, help="Playback rate.")
-@click.option("--format", "output_format", metavar="mp4|webm|webp|gif", help="The kind of file.")
-@click.option("--quality", metavar="low|medium|high|maximum", help="How finely the file is compressed.")
+@export_options
 @json_option
-def reexport(job: str, fps: float | None, output_format: str | None, quality: str | None, json_: bool) -> int:
-    """Queue another export of a finished JOB, at another rate or in another format, without denoising again."""
-    with open_service() as (_, service):
-        made = service.reexport(
-            find_id(service, job),
-            fps=fps,
-            output_format=cast("OutputFormat | None", output_format),
-            quality=cast("Quality | None", quality),
-        )
+def reexport(job: str, json_: bool, **options: Any) -> int:
+    """Queue another export of a finished JOB, in another format or finished otherwise, without denoising again."""
+    with open_service() as (runtime, service):
+        changes = asked_values(options)
+        if options["audio"] is not None:
+            changes["audio"] = runtime.take_sound_file(options["audio"])
+        made = service.reexport(find_id(service, job), changes)
     if json_:
         say({"id": made.id, "status": str(made.status), "parent_id": made.parent_id})
     else:

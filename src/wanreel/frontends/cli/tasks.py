@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,7 +11,7 @@ import click
 
 from wanreel.core.errors import BrokenWeights, InvalidRequest, Problem
 from wanreel.core.lora import SUFFIX
-from wanreel.core.request import VideoRequest
+from wanreel.core.request import KNOBS, VideoRequest
 from wanreel.core.resolved import Resolution
 from wanreel.frontends.cli import batch
 from wanreel.frontends.cli.knobs import knob_options
@@ -28,6 +28,7 @@ class Task:
     values: dict[str, object]
     image: Path | None = None
     last_image: Path | None = None
+    audio: Path | None = None
 
 
 def request_options(command: Command) -> Command:
@@ -35,6 +36,7 @@ def request_options(command: Command) -> Command:
     decorators = (
         click.argument("inputs", nargs=-1, metavar="[IMAGE|FOLDER|TASKS.jsonl] [PROMPT]"),
         click.option("--last-image", type=click.Path(path_type=Path), help="The last frame, for models that take one."),
+        click.option("--audio", type=click.Path(path_type=Path), help=KNOBS["audio"].help),
         knob_options,
         click.option(
             "--from", "from_video", type=click.Path(path_type=Path), help="Start from the recipe inside this video."
@@ -50,22 +52,27 @@ def is_batch(inputs: tuple[str, ...]) -> bool:
     return bool(inputs) and inputs[0] != "" and (Path(inputs[0]).is_dir() or inputs[0].lower().endswith(".jsonl"))
 
 
-def tasks_of(inputs: tuple[str, ...], last_image: Path | None, values: dict[str, object]) -> list[Task]:
+def tasks_of(inputs: tuple[str, ...], options: Mapping[str, Any], values: dict[str, object]) -> list[Task]:
     """What the positional words mean: PROMPT, IMAGE PROMPT, FOLDER PROMPT, or TASKS.jsonl."""
+    last_image: Path | None = options["last_image"]
+    audio: Path | None = options["audio"]
     if is_batch(inputs):
         first = Path(inputs[0])
         prompt = {"prompt": " ".join(inputs[1:])} if inputs[1:] else {}
         rows = batch.folder(first) if first.is_dir() else batch.jsonl(first)
-        return [Task(row.name, values | prompt | row.values, row.image, row.last_image or last_image) for row in rows]
+        return [
+            Task(row.name, values | prompt | row.values, row.image, row.last_image or last_image, row.audio or audio)
+            for row in rows
+        ]
     match inputs:
         case ():
-            return [Task("the request", values, None, last_image)]
+            return [Task("the request", values, None, last_image, audio)]
         case (only,) if _looks_like_picture(only):
-            return [Task(only, values, Path(only), last_image)]
+            return [Task(only, values, Path(only), last_image, audio)]
         case (only,):
-            return [Task("the request", values | {"prompt": only}, None, last_image)]
+            return [Task("the request", values | {"prompt": only}, None, last_image, audio)]
         case (image, prompt):
-            return [Task(image, values | {"prompt": prompt}, Path(image), last_image)]
+            return [Task(image, values | {"prompt": prompt}, Path(image), last_image, audio)]
         case _:
             raise click.UsageError(
                 f"At most a picture and a prompt are expected, got {len(inputs)} words. Put the prompt in quotes."
@@ -86,6 +93,11 @@ def ask_task(runtime: Runtime, task: Task) -> tuple[VideoRequest, Resolution]:
                 values[field] = runtime.take_picture_file(path, field)
             except InvalidRequest as error:
                 problems.extend(error.problems)
+    if task.audio is not None:
+        try:
+            values["audio"] = runtime.take_sound_file(task.audio)
+        except InvalidRequest as error:
+            problems.extend(error.problems)
     problems.extend(_take_loras(runtime, values))
     try:
         request = VideoRequest.from_mapping(values)

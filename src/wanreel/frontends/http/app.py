@@ -40,6 +40,7 @@ from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.recipes import RecipeRoutes
 from wanreel.frontends.http.sessions import Links, Sessions
 from wanreel.frontends.http.signin import ATTEMPTS, SignIn
+from wanreel.frontends.http.sounds import SoundDesk
 from wanreel.frontends.http.storage_api import StorageRoutes
 from wanreel.frontends.http.system import SystemRoutes
 from wanreel.frontends.http.unbuilt import unbuilt_routes
@@ -111,6 +112,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         worker_lives=build_liveness(settings, service.store).is_alive,
         min_free_bytes=int(settings.min_free_gb * 2**30),
         desk=PictureDesk(Turnstile(runtime.take_picture), uploads, fetcher.get if outbound.pictures else None),
+        sounds=SoundDesk(runtime.take_sound, uploads),
         depots=DepotDesk(service, own, build_uploader(settings, service.store, own.open)),
         webhooks=WebhookDesk(signing, fetcher if outbound.webhooks else None),
         uploads=uploads,

@@ -103,6 +103,8 @@ def _knob_schema(knob: Knob, *, multipart: bool) -> dict[str, Any]:
     match knob.kind:
         case "picture":
             return _picture_schema(about, multipart=multipart)
+        case "sound":
+            return _sound_schema(about, multipart=multipart)
         case "loras":
             schema = {"type": "array", "items": _LORA, "maxItems": MAX_LORAS}
         case "text" | "name":
@@ -128,6 +130,16 @@ def _picture_schema(about: str, *, multipart: bool) -> dict[str, Any]:
     if multipart:
         return {"type": "string", "format": "binary", "description": about + " PNG, JPEG or WebP."}
     reference = {"type": "object", "properties": {"file_id": {"type": "string"}, "image_url": {"type": "string"}}}
+    return {
+        "anyOf": [{"type": "string"}, reference],
+        "description": about + " Base64, a data: URL, or the id of an upload; never a path.",
+    }
+
+
+def _sound_schema(about: str, *, multipart: bool) -> dict[str, Any]:
+    if multipart:
+        return {"type": "string", "format": "binary", "description": about + " WAV, MP3, FLAC, Ogg, M4A or WebM."}
+    reference = {"type": "object", "required": ["file_id"], "properties": {"file_id": {"type": "string"}}}
     return {
         "anyOf": [{"type": "string"}, reference],
         "description": about + " Base64, a data: URL, or the id of an upload; never a path.",

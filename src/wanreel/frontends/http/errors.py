@@ -65,6 +65,7 @@ _KINDS = {
     "number": "a number",
     "flag": "true or false",
     "picture": "a picture",
+    "sound": "a sound",
     "loras": "a list of LoRAs",
 }
 _log = logging.getLogger("wanreel.http")

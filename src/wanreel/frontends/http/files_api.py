@@ -1,4 +1,4 @@
-"""/v1/files: pictures handed in ahead of the request that uses them."""
+"""/v1/files: pictures and sounds handed in ahead of the request that uses them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.schema import Deleted, File, FileList
 from wanreel.frontends.http.uploads import UploadedFile
+from wanreel.media.sound import looks_like_sound
 
 _BODY: dict[str, Any] = {
     "required": True,
@@ -24,7 +25,11 @@ _BODY: dict[str, Any] = {
                 "type": "object",
                 "required": ["file"],
                 "properties": {
-                    "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP."},
+                    "file": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "PNG, JPEG or WebP; or WAV, MP3, FLAC, Ogg or M4A.",
+                    },
                     "purpose": {"type": "string"},
                 },
             }
@@ -41,26 +46,26 @@ class FileRoutes:
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/files", tags=["files"], responses=schema.ERRORS)
-        router.post("", response_model=File, openapi_extra={"requestBody": _BODY}, summary="Hand in a picture")(
-            self.upload
-        )
+        router.post(
+            "", response_model=File, openapi_extra={"requestBody": _BODY}, summary="Hand in a picture or a sound"
+        )(self.upload)
         router.get("", response_model=FileList, summary="List your uploads")(self.list)
         router.get("/{file_id}", response_model=File, summary="Look at an upload")(self.retrieve)
         router.delete("/{file_id}", response_model=Deleted, summary="Forget an upload")(self.delete)
         return router
 
     async def upload(self, request: Request) -> File:
-        """Checks a picture and keeps it. Use its id wherever a picture is taken."""
+        """Checks a picture or a sound and keeps it. Use its id wherever one is taken."""
         body = await read_body(request)
         file = body.files.get("file")
         if file is None:
-            raise InvalidRequest.of("file", "required", "is missing.", "Send the picture as the form field file.")
+            raise InvalidRequest.of("file", "required", "is missing.", "Send it as the form field file.")
         self._house.rates.take(caller_of(request))
         return shown(await run_in_threadpool(self._keep, caller_of(request).owner, file))
 
     def _keep(self, owner: str, file: Upload) -> UploadedFile:
-        picture = self._house.desk.take(file.data, "file")
-        return self._house.uploads.add(owner, file.name, len(file.data), picture)
+        taken = (self._house.sounds if looks_like_sound(file.data) else self._house.desk).take(file.data, "file")
+        return self._house.uploads.add(owner, file.name, len(file.data), taken)
 
     async def list(self, request: Request) -> FileList:
         """Your uploads, newest first."""
@@ -94,7 +99,8 @@ def shown(upload: UploadedFile) -> File:
         bytes=upload.size,
         created_at=int(upload.created_at),
         filename=upload.name,
-        width=upload.picture.width,
-        height=upload.picture.height,
-        notes=list(upload.picture.notes),
+        width=upload.picture.width if upload.picture else 0,
+        height=upload.picture.height if upload.picture else 0,
+        seconds=round(upload.sound.seconds, 3) if upload.sound else None,
+        notes=list(upload.picture.notes) if upload.picture else [],
     )

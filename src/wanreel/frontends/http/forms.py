@@ -22,7 +22,7 @@ from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import MULTIPART_LIMIT
 
 MAX_FIELDS = 64
-MAX_FILES = 2
+MAX_FILES = 3  #: two pictures and a sound
 MAX_ITEMS = 32  #: of one list in a form
 MAX_DEPTH = 32  #: of nested JSON
 MAX_MEMBERS = 256  #: of one JSON object
@@ -43,6 +43,7 @@ _JSON_FIELDS = frozenset(
         "image_reference",
         "image",
         "last_image",
+        "audio",
         "r2",
         "upload",
     }

@@ -24,6 +24,7 @@ from wanreel.frontends.http.pictures import PictureDesk
 from wanreel.frontends.http.pulse import Pulse
 from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.schema import Adjustments, Video, video_of
+from wanreel.frontends.http.sounds import SoundDesk
 from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.webhooks import WebhookDesk
 from wanreel.frontends.telemetry import name_job
@@ -46,6 +47,7 @@ class House:
     worker_lives: Callable[[str], bool]  #: whether the worker of this name is there
     min_free_bytes: int  #: below it the server is not ready
     desk: PictureDesk
+    sounds: SoundDesk
     depots: DepotDesk
     webhooks: WebhookDesk
     uploads: Uploads

@@ -104,7 +104,7 @@ class Intake:
         """What would run. Blocks. Raises InvalidRequest, ModelError."""
         values = dict(body.values)
         own = self._house.depots.take_own(values)
-        submission = translate(replace(body, values=values), caller.owner, self._house.desk)
+        submission = translate(replace(body, values=values), caller.owner, self._house.desk, self._house.sounds)
         submission.own_storage = own
         try:
             submission.webhook_url = self._house.webhooks.accept(submission.values.pop("webhook_url", None))

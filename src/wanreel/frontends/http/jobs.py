@@ -10,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import InvalidRequest, Problem
+from wanreel.core.finishing import EXPORT_KNOBS
 from wanreel.core.job import JobStatus
 from wanreel.core.memory import MemoryPlan
 from wanreel.core.request import VideoRequest
@@ -169,7 +170,7 @@ class JobRoutes:
 
     def _changes(self, request: Request, body: Body) -> tuple[dict[str, object], list[str]]:
         """The knobs that a body changes, and notes. Raises InvalidRequest."""
-        submission = translate(body, caller_of(request).owner, self._house.desk)
+        submission = translate(body, caller_of(request).owner, self._house.desk, self._house.sounds)
         known = VideoRequest.from_mapping({"prompt": "-", **submission.values})
         if submission.problems:
             raise InvalidRequest(*submission.problems)
@@ -201,27 +202,18 @@ class JobRoutes:
         return await run_in_threadpool(self._house.shown, job)
 
     async def export(self, request: Request, video_id: str) -> Video:
-        """Writes a finished video again in another format, quality or playback rate, without making it again."""
-        values = await read_json(request, empty=True)
-        unknown = [name for name in values if name not in _EXPORT]
-        if unknown:
-            raise InvalidRequest.of(
-                unknown[0][:64], "unknown_field", "is not taken here.", f"Give {', '.join(_EXPORT)}."
-            )
-        asked = VideoRequest.from_mapping({"prompt": "-", **values})
-        problems = asked.problems()
-        if problems:
-            raise InvalidRequest(*problems)
+        """Writes a finished video again: in another format, quality or playback rate, or finished otherwise (trimmed,
+        looped, slower, interpolated, enlarged, with sound), without making it again."""
+        body = await read_body(request) if await request.body() else Body({}, {})
+        take_only(body.values, *_EXPORT)
         job = await self._house.job_of(request, video_id)
         self._house.rates.take(caller_of(request))
-        job = await run_in_threadpool(
-            self._house.service.reexport,
-            job.id,
-            fps=asked.fps,
-            output_format=asked.output_format,
-            quality=asked.quality,
-        )
-        return await run_in_threadpool(self._house.shown, job)
+        return await run_in_threadpool(self._export, request, job.id, body)
+
+    def _export(self, request: Request, job_id: str, body: Body) -> Video:
+        changes, notes = self._changes(request, body)
+        job = self._house.service.reexport(job_id, changes)
+        return self._house.shown_with(job, notes=notes)
 
     async def manifest(self, request: Request, video_id: str) -> Response:
         """Everything a video was made from and with: request, weights, versions, hashes."""
@@ -309,8 +301,9 @@ _MOVE: dict[str, Any] = {
     "priority": {"type": ["integer", "null"], "minimum": -_HIGHEST_PRIORITY, "maximum": _HIGHEST_PRIORITY},
 }
 _EXPORT: dict[str, Any] = {
-    name: body_schema.request_schema(multipart=False)["properties"][name]
-    for name in ("fps", "output_format", "quality")
+    name: value
+    for name, value in body_schema.request_schema(multipart=False)["properties"].items()
+    if name in EXPORT_KNOBS
 }
 _REASON: dict[str, Any] = {
     "reason": {"type": "string", "minLength": 1, "maxLength": _LONGEST_REASON},

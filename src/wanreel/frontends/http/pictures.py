@@ -12,7 +12,7 @@ from wanreel.core.errors import InvalidRequest
 from wanreel.core.picture import PictureRef
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Upload
-from wanreel.frontends.http.uploads import Uploads
+from wanreel.frontends.http.uploads import UploadedFile, Uploads
 from wanreel.frontends.picture_text import Fetch, is_address, picture_bytes
 
 #: What takes a picture, and of which knob.
@@ -85,7 +85,7 @@ class PictureDesk:
         """{"file_id": …}, or {"image_url": …} or {"url": …} with an address, itself sometimes in an object."""
         knob = FIELDS[field]
         if isinstance(value.get("file_id"), str):
-            return self.uploads.find(owner, cast("str", value["file_id"]), knob).picture
+            return _picture_in(self.uploads.find(owner, cast("str", value["file_id"]), knob), knob)
         for name in ("image_url", "url"):
             inner = value.get(name)
             if isinstance(inner, Mapping):
@@ -99,10 +99,16 @@ class PictureDesk:
         if not is_address(text):
             upload = self.uploads.get(owner, text) if len(text) <= _SHORTEST_BASE64 else None
             if upload is not None:
-                return upload.picture
+                return _picture_in(upload, knob)
             if field.endswith("_path") or len(text) < _SHORTEST_BASE64:
-                return self.uploads.find(owner, text, knob).picture
+                return _picture_in(self.uploads.find(owner, text, knob), knob)
         return self.take(picture_bytes(text, knob, self.fetch, _HOW), knob)
+
+
+def _picture_in(upload: UploadedFile, knob: str) -> PictureRef:
+    if upload.picture is None:
+        raise InvalidRequest.of(knob, "wrong_type", "is no picture but a sound.", _HOW)
+    return upload.picture
 
 
 _HOW = "Send a file, base64, a data: URL, or the id of an upload."

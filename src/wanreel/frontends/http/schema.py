@@ -151,8 +151,9 @@ class File(Wire):
     created_at: int
     filename: str
     purpose: Literal["user_data"] = "user_data"
-    width: int
+    width: int = Field(description="Of a picture; 0 for a sound.")
     height: int
+    seconds: float | None = Field(default=None, exclude_if=_is_none, description="Of a sound.")
     notes: list[str]
 
 
@@ -293,6 +294,7 @@ def video_of(
 ) -> Video:
     """The job on the wire."""
     request = work_of(job)
+    shape = request.finished
     failure = job.error if job.status is JobStatus.FAILED else _CANCELLED if job.status is JobStatus.CANCELLED else None
     return Video(
         id=job.id,
@@ -303,13 +305,13 @@ def video_of(
         created_at=int(job.created_at),
         completed_at=int(job.ended_at) if job.status is JobStatus.COMPLETED and job.ended_at is not None else None,
         expires_at=None,
-        size=f"{request.export_width}x{request.export_height}",
-        seconds=f"{request.seconds:.4g}",
+        size=f"{shape.width}x{shape.height}",
+        seconds=f"{shape.seconds:.4g}",
         prompt=request.prompt,
         remixed_from_video_id=job.parent_id,
         error=VideoError(code=failure.code, message=f"{failure.message} {failure.hint}".strip()) if failure else None,
-        num_frames=request.num_frames,
-        fps=request.fps,
+        num_frames=shape.num_frames,
+        fps=shape.fps,
         seed=request.seed,
         wanreel=_detail(job, request, standing, adjustments, notes, report).model_copy(update={"cost": cost}),
     )

@@ -14,6 +14,8 @@ from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
 from wanreel.frontends.http.forms import Body, Upload
 from wanreel.frontends.http.pictures import FIELDS, PictureDesk
+from wanreel.frontends.http.sounds import FIELDS as SOUND_FIELDS
+from wanreel.frontends.http.sounds import SoundDesk
 
 _SIZE = re.compile(r"([0-9]{1,5})[xX×*]([0-9]{1,5})")
 #: Read and not used, with the reason that is told.
@@ -33,8 +35,12 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "enable_frame_interpolation": (False,),
     "enable_upscaling": (False,),
     "generate_sound": (False,),
-    "use_prompt_enhancer": (False,),
     "max_sequence_length": (512,),
+}
+#: Knobs that do what others' switches ask for.
+_INSTEAD: Mapping[str, str] = {
+    "enable_frame_interpolation": "Ask for interpolate_fps, for example 32.",
+    "enable_upscaling": "Ask for upscale, for example 2.",
 }
 _HOW_MANY = ("n", "num_outputs_per_prompt", "num_videos_per_prompt")
 
@@ -61,10 +67,12 @@ class Submission:
         return request
 
 
-def translate(body: Body, owner: str, desk: PictureDesk) -> Submission:
-    """A body as a submission, its pictures taken in. Blocks while pictures are read."""
+def translate(body: Body, owner: str, desk: PictureDesk, sounds: SoundDesk) -> Submission:
+    """A body as a submission, its pictures and its sound taken in. Blocks while they are read."""
     submission = Submission(dict(body.values))
-    take_pictures(submission, body.files, owner, desk)
+    files = dict(body.files)
+    _take_sound(submission, files, owner, sounds)
+    take_pictures(submission, files, owner, desk)
     split_size(submission)
     _drop(submission)
     return submission
@@ -101,6 +109,19 @@ def take_pictures(submission: Submission, files: Mapping[str, Upload], owner: st
     submission.values.update(taken)
 
 
+def _take_sound(submission: Submission, files: dict[str, Upload], owner: str, desk: SoundDesk) -> None:
+    """The sound of a body, in the place of what was sent; its file leaves `files`. Blocks."""
+    given = [found for name in SOUND_FIELDS if (found := files.pop(name, submission.values.pop(name, None)))]
+    given = [found for found in given if not isinstance(found, Upload) or found.data or found.name]
+    if len(given) > 1:
+        submission.problems.append(Problem("audio", "contradiction", "was given twice.", "Give it once."))
+    elif given:
+        try:
+            submission.values["audio"] = desk.accept(owner, given[0])
+        except InvalidRequest as error:
+            submission.problems.extend(error.problems)
+
+
 def split_size(submission: Submission) -> None:
     """OpenAI's "1280x720" as width and height."""
     size = submission.values.pop("size", None)
@@ -129,7 +150,7 @@ def _drop(submission: Submission) -> None:
         if name in _HOW_MANY:
             text, hint = "one video is made per request.", "Send the request again for another one."
         else:
-            text, hint = "can't be done here.", "Leave it out."
+            text, hint = "can't be done here.", _INSTEAD.get(name, "Leave it out.")
         submission.problems.append(Problem(name, "unsupported", text, hint))
 
 

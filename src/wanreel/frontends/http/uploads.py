@@ -1,6 +1,6 @@
-"""Uploads: pictures handed in ahead of the request that uses them. Knows nothing of HTTP.
+"""Uploads: pictures and sounds handed in ahead of the request that uses them. Knows nothing of HTTP.
 
-A picture is checked and cleaned at once and kept by content, like any other; what is kept here is who handed it in and
+They are checked and cleaned at once and kept by content, like any other; what is kept here is who handed it in and
 how he called it. The name is only ever compared.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.picture import PictureRef
+from wanreel.core.sound import SoundRef
 from wanreel.host import replace_durably
 
 MOST = 1000  #: kept per owner; the oldest gives way
@@ -25,13 +26,14 @@ _ID = re.compile(r"file-[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class UploadedFile:
-    """A picture that was handed in."""
+    """A picture or a sound that was handed in."""
 
     id: str
     name: str  #: as the client called it, for people
     size: int  #: bytes as handed in
     created_at: float  #: wall clock, seconds since 1970; for display only
-    picture: PictureRef
+    picture: PictureRef | None
+    sound: SoundRef | None = None
 
 
 class Uploads:
@@ -40,9 +42,11 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(self, owner: str, name: str, size: int, picture: PictureRef) -> UploadedFile:
-        """Keep a picture that is in the data directory already."""
-        upload = UploadedFile(f"file-{secrets.token_hex(16)}", name, size, time.time(), picture)
+    def add(self, owner: str, name: str, size: int, content: PictureRef | SoundRef) -> UploadedFile:
+        """Keep a picture or a sound that is in the data directory already."""
+        kind = "picture" if isinstance(content, PictureRef) else "sound"
+        kinds: dict[str, Any] = {"picture": None, kind: content}
+        upload = UploadedFile(f"file-{secrets.token_hex(16)}", name, size, time.time(), **kinds)
         folder = self._of(owner)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{upload.id}"
@@ -93,7 +97,11 @@ class Uploads:
 def _read(path: Path) -> UploadedFile | None:
     try:
         values = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-        picture = PictureRef.from_dict(values.pop("picture"))
-        return UploadedFile(**values, picture=picture)
+        picture, sound = values.pop("picture"), values.pop("sound", None)
+        return UploadedFile(
+            **values,
+            picture=PictureRef.from_dict(picture) if picture else None,
+            sound=SoundRef(**sound) if sound else None,
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

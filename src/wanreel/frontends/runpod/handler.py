@@ -34,6 +34,7 @@ from wanreel.core.picture_request import PictureRequest, PictureResolution, Reso
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import mode_of
 from wanreel.core.resolved import Resolution, ResolvedRequest
+from wanreel.core.sound import SoundRef
 from wanreel.frontends.picture_text import Fetch
 from wanreel.frontends.runpod.answers import PictureResult, Result, VideoResult, failure, without
 from wanreel.frontends.runpod.deadline import TIMEOUT, Deadline
@@ -167,11 +168,14 @@ class Handler:
         def take(data: bytes, knob: str) -> PictureRef:
             return self._runtime.take_picture(data, knob, pictures)
 
+        def hear(data: bytes, knob: str) -> SoundRef:
+            return self._runtime.take_sound(data, knob, pictures)
+
         keeping = entry.keeping(pictures, deadline.urgent)
         if asked.kind == "image":
             drawing = self._drawing(entry, asked.drawing(take, self._fetch))
             return self._runtime.draw(drawing, token, keeping)
-        return self._runtime.generate(self._video(entry, asked.video(take, self._fetch)), token, keeping)
+        return self._runtime.generate(self._video(entry, asked.video(take, self._fetch, hear)), token, keeping)
 
     def _video(self, entry: Entry, request: VideoRequest) -> Resolution:
         """What an earlier delivery began to make, else what is asked now, written down."""

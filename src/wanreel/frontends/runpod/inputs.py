@@ -14,10 +14,12 @@ from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_request import PictureRequest
 from wanreel.core.request import VideoRequest
+from wanreel.core.sound import SoundRef
 from wanreel.frontends.picture_text import Fetch, picture_bytes
 
 Kind = Literal["video", "image", "warmup"]
 Take = Callable[[bytes, str], PictureRef]  #: checks bytes and keeps them; raises UnreadablePicture naming the knob
+Hear = Callable[[bytes, str], SoundRef]  #: the same for a sound
 
 R = TypeVar("R", VideoRequest, PictureRequest)
 
@@ -33,6 +35,7 @@ PICTURES: Mapping[str, str] = {
     "last_image_url": "last_image",
     "last_image": "last_image",
 }
+SOUNDS = ("audio", "audio_base64")  #: what takes a sound
 #: Values of `mode`, and whether a picture is needed.
 _VIDEO_MODES: Mapping[str, bool] = {"video": True, "video_generation": True, "text": False}
 _IMAGE_MODES = frozenset({"image", "image_generation"})
@@ -49,9 +52,17 @@ class Asked:
     r2: object = field(default=None, repr=False)  #: storage that came with the request, with its keys
     storage: object = None  #: name of one of the operator's storage profiles
 
-    def video(self, take: Take, fetch: Fetch | None) -> VideoRequest:
-        """The video that is asked for, its pictures taken in. Raises InvalidRequest naming every problem at once."""
-        return _with_defaults(self._request(VideoRequest.from_mapping, take, fetch))
+    def video(self, take: Take, fetch: Fetch | None, hear: Hear) -> VideoRequest:
+        """The video that is asked for, its pictures and sound taken in. Raises InvalidRequest naming every problem at
+        once."""
+        values = dict(self.values)
+        given = [text for name in SOUNDS if (text := values.pop(name, None)) not in (None, "")]
+        request = _with_defaults(replace(self, values=values)._request(VideoRequest.from_mapping, take, fetch))
+        if not given:
+            return request
+        if len(given) > 1 or not isinstance(given[0], str):
+            raise InvalidRequest.of("audio", "wrong_type", "must be one text.", "Send base64 or a data: URL.")
+        return replace(request, audio=hear(picture_bytes(given[0].strip(), "audio", fetch), "audio"))
 
     def drawing(self, take: Take, fetch: Fetch | None) -> PictureRequest:
         """The same for pictures."""

@@ -20,7 +20,14 @@ from wanreel.storage.s3 import S3Storage
 _log = logging.getLogger(__name__)
 
 _PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds between tries while the storage can't be reached
-_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png"}
+_TYPES = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".mov": "video/quicktime",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".png": "image/png",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ def _asked(request: gr.Request | Request | None) -> Request:
 
 def _told(knob: Knob) -> str:
     text = knob.help + (f" Unit: {knob.unit}." if knob.unit else "")
-    if knob.kind == "picture":
+    if knob.kind in ("picture", "sound"):
         return text + " Base64, a data: URL, or the id of an upload (POST /v1/files)."
     return text + (f" One of {', '.join(knob.choices)}." if knob.choices else "")
 

@@ -92,12 +92,16 @@ def again(house: House, caller: Caller, job: Job) -> dict[str, Any]:
         if picture is not None
     }
     values["loras"] = [asdict(lora) for lora in request.loras]
+    sound = values.pop("audio")
+    heard = None if sound is None else house.uploads.add(caller.owner, "audio", 0, sound)
     return {
+        "audio": None if heard is None else {"id": heard.id, "name": heard.name, "seconds": sound.seconds if sound else 0},
         "mode": request.mode,
         "request": values,
         "pictures": {
-            name: {"id": upload.id, "width": upload.picture.width, "height": upload.picture.height}
-            for name, upload in uploads.items()
+            name: {"id": uploads[name].id, "width": picture.width, "height": picture.height}
+            for name, picture in pictures.items()
+            if picture is not None
         },
     }
 

@@ -153,7 +153,7 @@ class Studio:
 
     def _read_picture(self, owner: str, file_id: str) -> bytes | None:
         upload = self.house.uploads.get(owner, file_id)
-        return None if upload is None else self.pictures(upload.picture.sha256)
+        return None if upload is None or upload.picture is None else self.pictures(upload.picture.sha256)
 
     async def _icon(self, request: Request) -> Response:
         return RedirectResponse(f"{request.scope.get('root_path', '')}{STATIC_PATH}images/icon.svg")

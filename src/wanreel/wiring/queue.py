@@ -127,7 +127,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
     from wanreel.core.failpoints import Failpoints
     from wanreel.service import make_less
     from wanreel.service.uploader import build_uploader
-    from wanreel.worker import storyboards
+    from wanreel.worker import storyboards, sweeps
     from wanreel.worker.attempt import Workshop
     from wanreel.worker.gathering import Gatherer
     from wanreel.worker.retention import Retention
@@ -141,6 +141,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
     store = build_store(settings, patience=_WORKERS_PATIENCE)
     runtime.plan_records = store.plans
     films = storyboards.Films(store, settings.results_dir)
+    sheets = sweeps.SweepSheets(store, settings.results_dir)
     labels = [device.replace(":", "-") for device in runtime.devices]
     life = Life.begin(settings.data.workers, labels, build_liveness(settings, store))
     shop = Workshop(
@@ -153,7 +154,11 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
         reserve=Reserve(life.name, settings.data.checkpoints, settings.results_dir),
         failpoints=Failpoints(settings.fault),
         taking=Taking(store, settings.results_dir, runtime.pictures, _sharing(runtime)),
-        gatherer=Gatherer(store, {storyboards.KIND: films.finish}, {storyboards.KIND: films.sweep}),
+        gatherer=Gatherer(
+            store,
+            {storyboards.KIND: films.finish, sweeps.KIND: sheets.finish},
+            {storyboards.KIND: films.sweep, sweeps.KIND: sheets.sweep},
+        ),
         keep_free=int(settings.min_free_gb * 2**30),
         checkpoints=settings.checkpoints,
         batch=settings.part_batch,

@@ -20,6 +20,9 @@ def environment_of(model: Held) -> dict[str, str]:
         "vae_tile": str(model.placement.tile),
         "feed_forward_rows": str(model.placement.feed_forward_rows),
     } | step_facts(model)
+    # What several ranks change: on resume, not how many there were.
+    if model.placement.parallel.arithmetic:
+        facts["parallel"] = model.placement.parallel.arithmetic
     if device.type != "cuda":
         return facts | {"device": device.type, "threads": str(torch.get_num_threads())}
     return facts | {

@@ -27,7 +27,7 @@ from wanreel.models.offload import (
 )
 from wanreel.models.parallel.attention import SplitAttention
 from wanreel.models.parallel.mesh import Mesh
-from wanreel.models.parallel.split import Split
+from wanreel.models.parallel.split import Split, split_of
 from wanreel.models.step.path import StepPath
 
 Block = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
@@ -150,13 +150,13 @@ class Expert:
         sequence compute other tokens, and all of them get the result."""
         if self._room is not None:
             self._room.admit(self.guest)
-        if self.step is not None and mesh is None:
-            return self.step.forward(latents, timestep, text_embeds, image_embeds, go)
+        if self.step is not None:
+            return self.step.forward(latents, timestep, text_embeds, image_embeds, go, mesh)
         model = self.transformer
         latents = latents.to(self.device, self.dtype)
         rotary = model.rope(latents)
         hidden = model.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
-        split = None if mesh is None or mesh.parallel.sequence == 1 else Split(mesh, hidden.shape[1])
+        split = split_of(mesh, hidden.shape[1])
         if split is not None:
             hidden, rotary = split.own(hidden), tuple(split.own(table) for table in rotary)
             timestep = split.own(timestep) if timestep.ndim == 2 else timestep

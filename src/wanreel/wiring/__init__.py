@@ -7,6 +7,7 @@ from wanreel.wiring.queue import (
     build_worker,
     check_store,
     copy_store,
+    look_at_queue,
     migrate_store,
 )
 from wanreel.wiring.recipes import read_request, read_work, request_in
@@ -22,6 +23,7 @@ __all__ = [
     "build_worker",
     "check_store",
     "copy_store",
+    "look_at_queue",
     "migrate_store",
     "picture_specs_with_state",
     "read_request",

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from wanreel.core.errors import SettingsError
 from wanreel.core.importing import without_collecting
-from wanreel.core.parallel import parse_parallel, rank_devices
+from wanreel.core.parallel import parse_gpus, parse_parallel, rank_devices
 from wanreel.core.settings import Settings, load_settings
 from wanreel.host import nvidia_gpus
 
@@ -28,6 +29,14 @@ def devices_of(settings: Settings) -> tuple[str, ...]:
     if not settings.multi_gpu:
         return (settings.device,)
     return rank_devices(settings.device, settings.gpus, parse_parallel(settings.parallel), len(nvidia_gpus()))
+
+
+def ranks_wanted(settings: Settings) -> int:
+    """How many ranks the settings mean, wherever the workers are: on this machine, or on another with such GPUs."""
+    try:
+        return len(devices_of(settings))
+    except SettingsError:
+        return max(1, len(parse_gpus(settings.gpus)))
 
 
 def build_crew(settings: Settings, devices: Sequence[str], device: torch.device) -> Crew:

@@ -54,7 +54,8 @@ class GpuChoice:
                 f"{self.workers} workers need {self.workers} GPUs, and there {_are(len(numbers))}.",
                 hint="A GPU makes one video at a time: ask for fewer --workers.",
             )
-        return {f"cuda:{number}": [*base, "--device", f"cuda:{number}"] for number in numbers[: self.workers]}
+        alone = [*base, "--no-multi-gpu"] if self.multi_gpu else base
+        return {f"cuda:{number}": [*alone, "--device", f"cuda:{number}"] for number in numbers[: self.workers]}
 
     def switches(self, found: int) -> bool:
         """Whether the queue decides."""

@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanreel.core.errors import SettingsError, WanreelError
+from wanreel.core.parallel import parse_parallel
 from wanreel.core.settings import Settings, load_settings
 from wanreel.core.settings_groups import HttpSettings
+from wanreel.frontends.cli.gpus import choice_of, gpu_options, gpu_settings
 from wanreel.frontends.cli.session import traced
 from wanreel.frontends.cli.sharing import GradioTunnel, Sharing, Tunnel
 from wanreel.frontends.cli.welcome import Greeter
 from wanreel.frontends.http.entrance import Entrance, Shared, entrance_for
 from wanreel.frontends.http.keys import SCOPES, KeyRing
 from wanreel.host import stop_signals
-from wanreel.wiring import Runtime, build_runtime, build_service
-from wanreel.worker.supervisor import Supervisor, worker_commands
+from wanreel.wiring import Runtime, build_runtime, build_service, look_at_queue
+from wanreel.wiring.ranks import devices_of
+from wanreel.worker.arrangement import GpuChoice
+from wanreel.worker.supervisor import Supervisor, rearranging, worker_commands
 
 if TYPE_CHECKING:
     from wanreel.frontends.http.app import HttpApp
@@ -45,6 +49,7 @@ class Choices:
     """What the command line chose beside settings."""
 
     device: str
+    gpus: GpuChoice
     workers: int | None  #: None: one for each GPU
     worker_options: tuple[str, ...]
     page: bool
@@ -80,7 +85,7 @@ class Choices:
     help="Load a model as the workers start; without a name the default one.",
 )
 @click.option("--no-auto-load", is_flag=True, help="Load no model before it is needed.")
-@click.option("--multi-gpu", "--use_multi_gpu", "multi_gpu", is_flag=True, help="One video on several GPUs: not yet.")
+@gpu_options
 @click.option("--page/--no-page", default=True, help="With the web page, or the API alone.")
 @click.option("--open/--no-open", "open_", default=False, help="Open the page in a browser where there is a desktop.")
 @click.option("--json-log", is_flag=True, help="Log lines as JSON.")
@@ -94,8 +99,6 @@ def serve(**given: Any) -> int:
     settings, http, choices = _chosen(given)
     _log(http, as_json=choices.json_log, quiet=choices.quiet)
     greeter = Greeter(quiet=choices.quiet, no_color=given["no_color"], logged=choices.json_log)
-    if given["multi_gpu"]:
-        greeter.note("--multi-gpu takes effect with the multi-GPU work. Until then each GPU makes videos of its own.")
     with _listening(http, greeter, shared=choices.share) as (entrance, listener):
         key = _create_key(settings, http, entrance, wanted=choices.create_key)
         with (
@@ -106,7 +109,7 @@ def serve(**given: Any) -> int:
             click.echo(f"Wanreel listens on {entrance.url} ({_key_rule(settings, http, entrance)}).")
             _tell_key(app, entrance, key)
             with _around(app, server, entrance, choices, GradioTunnel(settings.data.root / "share")):
-                return _run(server, listener, lambda: _supervisor(choices))
+                return _run(server, listener, lambda: _supervisor(settings, choices))
 
 
 def _chosen(given: dict[str, Any]) -> tuple[Settings, HttpSettings, Choices]:
@@ -118,7 +121,9 @@ def _chosen(given: dict[str, Any]) -> tuple[Settings, HttpSettings, Choices]:
         over["auto_load"] = ""
     elif given["auto_load"] is not None:
         over["auto_load"] = given["auto_load"]
-    settings = load_settings(**over)
+    settings = load_settings(**over, **gpu_settings(given))
+    if settings.multi_gpu and not given["api_only"] and given["workers"] != 0:
+        devices_of(settings)
     named = {name: given[name] for name in HttpSettings.model_fields if given.get(name) not in (None, ())}
     http = settings.http.model_copy(update=named | ({"host": "127.0.0.1"} if given["localhost"] else {}))
     options = ["--quiet"]
@@ -129,6 +134,7 @@ def _chosen(given: dict[str, Any]) -> tuple[Settings, HttpSettings, Choices]:
     terminal = sys.stdout.isatty()
     choices = Choices(
         device=given["device"] or settings.device,
+        gpus=choice_of(settings),
         workers=0 if given["api_only"] else given["workers"],
         worker_options=tuple(options),
         page=given["page"],
@@ -154,14 +160,14 @@ def _listening(http: HttpSettings, greeter: Greeter, *, shared: bool) -> Generat
     # Checked before anybody can connect.
     wanted = entrance_for(http.host, http.port, http.public_url, http.allowed_hosts)
     wanted = replace(wanted, shared=Shared() if shared else None)
-    with _bound(wanted) as listener:
+    with bound(wanted) as listener:
         port = listener.getsockname()[1]
         if http.port not in (0, port):
             greeter.note(f"Port {http.port} is taken by another program; using {port} instead. Choose with --port.")
         yield replace(wanted, port=port), listener
 
 
-def _bound(wanted: Entrance) -> socket.socket:
+def bound(wanted: Entrance) -> socket.socket:
     """A listening socket on the port wanted or, where that is taken, on the next one that is free."""
     family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
     # A proxy expects one port.
@@ -209,7 +215,7 @@ def _built(
             entrance,
             ring,
             submits_per_minute=http.submits_per_minute,
-            make_page=_page_maker(runtime) if page else None,
+            make_page=_page_maker(runtime) if page else _facts_maker(runtime),
             tracing=tracing,
         )
         yield app, build_server(app, app.begin_to_stop, http.trusted_proxies)
@@ -222,6 +228,13 @@ def _page_maker(runtime: Runtime) -> MakePage:
     from wanreel.frontends.ui.studio import Studio
 
     return lambda house, intake: Studio(house, intake, lambda: runtime.settings, runtime.pictures.open)
+
+
+def _facts_maker(runtime: Runtime) -> MakePage:
+    """For a page that runs elsewhere."""
+    from wanreel.frontends.ui.facts import Facts
+
+    return lambda house, _intake: Facts(house, lambda: runtime.settings, runtime.pictures.open)
 
 
 def _given_keys(http: HttpSettings) -> tuple[str, ...]:
@@ -275,16 +288,22 @@ def _devices(choices: Choices) -> str:
     """The workers in words."""
     if choices.workers == 0:
         return "none here (`wanreel worker` starts some)"
+    if choices.gpus.multi_gpu and parse_parallel(choices.gpus.parallel).spread != "each":
+        return f"one for all of the GPUs ({choices.gpus.parallel})"
     if choices.workers is None:
         return "one for each GPU, or one on the CPU" if choices.device == "auto" else f"one on {choices.device}"
     return f"{choices.workers} on {choices.device}"
 
 
-def _supervisor(choices: Choices) -> Supervisor | None:
+def _supervisor(settings: Settings, choices: Choices) -> Supervisor | None:
     """Raises SettingsError for more workers than there are GPUs."""
     if choices.workers == 0:
         return None
-    return Supervisor(worker_commands(choices.device, choices.worker_options, choices.workers))
+    device, options = choices.device, choices.worker_options
+    return Supervisor(
+        worker_commands(device, options, choices.workers, choices.gpus),
+        rearrange=rearranging(lambda: look_at_queue(settings), device, options, choices.gpus),
+    )
 
 
 def _run(server: Server, listener: socket.socket, make: Callable[[], Supervisor | None]) -> int:

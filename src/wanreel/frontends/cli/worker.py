@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from wanreel.core.settings import load_settings
+from wanreel.frontends.cli.gpus import NAMES, choice_of, gpu_options, gpu_settings
 from wanreel.frontends.cli.session import open_runtime, traced
 from wanreel.host import stop_signals
-from wanreel.wiring import build_worker
-from wanreel.worker.supervisor import Supervisor, worker_commands
+from wanreel.wiring import build_worker, look_at_queue
+from wanreel.worker.supervisor import Supervisor, rearranging, worker_commands
 
 
 @click.command()
@@ -23,6 +24,7 @@ from wanreel.worker.supervisor import Supervisor, worker_commands
     "--supervised", is_flag=True, hidden=True, help="Alone, and leave when the one who started this has ended."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="How many; one for each GPU by default.")
+@gpu_options
 @click.option("--models-dir", type=click.Path(path_type=Path), help="Folder of weights.")
 @click.option("--auto-load", metavar="MODEL", help="Load a model at the start.")
 @click.option("--quiet", is_flag=True, help="Only warnings.")
@@ -36,14 +38,19 @@ def worker(once: bool, alone: bool, supervised: bool, quiet: bool, workers: int 
         level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None} | gpu_settings(given)
     if once or alone or supervised:
         return _work(given, once=once, supervised=supervised)
     options = [
         part for name in ("models_dir", "auto_load") if name in given for part in (_flag(name), str(given[name]))
     ]
-    device = given.get("device") or load_settings().device
-    supervisor = Supervisor(worker_commands(device, options + (["--quiet"] if quiet else []), workers))
+    settings = load_settings(**{name: given[name] for name in ("device", *NAMES) if name in given})
+    options += ["--quiet"] if quiet else []
+    choice, device = choice_of(settings), settings.device
+    supervisor = Supervisor(
+        worker_commands(device, options, workers, choice),
+        rearrange=rearranging(lambda: look_at_queue(settings), device, options, choice),
+    )
     with stop_signals(supervisor.stop):
         return supervisor.run()
 

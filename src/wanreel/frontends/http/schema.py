@@ -93,6 +93,11 @@ class Detail(Wire):
     attempt: int
     priority: int
     parent_id: str | None = Field(description="The job this one was made from.")
+    extends: str | None = Field(
+        default=None, exclude_if=_is_none, description="The video that this one goes on from; both are shown as one."
+    )
+    storyboard: str | None = Field(default=None, exclude_if=_is_none, description="The group that it belongs to.")
+    waits: int = Field(default=0, description="How many things it waits for that other videos have yet to make.")
     adjustments: list[dict[str, Any]] = Field(
         description="How what runs differs from what was asked; on creation only."
     )
@@ -185,6 +190,16 @@ class StageOfPlan(Wire):
     peak: int
 
 
+class ParallelOfPlan(Wire):
+    """How the GPUs of one host share the video."""
+
+    ranks: int = Field(description="GPUs, or processes on a CPU; 1 where nothing is shared.")
+    cfg: int = Field(description="2: the passes with and without the prompt run at once.")
+    ulysses: int = Field(description="Ranks that exchange tokens for heads around self-attention.")
+    ring: int = Field(description="Ranks between which keys and values go round.")
+    fsdp: bool = Field(description="Whether each holds its share of the weights alone.")
+
+
 class MemoryOfPlan(Wire):
     """What the request takes of this machine, and why it runs so. All sizes are bytes; 0 where nothing is known."""
 
@@ -193,6 +208,7 @@ class MemoryOfPlan(Wire):
     precision: str
     exact: bool = Field(description="Whether the result is the plain run's to the bit.")
     tile: str | None = Field(description="Size of the VAE's tiles in pixels; null for whole frames.")
+    parallel: ParallelOfPlan
     fits: bool
     gpu_bytes: int
     host_bytes: int
@@ -336,6 +352,8 @@ def _detail(
         attempt=job.attempt,
         priority=job.priority,
         parent_id=job.parent_id,
+        storyboard=job.group_id,
+        waits=job.waits,
         adjustments=[adjustment.to_dict() for adjustment in adjustments],
         notes=[*job.notes, *notes],
         favourite=job.favourite,

@@ -12,7 +12,6 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
-from wanreel.models.parallel.ring import KernelWithSums, attend_with_sums
 from wanreel.models.parallel.split import Kernel, Split
 
 Rotary = tuple[Tensor, Tensor]
@@ -30,9 +29,9 @@ class SplitAttention:
     _attention_backend = None
     _parallel_config = None
 
-    def __init__(self, kernel: Kernel = attend_whole, sums: KernelWithSums = attend_with_sums) -> None:
+    def __init__(self, kernel: Kernel = attend_whole) -> None:
         self.split: Split | None = None  #: of the pass that runs now; None: every token is here
-        self._kernel, self._sums = kernel, sums
+        self._kernel = kernel
 
     def __call__(
         self,
@@ -51,7 +50,7 @@ class SplitAttention:
             key = split.to_heads(_turned(attn.norm_k(attn.to_k(hidden_states)), attn.heads, rotary_emb))
             query = split.to_heads(_turned(attn.norm_q(attn.to_q(hidden_states)), attn.heads, rotary_emb))
             here = (split.arrived(query), split.arrived(key), split.arrived(value))
-            out = split.to_tokens(split.attend(*here, self._kernel, self._sums), attn.heads)
+            out = split.to_tokens(split.attend(*here, self._kernel), attn.heads)
         out = out.flatten(2, 3).type_as(hidden_states)
         return attn.to_out[1](attn.to_out[0](out))
 
@@ -62,7 +61,7 @@ class SplitAttention:
             return self._kernel(query, key, value)
         value, key, query = split.to_heads(value), split.to_heads(key), split.to_heads(query)
         here = (split.arrived(query), split.arrived(key), split.arrived(value))
-        return split.to_tokens(split.attend(*here, self._kernel, self._sums), heads)
+        return split.to_tokens(split.attend(*here, self._kernel), heads)
 
     @staticmethod
     def _projected(attn: Any, hidden: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:

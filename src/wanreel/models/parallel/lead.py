@@ -26,12 +26,29 @@ class Lead:
     model: str
     parallel: Parallel  #: of the run at hand
     _worn: tuple[ResolvedLora, ...] = field(default=())
+    _given: tuple[Any, ...] = field(default=())  #: texts and picture as they were given last …
+    _sent: tuple[tuple[Tensor, ...], Tensor | None] = field(default=((), None))  #: … and as every rank has them
 
     def wear(self, loras: Sequence[ResolvedLora], steps: int) -> None:
         """The other ranks put on what this one wears. Raises what one of them meets."""
         if self._worn != tuple(loras) or loras:
             self.crew.ask({"do": "wear", "model": self.model, "loras": [asdict(it) for it in loras], "steps": steps})
         self._worn = tuple(loras)
+
+    def steering(
+        self, expert: Expert, texts: Sequence[Tensor], image: Tensor | None
+    ) -> tuple[tuple[tuple[Tensor, ...], Tensor | None], bool]:
+        """Texts and picture on the device, and whether every rank has them from the step before.
+
+        Then they are the same objects here and there, and what was computed from them alone is not computed again.
+        """
+        given = (expert.device, expert.dtype, image, *texts)
+        if len(given) == len(self._given) and all(a is b for a, b in zip(given, self._given, strict=True)):
+            return self._sent, True
+        brought = tuple(text.to(expert.device, expert.dtype) for text in texts)
+        self._given = given
+        self._sent = (brought, None if image is None else image.to(expert.device, expert.dtype))
+        return self._sent, False
 
     def bands(self, latents: Tensor) -> Bands | None:
         """The rows of the latents by rank; None where they are too few."""
@@ -55,12 +72,13 @@ class LedExpert:
         """One velocity for each text. Raises Cancelled between two blocks, after which all ranks are as before."""
         cancel.check()
         expert, crew = self.expert, self.lead.crew
-        inputs = _brought(expert, latents, timestep, texts, image)
+        steering, kept = self.lead.steering(expert, texts, image)
+        inputs = Inputs(latents.to(expert.device, expert.dtype), timestep.to(expert.device), *steering)
         parallel = self._plan(len(texts))
         with crew.exchanging():
-            crew.tell(self._order(parallel, inputs))
+            crew.tell(self._order(parallel, inputs, kept=kept))
             mesh = crew.mesh(parallel)
-            inputs.send(mesh.everybody)
+            inputs.send(mesh.everybody, kept=kept)
             stopped, made = False, list[Tensor]()
 
             def go() -> None:
@@ -82,7 +100,7 @@ class LedExpert:
         parallel = self.lead.parallel
         return parallel if passes == parallel.cfg or parallel.cfg == 1 else parallel.unguided(heads)
 
-    def _order(self, parallel: Parallel, inputs: Inputs) -> dict[str, Any]:
+    def _order(self, parallel: Parallel, inputs: Inputs, *, kept: bool) -> dict[str, Any]:
         rows = self.expert.rows
         return {
             "do": "predict",
@@ -90,23 +108,12 @@ class LedExpert:
             "expert": self.number,
             "parallel": parallel.to_dict(),
             "rows": [rows.elementwise, rows.feed_forward] if rows else None,
+            "manner": None if self.expert.step is None else asdict(self.expert.step.manner),
             "strengths": list(self.expert.loras.strengths),
             "tensors": inputs.forms(),
+            "kept": kept,
         }
 
 
 class _Stop(Exception):
     """Somebody asked to stop, and every rank knows."""
-
-
-def _brought(
-    expert: Expert, latents: Tensor, timestep: Tensor, texts: Sequence[Tensor], image: Tensor | None
-) -> Inputs:
-    """The inputs on the device, in what is sent."""
-    device, dtype = expert.device, expert.dtype
-    return Inputs(
-        latents.to(device, dtype),
-        timestep.to(device),
-        tuple(text.to(device, dtype) for text in texts),
-        None if image is None else image.to(device, dtype),
-    )

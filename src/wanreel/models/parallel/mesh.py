@@ -31,6 +31,11 @@ class Circle:
         return len(self.ranks)
 
     @property
+    def name(self) -> str:
+        """Of the process group, for exchanges inside of compiled code."""
+        return self.group.group_name
+
+    @property
     def following(self) -> int:
         return self.ranks[(self.place + 1) % self.size]
 

@@ -33,26 +33,30 @@ class Inputs:
         tensors = (self.latents, self.timestep, self.image, *self.texts)
         return [None if it is None else [str(it.dtype).removeprefix("torch."), list(it.shape)] for it in tensors]
 
-    def send(self, circle: Circle) -> None:
-        """To every other rank, from rank 0."""
-        for tensor in (self.latents, self.timestep, self.image, *self.texts):
+    def send(self, circle: Circle, *, kept: bool) -> None:
+        """To every other rank, from rank 0; `kept`: they have texts and picture."""
+        tensors = (self.latents, self.timestep) if kept else (self.latents, self.timestep, self.image, *self.texts)
+        for tensor in tensors:
             if tensor is not None:
                 dist.broadcast(tensor.contiguous(), 0, group=circle.group)
 
 
-def receive(forms: Sequence[Form], circle: Circle, device: torch.device) -> Inputs:
-    """What rank 0 sends, of these forms."""
+def receive(forms: Sequence[Form], circle: Circle, device: torch.device, kept: Inputs | None) -> Inputs:
+    """What rank 0 sends, of these forms; with texts and picture of `kept` where it has sent them before."""
     found: list[Tensor | None] = []
-    for form in forms:
+    for form in forms[:2] if kept is not None else forms:
         if form is None:
             found.append(None)
             continue
         tensor = torch.empty(form[1], dtype=getattr(torch, form[0]), device=device)
         dist.broadcast(tensor, 0, group=circle.group)
         found.append(tensor)
-    latents, timestep, image, *texts = found
+    latents, timestep, *rest = found
     if latents is None or timestep is None:
         raise ValueError("there is nothing to predict from")
+    if kept is not None:
+        return Inputs(latents, timestep, kept.texts, kept.image)
+    image, *texts = rest
     return Inputs(latents, timestep, tuple(text for text in texts if text is not None), image)
 
 

@@ -27,10 +27,11 @@ from wanreel.models.parallel.bands import Bands
 from wanreel.models.parallel.crew import BEAT
 from wanreel.models.parallel.decoding import BandDecoder
 from wanreel.models.parallel.mesh import Mesh, Meshes, join, part
-from wanreel.models.parallel.passes import predict_part, receive
+from wanreel.models.parallel.passes import Inputs, predict_part, receive
 from wanreel.models.parallel.shards import SharedBlocks
 from wanreel.models.parallel.sharing import share_out
 from wanreel.models.parallel.wire import Message, Wire
+from wanreel.models.step.path import Manner, StepPath
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
 
@@ -53,6 +54,7 @@ class Rank:
     _orders: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue[Any])
     _models: dict[str, WanModel] = field(default_factory=dict[str, WanModel])
     _encoders: dict[str, SharedBlocks] = field(default_factory=dict[str, SharedBlocks])  #: blocks to walk along with
+    _inputs: dict[str, Inputs] = field(default_factory=dict[str, Inputs])  #: of the last prediction
     _meshes: Meshes | None = None
 
     def serve(self) -> int:
@@ -113,6 +115,7 @@ class Rank:
 
     def _forget(self, name: str) -> None:
         self._encoders.pop(name, None)
+        self._inputs.pop(name, None)
         model = self._models.pop(name, None)
         if model is not None:
             model.vacate()
@@ -123,11 +126,19 @@ class Rank:
 
     def _predict(self, order: Message) -> None:
         """Takes part without an answer: what rank 0 gets is the exchange itself."""
-        expert = self._models[order["model"]].experts[order["expert"]]
+        model = self._models[order["model"]]
+        expert = model.experts[order["expert"]]
         expert.rows = Rows(*order["rows"]) if order["rows"] else None
+        manner = Manner(**order["manner"]) if order["manner"] else None
+        if manner is None:
+            expert.step = None
+        elif expert.step is None or expert.step.manner != manner:
+            expert.step = StepPath(expert, manner, model.compiler)
         expert.loras.strengthen(order["strengths"])
         mesh = self._mesh(order)
-        inputs = receive(order["tensors"], mesh.everybody, self.device)
+        kept = self._inputs.get(order["model"]) if order["kept"] else None
+        inputs = receive(order["tensors"], mesh.everybody, self.device, kept)
+        self._inputs[order["model"]] = inputs
         try:
             predict_part(expert, mesh, inputs, self._go)
         except Stopped:

@@ -7,53 +7,59 @@ to, the next one travels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from wanreel.models.parallel.mesh import Circle
-
-#: As a kernel of split.py, with the log-sum-exp [b, heads, tokens] in fp32 beside its output.
-KernelWithSums = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+from torch.distributed import distributed_c10d
 
 
-@torch.compiler.disable
-def attend_around(
-    query: Tensor, key: Tensor, value: Tensor, ring: Circle, tokens: int, kernel: KernelWithSums
-) -> Tensor:
-    """Attention of this rank's queries over every rank's keys, of which the first `tokens` count.
+def attend_around(query: Tensor, key: Tensor, value: Tensor, ring: str, padding: int) -> Tensor:
+    """Attention of this rank's queries over the keys of every rank of the group `ring`, the last `padding` aside.
 
     [b, part, heads, d] each. Every rank begins with its own keys and goes on with those of the rank before, so ranks add
     up in different orders: results differ between ranks' tokens by fp32 rounding of the same sums.
     """
+    return _around(query, key, value, ring, padding)
+
+
+@torch.library.custom_op("wanreel::attend_around", mutates_args=())
+def _around(query: Tensor, key: Tensor, value: Tensor, ring: str, padding: int) -> Tensor:
+    group = distributed_c10d._resolve_process_group(cast("Any", ring))
+    ranks, place = dist.get_process_group_ranks(group), dist.get_rank(group)
+    part = key.shape[1]
+    tokens = part * len(ranks) - padding
     held = torch.stack([key, value])
     out: Tensor | None = None
     sums: Tensor | None = None
-    for turn in range(ring.size):
-        coming, transfers = (None, []) if turn == ring.size - 1 else _pass_on(held, ring)
-        owner = (ring.place - turn) % ring.size
-        count = min(held.shape[2], max(0, tokens - owner * held.shape[2]))
+    for turn in range(len(ranks)):
+        last = turn == len(ranks) - 1
+        coming, transfers = (held, []) if last else _pass_on(held, group, ranks, place)
+        count = min(part, max(0, tokens - (place - turn) % len(ranks) * part))
         if count:
             keys, values = held[:, :, :count].unbind(0)
-            part, part_sums = kernel(query, keys, values)
-            out, sums = _joined(out, sums, part.float(), part_sums.float())
+            more, more_sums = attend_with_sums(query, keys, values)
+            out, sums = _joined(out, sums, more.float(), more_sums.float())
         for transfer in transfers:
             transfer.wait()
-        held = held if coming is None else coming
+        held = coming
     if out is None:
         raise ValueError("There are no tokens to attend to.")
-    return out.to(query.dtype)
+    return out.to(query.dtype).contiguous()
 
 
-def _pass_on(held: Tensor, ring: Circle) -> tuple[Tensor, list[Any]]:
+@_around.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, ring: str, padding: int) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+def _pass_on(held: Tensor, group: Any, ranks: list[int], place: int) -> tuple[Tensor, list[Any]]:
     """Begin to hand `held` on and to take what the rank before has."""
     coming = torch.empty_like(held)
     operations = [
-        dist.P2POp(dist.isend, held, ring.following, ring.group),
-        dist.P2POp(dist.irecv, coming, ring.before, ring.group),
+        dist.P2POp(dist.isend, held, ranks[(place + 1) % len(ranks)], group),
+        dist.P2POp(dist.irecv, coming, ranks[place - 1], group),
     ]
     return coming, dist.batch_isend_irecv(operations)
 

@@ -16,7 +16,7 @@ import torch.distributed._functional_collectives as exchanges
 from torch import Tensor
 
 from wanreel.models.parallel.mesh import Mesh, gather_into
-from wanreel.models.parallel.ring import KernelWithSums, attend_around
+from wanreel.models.parallel.ring import attend_around
 
 #: Attention of queries over keys and values, [b, tokens, heads, d] each.
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -33,6 +33,11 @@ class Split:
     def part(self) -> int:
         """Tokens that each rank has, the last ones perhaps filled up."""
         return -(-self.tokens // self.mesh.sequence.size)
+
+    @property
+    def padding(self) -> int:
+        """Tokens that fill up the last parts."""
+        return self.part * self.mesh.sequence.size - self.tokens
 
     def own(self, whole: Tensor) -> Tensor:
         """This rank's part of [b, tokens, ...]; what is missing at the end repeats the last token."""
@@ -63,7 +68,7 @@ class Split:
         if some * circle.size != heads:
             own = torch.cat([own, own.new_zeros(batch, part, some * circle.size - heads, width)], dim=2)
         sent = own.view(batch, part, circle.size, some, width).permute(2, 0, 1, 3, 4).contiguous()
-        return exchanges.all_to_all_single(sent, None, None, circle.group)
+        return exchanges.all_to_all_single(sent, None, None, circle.name)
 
     def arrived(self, exchanged: Tensor) -> Tensor:
         """What `to_heads` began, here and in order."""
@@ -80,12 +85,19 @@ class Split:
             return out
         batch, tokens, some, width = out.shape
         sent = out.view(batch, circle.size, tokens // circle.size, some, width).transpose(0, 1).contiguous()
-        back = exchanges.wait_tensor(exchanges.all_to_all_single(sent, None, None, circle.group))
+        back = exchanges.wait_tensor(exchanges.all_to_all_single(sent, None, None, circle.name))
         joined = back.permute(1, 2, 0, 3, 4).reshape(batch, tokens // circle.size, circle.size * some, width)
         return joined[:, :, :heads]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel, sums: KernelWithSums) -> Tensor:
-        """Attention of the circle's queries over all keys, after `arrived`; `sums` is the kernel for a ring."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
+        """Attention of the circle's queries over all keys, after `arrived`."""
         if self.mesh.ring.group is not None:
-            return attend_around(query, key, value, self.mesh.ring, self.tokens, sums)
-        return kernel(query, key[:, : self.tokens], value[:, : self.tokens])
+            return attend_around(query, key, value, self.mesh.ring.name, self.padding)
+        if self.padding:  # not the number of tokens, which compiled code takes for a symbol
+            key, value = key[:, : -self.padding], value[:, : -self.padding]
+        return kernel(query, key, value)
+
+
+def split_of(mesh: Mesh | None, tokens: int) -> Split | None:
+    """How a mesh shares out `tokens` tokens; None where each rank has all of them."""
+    return None if mesh is None or mesh.parallel.sequence == 1 else Split(mesh, tokens)

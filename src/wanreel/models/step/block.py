@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wanreel.models.lora.branch import BranchedLinear
+from wanreel.models.parallel.split import Split
 from wanreel.models.quantize import StoredLinear, multiplies_fp8
 from wanreel.models.step.eight import Scaled, by_rows, product
 from wanreel.models.step.kernels import Attend, torch_attend
@@ -40,6 +41,7 @@ class Way(NamedTuple):
 
     attend: Attend
     eight: bool  #: matrices stored in fp8 are multiplied in fp8
+    split: Split | None = None  #: where other ranks have the other tokens
 
 
 def turn_of(rotary: tuple[Tensor, Tensor]) -> Turn:
@@ -87,10 +89,29 @@ def _modulation(table: Tensor, given: Tensor) -> tuple[Tensor, ...]:
 
 def _self_attention(attn: Any, given: Tensor, turn: Turn, way: Way) -> Tensor:
     shared = _shared(given, way.eight, attn.to_q, attn.to_k, attn.to_v)
-    query = _turned(attn.norm_q(_linear(attn.to_q, given, shared)), attn.heads, turn)
-    key = _turned(attn.norm_k(_linear(attn.to_k, given, shared)), attn.heads, turn)
-    value = _linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1))
-    return _out(attn, way.attend(query, key, value), given, way.eight)
+    # In the order in which other ranks, where there are some, can be sent what is made while more is made.
+    value = _sent(_linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1)), way)
+    key = _sent(_turned(attn.norm_k(_linear(attn.to_k, given, shared)), attn.heads, turn), way)
+    query = _sent(_turned(attn.norm_q(_linear(attn.to_q, given, shared)), attn.heads, turn), way)
+    return _out(attn, _attended(query, key, value, attn.heads, way), given, way.eight)
+
+
+def _sent(x: Tensor, way: Way) -> Tensor:
+    return x if way.split is None else way.split.to_heads(x)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, heads: int, way: Way) -> Tensor | Scaled:
+    """[b, tokens, heads, d] of what was `_sent`."""
+    split = way.split
+    if split is None:
+        return way.attend(query, key, value)
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        found = way.attend(query, key, value)
+        # Each rank has a scale of its own, so e4m3 numbers of several can't lie side by side.
+        return _wide(found.numbers, found.scale, query) if isinstance(found, Scaled) else found
+
+    return split.to_tokens(split.attend(split.arrived(query), split.arrived(key), split.arrived(value), kernel), heads)
 
 
 def _turned(x: Tensor, heads: int, turn: Turn) -> Tensor:

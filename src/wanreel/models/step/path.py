@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor.exc import InductorError
 
 from wanreel.models.offload import Pace
+from wanreel.models.parallel.mesh import Mesh
+from wanreel.models.parallel.split import Split, split_of
 from wanreel.models.step.block import Keys, Turn, Way, keys_of, step_block, turn_of
 from wanreel.models.step.kernels import attend_of
 
@@ -94,36 +94,43 @@ class StepPath:
         text: Tensor,
         image: Tensor | None,
         go: Callable[[], None],
+        mesh: Mesh | None = None,
     ) -> Tensor:
         """As `Expert.forward`, the weights on the device."""
         model, device = self.expert.transformer, self.expert.device
         latents = latents.to(device, self.expert.dtype)
         turn = self._turned(latents)
         hidden = model.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
+        split = split_of(mesh, hidden.shape[1])
+        if split is not None:
+            hidden, turn = split.own(hidden), Turn(split.own(turn.cosine), split.own(turn.sine))
+            timestep = split.own(timestep) if timestep.ndim == 2 else timestep
         temb, modulation = self._timed(timestep)
         prompt = self._prompt(text, image)
-        marked(hidden, modulation, turn)
+        if self.manner.compiled and not self.compiler.failure:
+            marked(hidden, modulation, turn)
         pace = Pace(device)
         for index, block in enumerate(self._blocks()):
             go()
             keys = prompt.keys(index, block)
-            hidden = self._run(block, hidden, keys, modulation, turn, self._way(index))
+            hidden = self._run(block, hidden, keys, modulation, turn, self._way(index, split))
             pace.launched()
-        return projected(model, hidden, temb, latents.shape)
+        rows = projected(model, hidden, temb)
+        return unpatched(model, rows if split is None else split.whole(rows), latents.shape)
 
     def _run(self, block: Any, hidden: Tensor, keys: Keys, modulation: Tensor, turn: Turn, way: Way) -> Tensor:
         compiler = self.compiler
         if self.manner.compiled and not compiler.failure:
             try:
                 return compiler.run(block, hidden, keys, modulation, turn, way)
-            except (TorchDynamoException, InductorError) as error:
+            except _compile_faults() as error:
                 compiler.failure = str(error).strip().splitlines()[0][:200] or type(error).__name__
                 _log.warning("blocks run without being compiled: %s", compiler.failure, exc_info=error)
         return step_block(block, hidden, keys, modulation, turn, way)
 
-    def _way(self, index: int) -> Way:
-        name = self.manner.kernel(index, len(self.expert.transformer.blocks))
-        return Way(attend_of(name), self.manner.eight)
+    def _way(self, index: int, split: Split | None) -> Way:
+        kernel = attend_of(self.manner.kernel(index, len(self.expert.transformer.blocks)))
+        return Way(kernel, self.manner.eight) if split is None else Way(kernel, self.manner.eight, split)
 
     def _blocks(self) -> Iterator[Any]:
         stream = self.expert.stream
@@ -177,6 +184,14 @@ class _Prompt:
         return keys
 
 
+def _compile_faults() -> tuple[type[Exception], ...]:
+    """Imported when one has happened: with them comes all of the compiler."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    return TorchDynamoException, InductorError
+
+
 def time_of(expert: Expert, timestep: Tensor) -> tuple[Tensor, Tensor]:
     """Time embedding [b, dim] or [b, tokens or 1, dim] and its six-fold projection, as Diffusers' condition embedder."""
     embedder: Any = expert.transformer.condition_embedder
@@ -192,15 +207,19 @@ def time_of(expert: Expert, timestep: Tensor) -> tuple[Tensor, Tensor]:
     return temb, modulation.unflatten(2 if each else 1, (6, -1))
 
 
-def projected(model: Any, hidden: Tensor, temb: Tensor, shape: torch.Size) -> Tensor:
-    """Output norm, projection, and tokens back to [b, c, f, h, w]."""
-    batch, _, frames, height, width = shape
-    p_t, p_h, p_w = model.config.patch_size
+def projected(model: Any, hidden: Tensor, temb: Tensor) -> Tensor:
+    """Output norm and projection: [b, tokens, numbers of a patch]."""
     rows = temb if temb.ndim == 3 else temb.unsqueeze(1)
     shift, scale = (model.scale_shift_table.unsqueeze(0) + rows.unsqueeze(2)).unbind(2)
-    hidden = model.proj_out((model.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden))
-    hidden = hidden.reshape(batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1)
-    return hidden.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    return model.proj_out((model.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden))
+
+
+def unpatched(model: Any, rows: Tensor, shape: torch.Size) -> Tensor:
+    """Tokens back to [b, c, f, h, w]."""
+    batch, _, frames, height, width = shape
+    p_t, p_h, p_w = model.config.patch_size
+    rows = rows.reshape(batch, frames // p_t, height // p_h, width // p_w, p_t, p_h, p_w, -1)
+    return rows.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
 def marked(hidden: Tensor, modulation: Tensor, turn: Turn) -> None:

@@ -75,10 +75,10 @@ def _notes(model: WanModel) -> Iterator[str]:
 
 
 def _manner(model: WanModel, tokens: int) -> Manner | None:
-    """None: as Diffusers does, which is what other devices, several ranks and portions of tokens take."""
+    """None: as Diffusers does, which is what other devices and portions of tokens take."""
     placement, device = model.placement, model.device
     rounds = placement.compute != "exact" and multiplies_fp8(device)
-    if device.type != "cuda" or model.lead is not None or placement.rows or not (placement.compiled or rounds):
+    if device.type != "cuda" or placement.rows or not (placement.compiled or rounds):
         return None
     config: Any = model.experts[0].transformer.config
     shape = Shape(config.num_attention_heads, config.attention_head_dim, tokens)

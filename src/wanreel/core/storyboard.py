@@ -24,11 +24,11 @@ MAX_FADE = 64  #: frames of a cross-fade
 FADE = 8  #: frames of a cross-fade that does not say
 
 #: Knobs that scenes can't have: each other's sizes and rates must be equal, and pictures have fields of their own.
-_NOT_ANYWHERE = (
+NOT_ANYWHERE = (
     *("prompt", "original_prompt", "image", "last_image"),
     *(name for name in FINISHING_KNOBS if name != "upscale"),
 )
-_NOT_IN_SCENES = (
+NOT_IN_SCENES = (
     *("width", "height", "resolution", "fps", "output_format", "quality", "metadata", "storage"),
     "upscale",
 )
@@ -192,15 +192,17 @@ class _Reader:
             scenes = []
         own = {name: given.pop(name) for name in BOARD_FIELDS if given.get(name) is not None}
         given = self._by_knob(given, ())
-        self._knobs(given, (), BOARD_FIELDS, _NOT_ANYWHERE)
+        self._knobs(given, (), BOARD_FIELDS, NOT_ANYWHERE)
         self._own(own)
         read = tuple(self._scene(scene, n, given) for n, scene in enumerate(cast("Sequence[object]", scenes)))
-        if not self._problems:
-            board = Storyboard(scenes=read, knobs=given, **cast("dict[str, Any]", own))
-            self._starts(board)
         if self._problems:
             raise InvalidRequest(*self._problems)
-        return board  # pyright: ignore[reportPossiblyUnbound] - bound where there is no problem
+        facts: dict[str, Any] = dict(own)
+        board = Storyboard(scenes=read, knobs=given, **facts)
+        self._starts(board)
+        if self._problems:
+            raise InvalidRequest(*self._problems)
+        return board
 
     def _own(self, own: Mapping[str, object]) -> None:
         for name in own:
@@ -227,7 +229,7 @@ class _Reader:
             self._wrong((*at, "prompt"), "required", "is empty.")
         elif prompt is None:
             self._wrong((*at, "prompt"), "required", "is missing: say what happens in the scene.")
-        self._knobs(given, at, SCENE_FIELDS, (*_NOT_ANYWHERE, *_NOT_IN_SCENES), shared)
+        self._knobs(given, at, SCENE_FIELDS, (*NOT_ANYWHERE, *NOT_IN_SCENES), shared)
         values: dict[str, Any] = {"prompt": "", **own}
         return Scene(knobs=given, **values)
 
@@ -275,8 +277,8 @@ class _Reader:
         """What is wrong with the knobs by themselves; those of all scenes count too, as they may contradict."""
         for name in given:
             if name in refused:
-                where = "for all scenes, not in one" if name in _NOT_IN_SCENES else "in a storyboard"
-                hint = "Put it beside scenes." if name in _NOT_IN_SCENES else "Leave it out."
+                where = "for all scenes, not in one" if name in NOT_IN_SCENES else "in a storyboard"
+                hint = "Put it beside scenes." if name in NOT_IN_SCENES else "Leave it out."
                 self._wrong((*at, name), "unsupported", f"can't be set {where}.", hint)
             elif name not in KNOBS:
                 near = get_close_matches(name, [*known, *KNOBS], n=1)

@@ -9,6 +9,7 @@ import click
 from wanreel.core.errors import (
     Cancelled,
     GenerationError,
+    GroupNotFound,
     InvalidRequest,
     JobError,
     JobNotFound,
@@ -27,6 +28,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (Cancelled, 130),
     (GenerationError, 5),
     (JobNotFound, 2),
+    (GroupNotFound, 2),
     (JobError, 5),
     (WanreelError, 5),
 )

@@ -20,6 +20,7 @@ from wanreel.frontends.http import errors, schema
 from wanreel.frontends.http.depot_desk import DepotDesk
 from wanreel.frontends.http.doorway import Doorway, MakePage
 from wanreel.frontends.http.entrance import Entrance
+from wanreel.frontends.http.extensions import ExtensionRoutes
 from wanreel.frontends.http.fastvideo import FastVideoRoutes
 from wanreel.frontends.http.files_api import FileRoutes
 from wanreel.frontends.http.guard import Exchange, Guard
@@ -42,10 +43,12 @@ from wanreel.frontends.http.sessions import Links, Sessions
 from wanreel.frontends.http.signin import ATTEMPTS, SignIn
 from wanreel.frontends.http.sounds import SoundDesk
 from wanreel.frontends.http.storage_api import StorageRoutes
+from wanreel.frontends.http.storyboards import StoryboardRoutes
 from wanreel.frontends.http.system import SystemRoutes
 from wanreel.frontends.http.unbuilt import unbuilt_routes
 from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.videos import VideoRoutes
+from wanreel.frontends.http.wakes import Wakes
 from wanreel.frontends.http.webhooks import WebhookDesk, WebhookRoutes
 from wanreel.frontends.own_storage import build_own_storage
 from wanreel.frontends.telemetry import NOT_TRACED, Tracing
@@ -103,6 +106,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     )
     uploads = Uploads(settings.data.uploads)
     own = build_own_storage(outbound, fetcher)
+    wakes = Wakes(service.store)
     house = House(
         service=service,
         models=lambda: specs_with_state(runtime),
@@ -116,9 +120,9 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
         depots=DepotDesk(service, own, build_uploader(settings, service.store, own.open)),
         webhooks=WebhookDesk(signing, fetcher if outbound.webhooks else None),
         uploads=uploads,
-        news=News(service),
+        news=News(service, wakes),
         rates=Rates(time.monotonic, submits_per_minute),
-        pulse=Pulse(service, Probe(settings.data.root, "cpu"), settings.stats_seconds),
+        pulse=Pulse(service, Probe(settings.data.root, "cpu"), settings.stats_seconds, wakes),
         outlook=lambda resolution: runtime.forecast.outlook(resolution),
     )
     metrics = Metrics(house)
@@ -129,7 +133,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     background = (house.news.tell, house.pulse.run, postman.run, *((page.run,) if page is not None else ()))
     storage = StorageRoutes(house, tuple(sorted(settings.storage)), settings.default_storage).router()
     more = (recipes, storage, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
-    api = _api(house, intake, metrics, entrance, background, more, tracing)
+    api = _api(house, wakes, intake, metrics, entrance, background, more, tracing)
 
     def observe(exchange: Exchange) -> None:
         metrics.count(exchange)
@@ -144,6 +148,7 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
 
 def _api(  # noqa: PLR0913 - the parts of one app
     house: House,
+    wakes: Wakes,
     intake: Intake,
     metrics: Metrics,
     entrance: Entrance,
@@ -158,7 +163,8 @@ def _api(  # noqa: PLR0913 - the parts of one app
         tasks = [asyncio.create_task(work()) for work in background]
         house.depots.uploader.start()
         try:
-            yield
+            async with wakes.listening():
+                yield
         finally:
             house.stopping = True  # whoever waits for a video has left nobody: its job goes on
             house.news.close()
@@ -181,9 +187,12 @@ def _api(  # noqa: PLR0913 - the parts of one app
         telemetry=tracing.for_requests() if tracing is not None else NOT_TRACED,
     )
     errors.install(api)
-    videos = VideoRoutes(house, intake)
+    storyboards = StoryboardRoutes(house)
+    videos = VideoRoutes(house, intake, storyboards)
     native = (
+        ExtensionRoutes(house, intake),
         videos,
+        storyboards,
         ImageRoutes(house, intake, videos, entrance.url),
         LibraryRoutes(house),
         JobRoutes(house, intake),

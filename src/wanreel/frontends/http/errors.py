@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from wanreel.core.errors import (
+    GroupNotFound,
     HubUnavailable,
     IdempotencyConflict,
     IllegalTransition,
@@ -37,6 +38,7 @@ STATUSES: tuple[tuple[type[WanreelError], int], ...] = (
     (HubUnavailable, 503),
     (ModelError, 400),
     (JobNotFound, 404),
+    (GroupNotFound, 404),
     (IllegalTransition, 409),
     (IdempotencyConflict, 409),
     (QueueFull, 429),

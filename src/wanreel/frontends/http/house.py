@@ -29,6 +29,7 @@ from wanreel.frontends.http.uploads import Uploads
 from wanreel.frontends.http.webhooks import WebhookDesk
 from wanreel.frontends.telemetry import name_job
 from wanreel.service import Service
+from wanreel.service.extending import Extension
 from wanreel.worker.downloads import Downloads
 from wanreel.worker.orders import Orders
 
@@ -88,6 +89,14 @@ class House:
         video.wanreel.upload = self.depots.shown(
             self.service.store.uploads.reports([job.id]).get(job.id), addresses=True
         )
+        return self._extended(job, video)
+
+    def _extended(self, job: Job, video: Video) -> Video:
+        """With what it extends, and the length of the whole, as OpenAI tells it."""
+        extension = Extension.of(self.service, job)
+        if extension is not None:
+            video.wanreel.extends = extension.source
+            video.seconds = f"{extension.num_frames / video.fps:.4g}"
         return video
 
     def shown_all(self, jobs: Sequence[Job]) -> list[Video]:
@@ -95,8 +104,9 @@ class House:
         ids = [job.id for job in jobs]
         reports, uploads = self.service.store.outbox.reports(ids), self.service.store.uploads.reports(ids)
         videos = [video_of(job, report=reports.get(job.id), cost=self.service.cost_of(job)) for job in jobs]
-        for video in videos:
+        for video, job in zip(videos, jobs, strict=True):
             video.wanreel.upload = self.depots.shown(uploads.get(video.id), addresses=False)
+            self._extended(job, video)
         return videos
 
 

@@ -13,7 +13,6 @@ from wanreel.frontends.http.errors import Refused
 #: (method, path, summary, what to do instead)
 _UNBUILT = (
     ("POST", "/edits", "Edit a video", "POST /v1/videos/{id}/remix makes it again with another prompt."),
-    ("POST", "/extensions", "Extend a video", "Start a video from the last frame: GET /v1/videos/{id}/content?variant=last_frame."),
     ("POST", "/characters", "Make a character", "A LoRA keeps a character alike over videos."),
     ("GET", "/characters/{character_id}", "Look at a character", "A LoRA keeps a character alike over videos."),
 )  # fmt: skip

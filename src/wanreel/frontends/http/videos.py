@@ -20,7 +20,9 @@ from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake, idempotency_key
 from wanreel.frontends.http.library import Wanted
 from wanreel.frontends.http.schema import Deleted, Video, VideoList, video_of
+from wanreel.frontends.http.storyboards import StoryboardRoutes, StoryboardState
 from wanreel.service import Terms, request_of
+from wanreel.service.extending import WHOLE
 
 #: Seconds that a delete waits for a running job to stop, which takes a step.
 _STOPS_WITHIN = 30.0
@@ -28,20 +30,23 @@ _LOOK = 0.1
 #: Milliseconds after which the openai client should poll again.
 _POLL_AFTER = "1000"
 
-Variant = Literal["video", "thumbnail", "spritesheet", "last_frame"]
+Variant = Literal["video", "clip", "thumbnail", "spritesheet", "last_frame", "chain"]
 
 
 class VideoRoutes:
     """The routes, over one House."""
 
-    def __init__(self, house: House, intake: Intake) -> None:
+    def __init__(self, house: House, intake: Intake, storyboards: StoryboardRoutes) -> None:
         self._house = house
         self._intake = intake
+        self._storyboards = storyboards
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=schema.ERRORS)
         body = {"requestBody": body_schema.request_body()}
-        router.post("", response_model=Video, openapi_extra=body, summary="Queue a video")(self.create)
+        router.post("", response_model=Video | StoryboardState, openapi_extra=body, summary="Queue a video")(
+            self.create
+        )
         router.get("", response_model=VideoList, summary="List your videos")(self.list)
         file: dict[int | str, dict[str, Any]] = {
             200: {"content": {"video/mp4": {}}, "description": "The video's bytes."}
@@ -67,12 +72,16 @@ class VideoRoutes:
         )(self.remix)
         return router
 
-    async def create(self, request: Request) -> Video:
+    async def create(self, request: Request) -> Video | StoryboardState:
         """Queues a video and answers at once. Give an Idempotency-Key to be safe against doubles.
 
         JSON or multipart. Any knob may be left out but the prompt; `wanreel.adjustments` says what was filled in.
+        With `mode` storyboard it is what `POST /v1/storyboards` is.
         """
-        accepted = await self._intake.accept(request, await read_body(request))
+        body = await read_body(request)
+        if body.values.get("mode") == "storyboard":
+            return await self._storyboards.accept(request, body.values)
+        accepted = await self._intake.accept(request, body)
         return await run_in_threadpool(self._house.shown_with, accepted.job, accepted.adjustments, accepted.notes)
 
     async def list(
@@ -127,11 +136,16 @@ class VideoRoutes:
             raise IllegalTransition("The job is still being stopped.", hint="Delete it again in a while.") from exc
 
     async def content(self, request: Request, video_id: str, variant: Variant = "video") -> Response:
-        """The video, a thumbnail, a sheet of frames, or the last frame without loss. One Range is served."""
+        """The video, a thumbnail, a sheet of frames, or the last frame without loss. One Range is served.
+
+        Of one that extends another, `video` is the whole, `clip` what was added, and `chain` what it consists of.
+        """
         job = await self._house.job_of(request, video_id)
         if variant == "spritesheet":
             return await files.spritesheet(self._house.service, job)
-        kind = {"thumbnail": "poster"}.get(variant, variant)
+        kind = {"thumbnail": "poster", "clip": "video"}.get(variant, variant)
+        if variant == "video" and WHOLE in await run_in_threadpool(self._house.service.files, job.id):
+            kind = WHOLE
         elsewhere = await self._house.depots.elsewhere(request, job, kind)
         return elsewhere or await files.artifact(request, self._house.service, job, kind)
 

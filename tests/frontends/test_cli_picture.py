@@ -148,3 +148,27 @@ def test_a_videos_recipe_is_not_a_pictures(capsys: pytest.CaptureFixture[str]) -
     video = run_json(capsys, "generate", "it", "--model", "demo", "--frames", "5", "--steps", "1", "-o", "v")["video"]
     code, _, err = run(capsys, "picture", "--from", video["path"])
     assert code == 2 and "is a video" in err and "wanreel generate --from" in err
+
+
+EDIT = ("--model", "tiny:qwen-image-edit-2509", "--steps", "2", "--seed", "7")
+
+
+def test_a_picture_is_changed_by_instruction(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "picture", "edit", PHOTO, "make it {night|day}", *EDIT, "-o", "night.png")
+    asked = json.loads(read_recipe(Path("night.png")))["request"]
+    assert asked["original_prompt"] == "make it {night|day}" and asked["prompt"] in ("make it night", "make it day")
+    assert made["request"]["image"]["sha256"] == asked["image"]["sha256"]
+    code, _, err = run(capsys, "picture", "edit", "make it night", *EDIT)
+    assert code == 2 and "a picture and a prompt" in err
+    code, _, err = run(capsys, "picture", "edit", PHOTO, "make it night", *TINY)
+    assert code == 2 and "changes no pictures by instruction" in err
+
+
+def test_picture_edit_animate_in_one_call(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--edit-prompt", "make it night", "--edit-model", "tiny:qwen-image-edit-2509", "--model", "tiny:ti2v-5b")
+    size = ("--width", "64", "--height", "64", "--num-frames", "5", "--steps", "2", "--seed", "3")
+    made = run_json(capsys, "generate", PHOTO, "it purrs", *words, *size)
+    video = Path(made["video"]["path"])
+    assert min(size_of(video.with_suffix(".keyframe.png"))) >= 32
+    again = run_json(capsys, "generate", "--from", video)
+    assert again["video"]["sha256"] == made["video"]["sha256"]

@@ -68,8 +68,8 @@ class Studio:
         return self.models[name]
 
     def events(self, cancel: CancelToken | None = None, stem: str = "edit", **asked: Any) -> list[Event]:
-        values: dict[str, Any] = {"prompt": INSTRUCTION, "seed": 3, "model": NAME, "image": self.given, **asked}
-        resolution = resolve_picture(PictureRequest(**values), Catalog().picture, NAME, edit=True)
+        values: dict[str, Any] = {"prompt": INSTRUCTION, "seed": 3, "model": NAME, "image": self.given, "mode": "edit", **asked}
+        resolution = resolve_picture(PictureRequest(**values), Catalog().picture, NAME)
         target = SheetTarget(self.folder / "out", self.blobs, stem)
         return list(draw(self.pool, resolution, target, cancel or CancelToken()))
 
@@ -186,9 +186,9 @@ def test_a_marker_in_an_instruction_is_plain_text(studio: Studio) -> None:
     ],
 )
 def test_what_an_edit_can_not_be(studio: Studio, asked: dict[str, Any], field: str) -> None:
-    values: dict[str, Any] = {"prompt": INSTRUCTION, "model": NAME, "image": studio.given, **asked}
+    values: dict[str, Any] = {"prompt": INSTRUCTION, "model": NAME, "image": studio.given, "mode": "edit", **asked}
     with pytest.raises(InvalidRequest) as raised:
-        resolve_picture(PictureRequest(**values), Catalog().picture, NAME, edit=True)
+        resolve_picture(PictureRequest(**values), Catalog().picture, NAME)
     assert [problem.field for problem in raised.value.problems] == [field]
 
 

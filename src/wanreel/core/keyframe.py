@@ -32,11 +32,12 @@ def keyframe_of(
         prompt=request.edit_prompt or "",
         wildcards=request.wildcards,
         image=request.image,
+        mode="edit",
         model=request.edit_model,
         seed=seed,
         metadata=request.metadata,
     )
-    return resolve_picture(asked, find, default, edit=True)
+    return resolve_picture(asked, find, default, default_edit=default)
 
 
 def shown_size(keyframe: ResolvedPicture) -> tuple[int, int]:

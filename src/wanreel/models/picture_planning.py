@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from wanreel.core.edit_memory import load_of, usual_load
 from wanreel.core.memory import MemoryPlan, PlanRun, Stage
-from wanreel.core.picture_memory import PictureLoad, picture_plans
+from wanreel.core.picture_memory import picture_plans
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.placement import Placement
@@ -23,7 +24,7 @@ class PicturePlanner:
 
     def plans(self, spec: PictureSpec, request: ResolvedPicture, held: Placement | None) -> tuple[MemoryPlan, ...]:
         """The plan and those to try after it. A model that is loaded stays loaded as it is, if it may."""
-        load, machine = PictureLoad.of(spec, request), self.base.machine()
+        load, machine = load_of(spec, request), self.base.machine()
         runs = self.base.records.runs(machine.gpu, spec.name)
         refused = frozenset(run.plan for run in runs if run.failed and run.size == load.size)
         plans = picture_plans(load, machine, self.base.wishes, refused)
@@ -32,12 +33,11 @@ class PicturePlanner:
 
     def default(self, spec: PictureSpec) -> MemoryPlan:
         """The plan for a request that asks for nothing in particular."""
-        load = PictureLoad(spec, spec.width, spec.height, from_picture=False)
-        return picture_plans(load, self.base.machine(), self.base.wishes)[0]
+        return picture_plans(usual_load(spec), self.base.machine(), self.base.wishes)[0]
 
     def ran_out(self, spec: PictureSpec, request: ResolvedPicture, plan: MemoryPlan, stage: Stage) -> None:
         """Memory ran out: the plan is not taken again at this size."""
-        size = PictureLoad.of(spec, request).size
+        size = load_of(spec, request).size
         self.base.records.add(PlanRun(self.base.machine().gpu, spec.name, size, str(plan.placement), stage))
 
 

@@ -27,6 +27,7 @@ from wanreel.storage.keeping import Keeping
 from wanreel.wiring import Runtime, build_service, read_work
 
 _PNG = ".png"
+_EDIT = "edit"  # word and mode
 #: Names of files that are not what is made here; other names of --out are folders.
 _OTHERS = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mp4", ".webm"})
 
@@ -53,7 +54,16 @@ _OTHERS = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", 
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object and nothing else.")
 def picture(inputs: tuple[str, ...], json_: bool, out: Path | None, **options: Any) -> int:
-    """Make a picture from a PROMPT, or from a picture and a PROMPT."""
+    """Make a picture from a PROMPT, or from a picture and a PROMPT.
+
+    `wanreel picture edit IMAGE PROMPT` changes the picture as the PROMPT says.
+    """
+    if inputs[:1] == (_EDIT,) and not Path(_EDIT).exists():
+        inputs, options["mode"] = inputs[1:], _EDIT
+        if len(inputs) != 2 and options["from_picture"] is None:
+            raise click.UsageError(
+                "To edit takes a picture and a prompt: wanreel picture edit photo.png 'make it night'."
+            )
     if len(inputs) > 2:
         raise click.UsageError(f"At most a picture and a prompt are expected, got {len(inputs)} words.")
     if options["queued"] and (out is not None or options["animate"]):

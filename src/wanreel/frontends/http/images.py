@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,6 +95,13 @@ class ImageRoutes:
         router.post(
             "/generations", response_model=Images, openapi_extra=body, summary="Make pictures and wait for them"
         )(self.generate)
+        edits = {"requestBody": _request_body(edit=True)}
+        router.post(
+            "/edits",
+            response_model=Images,
+            openapi_extra=edits,
+            summary="Change a picture by instruction and wait for it",
+        )(self.edit)
         router.post("", response_model=Video, openapi_extra=body, summary="Queue pictures")(self.create)
         router.get("", response_model=VideoList, summary="List your pictures")(self.list)
         router.get("/{image_id}", response_model=Video, summary="Look at pictures")(self.retrieve)
@@ -106,7 +113,13 @@ class ImageRoutes:
 
     async def generate(self, request: Request) -> Images:
         """Queues the request, waits, and answers the pictures. Cancelled when you leave."""
-        body = await read_body(request)
+        return await self._made(request, await read_body(request))
+
+    async def edit(self, request: Request) -> Images:
+        """The same with a picture that is changed as the prompt says. Masks are not taken: say in words what to change."""
+        return await self._made(request, _edit(await read_body(request)))
+
+    async def _made(self, request: Request, body: Body) -> Images:
         form = _format(body.values.pop("response_format", None))
         accepted = await self._intake.accept(request, body, self._queue)
         job = await self._videos.finish(request, accepted.job)
@@ -185,6 +198,25 @@ class ImageRoutes:
         return ImageData(b64_json=base64.b64encode(path.read_bytes()).decode())
 
 
+def _edit(body: Body) -> Body:
+    """A body of OpenAI's edits. Raises InvalidRequest for what only others' models do."""
+    values, files = dict(body.values), dict(body.files)
+    if values.pop("mask", None) or files.pop("mask", None) is not None:
+        raise InvalidRequest.of("mask", "unsupported", "masks are not taken.", "Say in words what is to change.")
+    for given in (values, files):
+        one = given.pop("image[]", None)
+        if one is not None:
+            given.setdefault("image", one)
+    match values.get("image"):
+        case [one]:
+            values["image"] = one
+        case [_, _, *_]:
+            raise InvalidRequest.of("image", "too_many", "one picture is changed at a time.", "Send one.")
+        case _:
+            pass
+    return replace(body, values={**values, "mode": "edit"}, files=files)
+
+
 def _kind(number: int) -> str:
     return "picture" if number == 1 else f"picture_{number}"
 
@@ -223,7 +255,7 @@ def _request_of(submission: Submission, body: Body, owner: str, house: House) ->
     return request
 
 
-def _request_body() -> dict[str, Any]:
+def _request_body(*, edit: bool = False) -> dict[str, Any]:
     """OpenAPI's requestBody: every knob, and what OpenAI's clients send."""
     properties = body_schema.knob_properties(PICTURE_KNOBS)
     properties["size"] = {"type": "string", "pattern": "^([0-9]{2,4}x[0-9]{2,4}|auto)?$", "examples": ["1024x1024"]}
@@ -232,5 +264,7 @@ def _request_body() -> dict[str, Any]:
     properties["webhook_url"] = {"type": "string", "maxLength": 2048, "description": "Told when they are made."}
     optional = {name: body_schema.or_null(value) for name, value in properties.items() if name != "prompt"}
     body = {"type": "object", "required": ["prompt"], "properties": {"prompt": properties["prompt"], **optional}}
-    example = {"prompt": "a red fox in the snow", "size": "1024x1024", "seed": 7}
+    example: dict[str, Any] = {"prompt": "a red fox in the snow", "size": "1024x1024", "seed": 7}
+    if edit:
+        example = {"prompt": "make it night", "image": {"image_url": "data:image/png;base64,…"}, "seed": 7}
     return {"required": True, "content": {"application/json": {"schema": body, "example": example}}}

@@ -23,7 +23,6 @@ _NAMES = {"target_video_length": "num_frames", "target_fps": "fps", "image_file"
 #: Fields that ask for nothing at these values.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "task_id": (),
-    "use_prompt_enhancer": (False, "false"),
     "num_fragments": (1, "1"),
     "presigned_url": ("",),
     "audio_path": ("",),

@@ -54,6 +54,9 @@ class Result(Protocol):
         ...
 
 
+_PATHS = ("path", "last_frame", "poster", "keyframe")  # of a Video
+
+
 @dataclass(frozen=True, slots=True)
 class VideoResult:
     """A finished video."""
@@ -62,11 +65,13 @@ class VideoResult:
     seconds: float  #: that making it took
 
     def files(self) -> Mapping[str, Path]:
-        return {"video": self.video.path, "last_frame": self.video.last_frame}
+        more = {"keyframe": self.video.keyframe} if self.video.keyframe is not None else {}
+        return {"video": self.video.path, "last_frame": self.video.last_frame, **more}
 
     def to_record(self) -> dict[str, object]:
         facts: dict[str, Any] = asdict(self.video) | {"request": self.video.request.to_dict()}
-        names = {name: getattr(self.video, name).name for name in ("path", "last_frame", "poster")}
+        paths = {name: getattr(self.video, name) for name in _PATHS}
+        names = {name: path.name if path is not None else None for name, path in paths.items()}
         return {**facts, **names, "seconds": self.seconds}
 
     @classmethod
@@ -74,10 +79,11 @@ class VideoResult:
         """The inverse of `to_record`, where the files are in `folder` and whole; else None. Raises KeyError, TypeError."""
         facts = dict(record)
         seconds = float(facts.pop("seconds"))
-        facts |= {name: folder / Path(facts[name]).name for name in ("path", "last_frame", "poster")}
+        facts |= {name: folder / Path(facts[name]).name for name in _PATHS if facts.get(name)}
         facts["request"] = ResolvedRequest.from_dict(facts["request"])
         video = Video(**facts)
-        whole = video.last_frame.is_file() and video.path.is_file() and video.path.stat().st_size == video.size_bytes
+        whole = all(path.is_file() for path in (video.last_frame, video.keyframe) if path is not None)
+        whole = whole and video.path.is_file() and video.path.stat().st_size == video.size_bytes
         return cls(video, seconds) if whole else None
 
     def answer(self, outcome: Outcome, limit: int) -> dict[str, object]:
@@ -93,6 +99,8 @@ class VideoResult:
             "resolution": f"{facts.width}x{facts.height}",
             "video_size_bytes": facts.size_bytes,
         }
+        if facts.keyframe is not None:
+            answer["keyframe_base64"] = _base64(facts.keyframe)
         for kind, stored in outcome.stored.items():
             answer |= {f"{kind}_url": stored.url, f"{kind}_r2_key": stored.key}
         if outcome.error is not None:

@@ -38,7 +38,7 @@ PICTURES: Mapping[str, str] = {
 SOUNDS = ("audio", "audio_base64")  #: what takes a sound
 #: Values of `mode`, and whether a picture is needed.
 _VIDEO_MODES: Mapping[str, bool] = {"video": True, "video_generation": True, "text": False}
-_IMAGE_MODES = frozenset({"image", "image_generation"})
+_IMAGE_MODES: Mapping[str, bool] = {"image": False, "image_generation": False, "edit": True, "image_edit": True}
 _SHORTEST_SECRET = 4  # characters; what is shorter would hide half of every text
 
 
@@ -73,10 +73,8 @@ class Asked:
         problems: list[Problem] = []
         pictures = dict(_pictures(values, take, fetch, problems))
         if self.needs_picture and "image" not in pictures and not any(it.field == "image" for it in problems):
-            text = "a picture is needed."
-            problems.append(
-                Problem("image_base64", "required", text, 'Send image_base64, or mode: "text" without one.')
-            )
+            cure = 'Send image_base64, or mode: "text" without one.' if self.kind == "video" else "Send image_base64."
+            problems.append(Problem("image_base64", "required", "a picture is needed.", cure))
         if self.kind == "video" and not self.needs_picture and pictures:
             problems.append(
                 Problem("image", "contradiction", 'mode "text" takes no picture.', "Leave one of them out.")
@@ -106,7 +104,8 @@ def read_input(given: object) -> Asked:
     if mode is None:
         return Asked("video", values, True, r2, storage)
     if isinstance(mode, str) and mode in _IMAGE_MODES:
-        return Asked("image", values, False, r2, storage)
+        edit = {"mode": "edit"} if _IMAGE_MODES[mode] else {}
+        return Asked("image", values | edit, _IMAGE_MODES[mode], r2, storage)
     if not isinstance(mode, str) or mode not in _VIDEO_MODES:
         known = " | ".join([*_VIDEO_MODES, *sorted(_IMAGE_MODES)])
         raise InvalidRequest.of("mode", "unknown_value", "is not offered.", f"Choose {known}.")

@@ -15,12 +15,13 @@ from wanreel.models.registry.hub import HubFile
 
 INDEX = "model_index.json"
 _STEM = r"(diffusion_pytorch_model|model)"
-_TOKENIZER = r"(special_tokens_map\.json|spiece\.model|tokenizer\.json|tokenizer_config\.json|vocab\.json|merges\.txt)"
+_TOKENIZER = r"(special_tokens_map\.json|added_tokens\.json|spiece\.model|tokenizer\.json|tokenizer_config\.json|vocab\.json|merges\.txt)"
 #: By component: its files' names within its folder.
 _NAMES = {
     "tokenizer": _TOKENIZER,
     "tokenizer_2": _TOKENIZER,
     "scheduler": r"scheduler_config\.json",
+    "processor": r"preprocessor_config\.json",
     "image_processor": r"preprocessor_config\.json",
 }
 _LARGEST_TEXT = 64 * 2**20  # bytes of a file that is no weights

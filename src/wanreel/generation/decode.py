@@ -19,9 +19,9 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.placement import Tile
 from wanreel.generation.encode import latent_statistics
 from wanreel.generation.tiles import blend, windows
-from wanreel.models.parallel.decoding import LedDecoder, frames_of
+from wanreel.models.ranks.leading import SharedDecoder
 from wanreel.models.vae.guarded import Finish, GuardedDecoder
-from wanreel.models.vae.plain import PlainDecoder
+from wanreel.models.vae.plain import PlainDecoder, frames_of
 from wanreel.models.wan_model import WanModel
 
 Frames = NDArray[np.uint8]  #: [n, h, w, 3], RGB
@@ -69,10 +69,10 @@ class Decoding:
         self._tell(decoder.overflowed)
 
     @torch.no_grad()
-    def _shared(self, led: LedDecoder, vae: Any) -> Iterator[Tensor]:
+    def _shared(self, led: SharedDecoder, vae: Any) -> Iterator[Tensor]:
         """Frames that all ranks decode, a band of rows each."""
         yield from led.chunks(_denormalised(vae, self._latents))
-        self._tell(led.decoder.overflowed)
+        self._tell(led.overflowed)
 
     def _tiled(self, vae: Any, tile: Tile) -> Iterator[Tensor]:
         """[1, 3, n, h, w] from the host's memory, window by window."""

@@ -25,9 +25,9 @@ from wanreel.models.offload import (
     Pace,
     Together,
 )
-from wanreel.models.parallel.attention import SplitAttention
-from wanreel.models.parallel.mesh import Mesh
-from wanreel.models.parallel.split import Split, split_of
+from wanreel.models.ranks.attention import SplitAttention
+from wanreel.models.ranks.mesh import Mesh
+from wanreel.models.ranks.split import Split, split_of
 from wanreel.models.step.path import StepPath
 
 Block = Callable[[Tensor, Tensor, Tensor, Any], Tensor]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
-from wanreel.models.parallel.attention import SplitAttention
+from wanreel.models.ranks.attention import SplitAttention
 
 Rotary = tuple[Tensor, Tensor]
 

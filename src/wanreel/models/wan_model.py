@@ -18,8 +18,8 @@ from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
 from wanreel.models.lean import Rows
 from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
-from wanreel.models.parallel.lead import Lead
 from wanreel.models.prompt_cache import PromptMemory
+from wanreel.models.ranks.leading import Leading
 from wanreel.models.step.choice import Choices
 from wanreel.models.step.path import Compiler
 from wanreel.models.visiting import streamed_text_encoder
@@ -56,7 +56,7 @@ class WanModel:
     worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/wear.py)
     visitor: str = ""  #: the part that was last brought in by `resident`
     prompts: PromptMemory | None = None  #: embeddings of prompts that were encoded before
-    lead: Lead | None = None  #: where it runs on several ranks: what tells the others (models/parallel)
+    lead: Leading | None = None  #: where it runs on several ranks: what tells the others (models/parallel)
     kernels: Choices = field(default_factory=Choices)  #: which attention is the fastest here (models/step)
     compiler: Compiler = field(default_factory=Compiler)  #: of its blocks
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)

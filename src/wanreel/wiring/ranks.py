@@ -1,15 +1,14 @@
-"""Ranks joined: the processes among which one worker shares a video, and what such a process is made of."""
+"""The processes among which one worker shares a video: on which devices, and what they are told."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from wanreel.core.errors import SettingsError
-from wanreel.core.importing import without_collecting
 from wanreel.core.parallel import parse_gpus, parse_parallel, rank_devices
-from wanreel.core.settings import Settings, load_settings
+from wanreel.core.settings import Settings
 from wanreel.host import nvidia_gpus
 
 if TYPE_CHECKING:
@@ -55,27 +54,3 @@ def told(settings: Settings) -> dict[str, Any]:
     """What a rank is told of the settings, as JSON values."""
     values = settings.model_dump(mode="json", include=set(_TOLD))
     return {name: value for name, value in values.items() if value is not None}
-
-
-def serve_rank(reading: BinaryIO, writing: BinaryIO, device: str) -> int:
-    """Be a rank on `device` until rank 0 says to leave. Returns the exit code."""
-    with without_collecting():
-        from wanreel.models.open import ModelOpener
-        from wanreel.models.parallel.rank import Rank
-        from wanreel.models.parallel.wire import Wire
-    from wanreel.wiring.runtime import build_runtime
-
-    wire = Wire(reading, writing)
-    hello = wire.receive()
-    if hello is None:
-        return 1
-    given: Mapping[str, Any] = hello["settings"]
-    runtime = build_runtime(load_settings(**{**given, "device": device}))
-    opener = ModelOpener(runtime.shelf, runtime.device, memory=None)
-    return Rank(
-        wire,
-        hello,
-        runtime.device,
-        lambda name, placement: opener.open_video(runtime.catalog.get(name), placement),
-        runtime.loras,
-    ).serve()

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from wanreel.wiring.ranks import serve_rank
+from wanreel.wiring.serving_rank import serve_rank
 
 
 @click.command(hidden=True)

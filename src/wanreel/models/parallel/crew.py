@@ -24,8 +24,8 @@ import torch
 
 from wanreel.core.errors import DeviceFault, OutOfMemory, WanreelError, error_of_code
 from wanreel.host import start_piped
-from wanreel.models.parallel.mesh import Mesh, Meshes, join, part
 from wanreel.models.parallel.wire import Message, Wire
+from wanreel.models.ranks.mesh import Mesh, Meshes, join, part
 
 _log = logging.getLogger(__name__)
 

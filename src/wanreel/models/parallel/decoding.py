@@ -7,20 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from wanreel.models.parallel.bands import Bands
 from wanreel.models.parallel.crew import Crew
+from wanreel.models.ranks.bands import Bands
 from wanreel.models.vae.guarded import GuardedDecoder
-from wanreel.models.vae.plain import PlainDecoder
-
-
-def frames_of(pixels: Tensor) -> Tensor:
-    """uint8 [n, h, w, 3] of pixels [1, 3, n, h, w] about -1 to 1, in fp32 and rounded half to even."""
-    unit = (pixels[0].float() * 0.5 + 0.5).clamp(0, 1)
-    return (unit * 255).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+from wanreel.models.vae.plain import PlainDecoder, frames_of
 
 
 @dataclass
@@ -61,6 +54,10 @@ class LedDecoder:
     @classmethod
     def of(cls, crew: Crew, model: str, vae: Any, bands: Bands, *, lean: bool) -> LedDecoder:
         return cls(crew, model, BandDecoder(vae, bands, lean, lambda: crew.tell({"go": True})))
+
+    @property
+    def overflowed(self) -> int | None:
+        return self.decoder.overflowed
 
     def chunks(self, latents: Tensor) -> Iterator[Tensor]:
         """As BandDecoder's."""

@@ -12,10 +12,10 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.lora import ResolvedLora
 from wanreel.core.parallel import Parallel
 from wanreel.models.expert import Expert
-from wanreel.models.parallel.bands import Bands
 from wanreel.models.parallel.crew import Crew
 from wanreel.models.parallel.decoding import LedDecoder
 from wanreel.models.parallel.passes import Inputs, predict_part
+from wanreel.models.ranks.bands import Bands
 
 
 @dataclass

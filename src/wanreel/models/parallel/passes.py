@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from wanreel.models.expert import Expert
-from wanreel.models.parallel.mesh import Circle, Mesh, gather_into
+from wanreel.models.ranks.mesh import Circle, Mesh, gather_into
 
 #: [dtype, shape] of a tensor, as a message says it; None where there is none.
 Form = Sequence[Any] | None

@@ -23,14 +23,14 @@ from wanreel.core.parallel import Parallel
 from wanreel.core.placement import Placement
 from wanreel.models.lean import Rows
 from wanreel.models.lora.shelf import LoraShelf
-from wanreel.models.parallel.bands import Bands
 from wanreel.models.parallel.crew import BEAT
 from wanreel.models.parallel.decoding import BandDecoder
-from wanreel.models.parallel.mesh import Mesh, Meshes, join, part
 from wanreel.models.parallel.passes import Inputs, predict_part, receive
 from wanreel.models.parallel.shards import SharedBlocks
 from wanreel.models.parallel.sharing import share_out
 from wanreel.models.parallel.wire import Message, Wire
+from wanreel.models.ranks.bands import Bands
+from wanreel.models.ranks.mesh import Mesh, Meshes, join, part
 from wanreel.models.step.path import Manner, StepPath
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wanreel.models.offload import tensors_of
-from wanreel.models.parallel.mesh import PATIENCE, Circle, gather_into
+from wanreel.models.ranks.mesh import PATIENCE, Circle, gather_into
 
 _ALIGNMENT = 256  # bytes; CUDA's own allocations start at such addresses, and kernels choose by alignment
 

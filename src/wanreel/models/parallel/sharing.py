@@ -14,8 +14,8 @@ from torch import nn
 
 from wanreel.models.offload import tensors_of
 from wanreel.models.parallel.crew import Crew
-from wanreel.models.parallel.mesh import Circle
 from wanreel.models.parallel.shards import SharedBlocks
+from wanreel.models.ranks.mesh import Circle
 from wanreel.models.visiting import Walked
 from wanreel.models.wan_model import Later, WanModel
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wanreel.models.lora.branch import BranchedLinear
-from wanreel.models.parallel.split import Split
 from wanreel.models.quantize import StoredLinear, multiplies_fp8
+from wanreel.models.ranks.split import Split
 from wanreel.models.step.eight import Scaled, by_rows, product
 from wanreel.models.step.kernels import Attend, torch_attend
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from wanreel.models.offload import Pace
-from wanreel.models.parallel.mesh import Mesh
-from wanreel.models.parallel.split import Split, split_of
+from wanreel.models.ranks.mesh import Mesh
+from wanreel.models.ranks.split import Split, split_of
 from wanreel.models.step.block import Keys, Turn, Way, keys_of, step_block, turn_of
 from wanreel.models.step.kernels import attend_of
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wanreel.models.parallel.bands import Bands
+from wanreel.models.ranks.bands import Bands
 from wanreel.models.vae.lean import LeanVae, Memory
 
 #: Turns pixels [1, 3, n, h, w] into what is taken to the host, on the device.

@@ -18,7 +18,7 @@ import torch.nn.functional as functional
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from torch import Tensor, nn
 
-from wanreel.models.parallel.bands import Bands
+from wanreel.models.ranks.bands import Bands
 from wanreel.models.vae.norm import Terms, normed
 
 _BEHIND = 2  #: frames that a convolution over three frames looks back

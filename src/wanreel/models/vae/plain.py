@@ -15,7 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from torch import Tensor
 
-from wanreel.models.parallel.bands import Bands, in_bands
+from wanreel.models.ranks.bands import Bands, in_bands
 
 
 @dataclass
@@ -44,3 +44,9 @@ class PlainDecoder:
         if vae.config.patch_size is not None:
             pixels = unpatchify(pixels, patch_size=vae.config.patch_size)
         return pixels.clamp(-1.0, 1.0)
+
+
+def frames_of(pixels: Tensor) -> Tensor:
+    """uint8 [n, h, w, 3] of pixels [1, 3, n, h, w] about -1 to 1, in fp32 and rounded half to even."""
+    unit = (pixels[0].float() * 0.5 + 0.5).clamp(0, 1)
+    return (unit * 255).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
-from wanreel.models.parallel.split import Kernel, Split
+from wanreel.models.ranks.split import Kernel, Split
 
 Rotary = tuple[Tensor, Tensor]
 

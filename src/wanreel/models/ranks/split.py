@@ -15,8 +15,8 @@ import torch
 import torch.distributed._functional_collectives as exchanges
 from torch import Tensor
 
-from wanreel.models.parallel.mesh import Mesh, gather_into
-from wanreel.models.parallel.ring import attend_around
+from wanreel.models.ranks.mesh import Mesh, gather_into
+from wanreel.models.ranks.ring import attend_around
 
 #: Attention of queries over keys and values, [b, tokens, heads, d] each.
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]

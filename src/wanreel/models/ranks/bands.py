@@ -19,7 +19,7 @@ import torch.nn.functional as functional
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanAttentionBlock, WanCausalConv3d
 from torch import Tensor, nn
 
-from wanreel.models.parallel.mesh import Circle, gather_into
+from wanreel.models.ranks.mesh import Circle, gather_into
 
 
 @dataclass(frozen=True, slots=True)

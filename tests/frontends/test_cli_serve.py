@@ -103,7 +103,7 @@ def test_behind_a_proxy_the_port_must_be_the_one_it_expects() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"127.0.0.1:{port} can't be listened on") as error:
-            serve._bound(Entrance("127.0.0.1", port, "https://example.com"))
+            serve.bound(Entrance("127.0.0.1", port, "https://example.com"))
     assert "--port" in error.value.hint
 
 

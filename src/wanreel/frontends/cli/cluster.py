@@ -292,7 +292,8 @@ def _found(settings: Settings, address: str) -> Generator[tuple[Cluster, Sign | 
         raise SettingsError("No cluster was brought up from this data directory.", hint="Name one with --address.")
     door = Door(settings.http.host, 8000)
     if sign is not None:
-        door = Door(**{**sign.door, "allowed_hosts": frozenset(sign.door["allowed_hosts"])})
+        row: dict[str, Any] = {**sign.door, "allowed_hosts": frozenset(sign.door["allowed_hosts"])}
+        door = Door(**row)
     with _connected(address or (sign.address if sign else ""), door, quiet=True) as opened:
         yield opened, sign
 

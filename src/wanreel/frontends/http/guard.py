@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wanreel.core.errors import SettingsError
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.errors import Refused
-from wanreel.frontends.http.keys import LOCAL, Caller, KeyRing
+from wanreel.frontends.http.keys import LOCAL, SCOPES, Caller, KeyRing
 from wanreel.frontends.http.signin import COOKIE, SignIn
 
 MIB = 1024 * 1024
@@ -44,6 +44,8 @@ OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
 STATIC_PATH = "/studio/static/"
 #: Who signs in, or asks for what everybody may see. Has nothing and may do nothing.
 NOBODY = Caller(owner="", scopes=frozenset())
+#: A server in front says what its visitor may do, who acts with that server's key. It never widens anything.
+NARROW = "x-wanreel-scopes"
 _CALLER = "wanreel.caller"
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -132,18 +134,23 @@ class Guard:
             return
         await self.app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> Caller:
-        """Who may come in. Raises Refused."""
+    def judge(self, scope: Scope) -> str:
+        """By which name it was called, and from which site. Returns the method; raises Refused."""
         headers = Headers(scope=scope)
         self.entrance.refuse_host(headers)
         # What a WebSocket carries is unknown, so it counts as a change.
-        method = scope.get("method", "WEBSOCKET")
+        method = str(scope.get("method", "WEBSOCKET"))
         scheme = str(scope["scheme"]).replace("ws", "http")
         self.entrance.refuse_site(method, headers, scheme)
+        return method
+
+    def _admit(self, scope: Scope) -> Caller:
+        """Who may come in. Raises Refused."""
+        method, headers = self.judge(scope), Headers(scope=scope)
         path = self._path(scope)
         if self.sign_in.takes(path) or (method in ("GET", "HEAD") and path.startswith(STATIC_PATH)):
             return NOBODY
-        caller = self._identify(path, headers)
+        caller = _narrowed(self._identify(path, headers), headers)
         if not caller.may("read" if method in ("GET", "HEAD") else "submit"):
             raise Refused(403, "missing_scope", "This key may not do that.")
         return caller
@@ -175,6 +182,14 @@ class Guard:
         """Whose key or session this is."""
         digest = self.sign_in.sessions.digest_in(key)
         return self.keys.find(key) if digest is None else self.keys.of_digest(digest)
+
+
+def _narrowed(caller: Caller, headers: Headers) -> Caller:
+    """The same with no more than what a server in front left him."""
+    if NARROW not in headers:
+        return caller
+    left = frozenset(scope for scope in SCOPES if caller.may(scope) and scope in headers[NARROW].split())
+    return replace(caller, scopes=left)
 
 
 def _key_in(headers: Headers) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, replace
@@ -60,7 +61,11 @@ def connected(address: str, *, quiet: bool = True) -> Generator[None]:
     """This process as a driver of Ray. Raises WanreelError where Ray can't be reached, or takes another token."""
     try:
         ray.init(
-            address=address, namespace=NAMESPACE, log_to_driver=not quiet, logging_level="error", configure_logging=True
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=not quiet,
+            logging_level=logging.ERROR,
+            configure_logging=True,
         )
     except (ConnectionError, RuntimeError, RayError) as error:
         said = " ".join(str(error).split())[:300]

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wanreel.frontends.ray.member import Member as MemberActor
 from wanreel.frontends.ray.member import Report
@@ -51,7 +52,8 @@ class Crew:
 
     def find(self) -> None:
         """Take over those that somebody else started."""
-        for row in ray.util.list_named_actors(all_namespaces=True):
+        rows: list[Any] = ray.util.list_named_actors(all_namespaces=True)
+        for row in rows:
             name = str(row["name"])
             if row["namespace"] != NAMESPACE or not name.startswith(f"{_PREFIX}.") or name in self.hands:
                 continue
@@ -71,9 +73,7 @@ class Crew:
             "max_restarts": 0,
         }
         if here is not None:
-            options["scheduling_strategy"] = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-                here, soft=False
-            )
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
         remote: Any = ray.remote(MemberActor)
         self._add(name, pool.name, generation, remote.options(**options).remote(pool, settings))
 

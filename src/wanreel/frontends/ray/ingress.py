@@ -90,6 +90,7 @@ class Ingress:
 def _build(plan: Plan, door: Door) -> HttpApp:
     from wanreel.frontends.http.app import create_app
     from wanreel.frontends.http.keys import KeyRing
+    from wanreel.frontends.ui.facts import Facts
     from wanreel.wiring import build_runtime, build_service
 
     settings = settings_of(plan)
@@ -104,6 +105,8 @@ def _build(plan: Plan, door: Door) -> HttpApp:
         door.entrance,
         KeyRing(settings.data.keys, given),
         submits_per_minute=door.submits_per_minute,
+        # The page runs apart.
+        make_page=lambda house, _intake: Facts(house, lambda: settings, runtime.pictures.open),
     )
     app.house.on_demand = True
     return app
@@ -112,7 +115,7 @@ def _build(plan: Plan, door: Door) -> HttpApp:
 def deploy(plan: Plan, door: Door, options: Mapping[str, Any]) -> None:
     """Start the replicas or, where there are some already, replace them one by one; `options`: where they may run."""
     wrapped: Any = serve.ingress()(Ingress)
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         wrapped,
         name="api",
         num_replicas=plan.replicas,

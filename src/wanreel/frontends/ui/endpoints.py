@@ -6,34 +6,29 @@ intake, so that a request means the same and belongs to the same key. Files neve
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from wanreel.core.errors import JobNotFound, WanreelError
 from wanreel.core.request import KNOBS, Knob
 from wanreel.frontends.http.errors import Refused, body_of
-from wanreel.frontends.http.forms import Body
 from wanreel.frontends.http.guard import caller_of
-from wanreel.frontends.http.house import House
-from wanreel.frontends.http.intake import Intake
+from wanreel.frontends.ui.desk import ENDED, Desk
 
 #: Seconds that `result` waits at most; beyond that, proxies and clients give up.
 LONGEST_WAIT = 50.0
 
 
 class Endpoints:
-    """The endpoints, over one House. `declare` within a Blocks."""
+    """The endpoints, over one desk. `declare` within a Blocks."""
 
-    def __init__(self, house: House, intake: Intake) -> None:
-        self._house = house
-        self._intake = intake
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     def declare(self) -> None:
         """Add them to the Blocks being built."""
@@ -72,9 +67,7 @@ class Endpoints:
         chosen as the model's authors did."""
         given = {name: value for name, value in values.items() if value not in (None, "", [])}
         with _told_to_client():
-            accepted = await self._intake.accept(_asked(request), Body(given, {}))
-            video = await run_in_threadpool(self._house.shown_with, accepted.job, accepted.adjustments, accepted.notes)
-        return {"job_id": accepted.job.id, **video.model_dump(mode="json")}
+            return await self._desk.generate(_asked(request), given)
 
     async def status(self, job_id: str, request: gr.Request) -> dict[str, Any]:
         """How a video stands: its status, stage, step and place in line.
@@ -83,9 +76,7 @@ class Endpoints:
             job_id: As generate answered.
         """
         with _told_to_client():
-            job = await self._house.job_of(_asked(request), job_id)
-            video = await run_in_threadpool(self._house.shown, job)
-        return {"job_id": job.id, **video.model_dump(mode="json")}
+            return await self._desk.status(_asked(request), job_id)
 
     async def result(self, job_id: str, wait: float = 0, request: gr.Request | None = None) -> dict[str, Any]:
         """Where to fetch a finished video, with the same key as this call. Waits for it if asked to.
@@ -97,27 +88,21 @@ class Endpoints:
         assert request is not None
         asked = _asked(request)
         with _told_to_client():
-            job = await self._house.job_of(asked, job_id)
-            if not job.ended and wait:
-                await self._wait(job_id, float(wait))
-                job = await self._house.job_of(asked, job_id)
-            video = await run_in_threadpool(self._house.shown, job)
-        done = video.status == "completed"
+            video = await self._desk.status(asked, job_id)
+            if wait and video["status"] not in ENDED:
+                await self._desk.wait(asked, job_id, min(float(wait), LONGEST_WAIT))
+                video = await self._desk.status(asked, job_id)
+        done = video["status"] == "completed"
         root = str(asked.base_url).rstrip("/")
         links = {
-            name: f"{root}/v1/videos/{job.id}/content{query}"
+            name: f"{root}/v1/videos/{video['job_id']}/content{query}"
             for name, query in (
                 ("url", ""),
                 ("poster_url", "?variant=thumbnail"),
                 ("last_frame_url", "?variant=last_frame"),
             )
         }
-        return {"job_id": job.id, "ready": done, **(links if done else {}), **video.model_dump(mode="json")}
-
-    async def _wait(self, job_id: str, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(seconds, LONGEST_WAIT)):
-                await self._house.news.wait(job_id)
+        return {"ready": done, **(links if done else {}), **video}
 
 
 @contextlib.contextmanager

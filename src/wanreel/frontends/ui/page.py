@@ -19,9 +19,8 @@ from starlette.types import ASGIApp
 
 from wanreel.core.importing import giving_way
 from wanreel.core.settings import Settings
-from wanreel.frontends.http.house import House
-from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.ui.calm import Calm
+from wanreel.frontends.ui.desk import Desk
 
 _QUEUE_LOOK = 0.05  # seconds between Gradio's looks at its queue
 #: In the order of the tabs. Each has a module static/NAME/NAME.js.
@@ -40,14 +39,14 @@ _HEAD = """
 
 
 @contextlib.asynccontextmanager
-async def open_page(house: House, intake: Intake, settings: Settings) -> AsyncGenerator[ASGIApp]:
+async def open_page(desk: Desk, settings: Settings) -> AsyncGenerator[ASGIApp]:
     """Gradio's app, running. Importing and building it happens in a thread. Raises ImportError without Gradio."""
-    app = await run_in_threadpool(_build, house, intake, settings, Calm())
+    app = await run_in_threadpool(_build, desk, settings, Calm())
     async with app.router.lifespan_context(app):
         yield app
 
 
-def _build(house: House, intake: Intake, settings: Settings, calm: Calm) -> FastAPI:
+def _build(desk: Desk, settings: Settings, calm: Calm) -> FastAPI:
     """Blocks over seconds: Gradio is large."""
     temporary = settings.data.root / "gradio"
     shutil.rmtree(temporary, ignore_errors=True)  # nothing in it outlives a server
@@ -66,7 +65,7 @@ def _build(house: House, intake: Intake, settings: Settings, calm: Calm) -> Fast
         gr.Column(elem_id="studio-bar")
         for name in SCREENS:
             gr.Column(elem_id=f"studio-{name}", elem_classes="studio-screen")
-        Endpoints(house, intake).declare()
+        Endpoints(desk).declare()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     options: dict[str, Any] = {
         "allowed_paths": [],

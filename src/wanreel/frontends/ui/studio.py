@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,14 +23,13 @@ from starlette.routing import Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wanreel.core.errors import InvalidRequest, JobNotFound
 from wanreel.core.settings import Settings
-from wanreel.frontends.http.errors import Refused, body_of
-from wanreel.frontends.http.guard import caller_of
+from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Intake
 from wanreel.frontends.ui import html
-from wanreel.frontends.ui.form import again, memory_of, setup_of
+from wanreel.frontends.ui.desk import Desk, HouseDesk
+from wanreel.frontends.ui.facts import Facts
 
 STATIC = Path(__file__).with_name("static")
 STATIC_PATH = "/studio/static/"
@@ -68,13 +66,11 @@ class _Static(StaticFiles):
 
 
 @dataclass
-class Studio:
-    """The page. `run` it as a task; before it is ready, and where Gradio is missing, its place says so."""
+class Shell:
+    """The page without what it asks for. `run` it as a task; before it is ready, and where Gradio is missing, it says so."""
 
-    house: House
-    intake: Intake
+    desk: Desk
     settings: Callable[[], Settings]  #: those in force
-    pictures: Callable[[str], bytes]  #: PNG of the picture with this SHA-256; raises InvalidRequest
     _gradio: ASGIApp | None = None
     _fault: str = ""
     _routes: Router = field(init=False)
@@ -84,17 +80,13 @@ class Studio:
             [
                 Route("/", self._page, methods=["GET"]),
                 Route("/favicon.ico", self._icon, methods=["GET"]),
-                Route("/studio/setup", self._setup, methods=["GET"]),
-                Route("/studio/memory", self._memory, methods=["GET"]),
-                Route("/studio/again/{video_id}", self._again, methods=["POST"]),
-                Route("/studio/pictures/{file_id}", self._picture, methods=["GET"]),
                 Mount(STATIC_PATH.rstrip("/"), _Static(directory=STATIC)),
             ]
         )
 
     def takes(self, path: str) -> bool:
-        """Whether a path is the page's."""
-        return path in ("/", "/favicon.ico") or path.startswith("/studio/") or _is_gradio(path)
+        """Whether a path is the shell's."""
+        return path in ("/", "/favicon.ico") or path.startswith(STATIC_PATH) or _is_gradio(path)
 
     async def run(self) -> None:
         """Build the page and keep it until cancelled."""
@@ -104,7 +96,7 @@ class Studio:
         from wanreel.frontends.ui.page import open_page
 
         try:
-            async with open_page(self.house, self.intake, self.settings()) as app:
+            async with open_page(self.desk, self.settings()) as app:
                 self._gradio = app
                 await asyncio.Event().wait()
         except ImportError as error:
@@ -131,41 +123,36 @@ class Studio:
         page = await html.collected(self._gradio, request.scope)
         return HTMLResponse(html.tightened(page, nonce), headers={"content-security-policy": html.policy(nonce)})
 
-    async def _again(self, request: Request) -> Response:
-        """The knobs that a video of the caller's was made with, its pictures as uploads of his."""
-        caller = caller_of(request)
-        try:
-            job = await self.house.job_of(request, request.path_params["video_id"])
-        except JobNotFound as error:
-            return JSONResponse(body_of(error), 404)
-        return JSONResponse(await run_in_threadpool(again, self.house, caller, job))
-
-    async def _picture(self, request: Request) -> Response:
-        """An upload of the caller's, as it was cleaned."""
-        owner, file_id = caller_of(request).owner, request.path_params["file_id"]
-        try:
-            data = await run_in_threadpool(self._read_picture, owner, file_id)
-        except InvalidRequest:
-            data = None
-        if data is None:
-            return Refused(404, "file_not_found", "There is no such file.").response()
-        return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=86400"})
-
-    def _read_picture(self, owner: str, file_id: str) -> bytes | None:
-        upload = self.house.uploads.get(owner, file_id)
-        return None if upload is None or upload.picture is None else self.pictures(upload.picture.sha256)
-
     async def _icon(self, request: Request) -> Response:
         return RedirectResponse(f"{request.scope.get('root_path', '')}{STATIC_PATH}images/icon.svg")
 
-    async def _setup(self, request: Request) -> Response:
-        """What the scripts of the page must know before they build a form."""
-        caller = caller_of(request)
-        return JSONResponse(await run_in_threadpool(setup_of, self.house, self.settings(), caller))
 
-    async def _memory(self, request: Request) -> Response:
-        """What each model takes of the GPU, for those who may look at all: the guard has let them in."""
-        return JSONResponse(await run_in_threadpool(memory_of, self.house))
+@dataclass
+class Studio:
+    """The page beside its API: the shell, and the facts that its scripts ask for."""
+
+    house: House
+    intake: Intake
+    settings: Callable[[], Settings]  #: those in force
+    pictures: Callable[[str], bytes]  #: PNG of the picture with this SHA-256; raises InvalidRequest
+    _shell: Shell = field(init=False)
+    _facts: Facts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._shell = Shell(HouseDesk(self.house, self.intake), self.settings)
+        self._facts = Facts(self.house, self.settings, self.pictures)
+
+    def takes(self, path: str) -> bool:
+        """Whether a path is the page's."""
+        return self._shell.takes(path) or path.startswith("/studio/")
+
+    async def run(self) -> None:
+        """Build the page and keep it until cancelled."""
+        await self._shell.run()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        await (self._facts if self._facts.takes(path) else self._shell)(scope, receive, send)
 
 
 def _kept(send: Send) -> Send:

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "resume": ("queue", "resume", "Let workers take jobs again."),
     "queue": ("queue", "queue", "Write the queue to a file, or take one in."),
     "db": ("db", "db", "Check, upgrade and move the job database."),
+    "ui": ("ui", "ui", "Serve the page alone, before a server elsewhere."),
     "cluster": ("cluster", "cluster", "Serve from many machines, on Ray."),
     "keys": ("keys", "keys", "Make, list and revoke API keys."),
     "verify": ("verify", "verify", "Make a video again and say what differs."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import signal
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -412,3 +415,39 @@ def test_a_watcher_hears_before_it_would_have_looked(store: JobStore) -> None:
         assert event_ is not None
         assert event_.kind == "cancelled"
     tailer.close()
+
+
+def test_event_streams_and_figures_hear_before_they_would_have_looked(
+    store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With looks once a minute, what begins and ends is seen at once; and steps by the looks."""
+    from wanreel.frontends.http import wakes
+    from wanreel.frontends.http.news import News
+    from wanreel.frontends.http.pulse import Pulse
+    from wanreel.worker.sampling import Probe
+
+    monkeypatch.setattr(wakes, "_LOOK_STEPS", 60.0)
+    service: Any = SimpleNamespace(store=store, get=store.get, queue=store.queue)
+    job = store.enqueue(NEW)
+
+    async def follow() -> None:
+        heard = wakes.Wakes(store)
+        news, pulse = News(service, heard), Pulse(service, Probe(tmp_path, "cpu"), 60.0, heard)
+        counted = asyncio.Event()
+        pulse.observe(lambda event_: loop.call_soon_threadsafe(counted.set) and None)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(20), heard.listening(), asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(news.tell()), tasks.create_task(pulse.run())]
+            stream = news.of_job(job.id, 0)
+            first = await anext(stream)
+            assert first is not None and first.kind == "queued"
+            while not pulse.moments:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(store.cancel, job.id)
+            last = await anext(stream)
+            assert last is not None and last.kind == "cancelled"
+            await counted.wait()
+            for task in background:
+                task.cancel()
+
+    asyncio.run(follow())

@@ -96,7 +96,7 @@ def test_each_part_comes_in_once_for_all_jobs_and_the_bits_are_those_of_one_by_o
     together = sweep(bench, 3)
     bench.work()
     assert card.came == ["text_encoder", "high", "low", "vae"]
-    assert [event.part for job, event in card.seen if isinstance(event, Turn)] == ["high"] * 3 + ["low"] * 3 + [
+    assert [event.part for _, event in card.seen if isinstance(event, Turn)] == ["high"] * 3 + ["low"] * 3 + [
         "decode"
     ] * 3
     waited = [event for event in bench.store.events(together[0].id) if event.kind in ("waiting", "turn")]

@@ -15,12 +15,12 @@ from anyio import CapacityLimiter, to_thread
 
 from wanreel.core.errors import JobNotFound, WanreelError
 from wanreel.core.job import TERMINAL, JobEvent
+from wanreel.frontends.http.wakes import LOOK, Wakes
 from wanreel.service import Service
 
 T = TypeVar("T")
 
-_LOOK = 0.2  # seconds between looks while somebody follows a job, or something happens
-_LOOK_IDLE = 0.5  # and while nothing did for a while
+_LOOK_IDLE = 0.5  # seconds between looks while nobody follows a job and nothing happened for a while
 _IDLE_AFTER = 25  # looks that found nothing
 _KEEPALIVE = 15.0  # seconds of silence after which a comment is sent, so that proxies keep the stream
 _BACKLOG = 1000  # events that one listener may be behind
@@ -58,8 +58,9 @@ class _Listener:
 class News:
     """Hands new events to listeners. Run `tell` as a task; everything here belongs to one event loop."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, wakes: Wakes) -> None:
         self._service = service
+        self._bell = wakes.bell()
         self._listeners: set[_Listener] = set()
         self._somebody = asyncio.Event()
         self._owners: dict[str, str] = {}
@@ -97,7 +98,7 @@ class News:
             except WanreelError as error:
                 _log.warning("The event log can't be read now: %s", error)
             followed = any(listener.job_id is not None for listener in self._listeners)
-            await asyncio.sleep(_LOOK if followed or in_vain < _IDLE_AFTER else _LOOK_IDLE)
+            await self._bell.next_look(LOOK if followed or in_vain < _IDLE_AFTER else _LOOK_IDLE, steps=followed)
 
     async def _position(self) -> int:
         """Where to begin. Whatever came before is read by the listener itself, after it began to listen."""
@@ -106,7 +107,7 @@ class News:
                 return max(0, await self._read(self._service.store.last_event_number) - _BACKLOG)
             except WanreelError as error:
                 _log.warning("The event log can't be read now: %s", error)
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(LOOK)
 
     async def _hand_out(self, event: JobEvent) -> None:
         for listener in list(self._listeners):

@@ -1,4 +1,5 @@
-"""Pulse: looks at this host, the workers and the event log every few seconds, and remembers the last minutes.
+"""Pulse: looks at this host, the workers and the event log every few seconds, and remembers the last minutes. Where the store
+announces what happens, the log is read at once.
 
 In memory, since it is for charts: a restart begins anew. Knows nothing of HTTP.
 """
@@ -17,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from wanreel.core.errors import WanreelError
 from wanreel.core.job import TERMINAL, JobEvent, JobStatus
 from wanreel.core.sample import Sample, WorkerRecord
+from wanreel.frontends.http.wakes import Wakes
 from wanreel.service import Service
 from wanreel.worker.sampling import Probe
 
@@ -26,6 +28,7 @@ _PAGE = 1000
 _RUNNING = 10_000  # jobs whose steps are followed
 #: Looks that a worker may miss before its figures are called old.
 _MISSED = 3
+_REST = 1.0  # seconds between two readings of the log, however much is announced
 _log = logging.getLogger("wanreel.http")
 
 
@@ -50,16 +53,19 @@ class Pulse:
     """One per app. `look` belongs to one thread at a time; what it finds may be read from any."""
 
     def __init__(
-        self, service: Service, probe: Probe, seconds: float, clock: Callable[[], float] = time.monotonic
+        self, service: Service, probe: Probe, seconds: float, wakes: Wakes, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._service = service
         self._probe = probe
         self.seconds = seconds
+        self._bell = wakes.bell()
         self._clock = clock
         self._moments: deque[Moment] = deque(maxlen=REMEMBERED)
         self._observers: list[Callable[[JobEvent], None]] = []
         self._position: int | None = None  # in the event log
         self._steps_of: dict[str, int] = {}
+        self._steps = 0  # since the last moment
+        self._ended = _none_ended()
         self._looked = clock()
 
     @property
@@ -72,17 +78,24 @@ class Pulse:
         self._observers.append(observer)
 
     async def run(self) -> None:
-        """Look every few seconds until cancelled."""
+        """Look every few seconds until cancelled, and at the log when there is word of it."""
         while True:
-            try:
-                await run_in_threadpool(self.look)
-            except (WanreelError, OSError) as error:
-                _log.warning("Figures can't be taken now: %s", error)
-            await asyncio.sleep(self.seconds)
+            await self._try(self.look)
+            due = self._clock() + self.seconds
+            while (left := due - self._clock()) > 0.0:
+                if await self._bell.until(left) and due - self._clock() > _REST:
+                    await self._try(self.catch_up)
+                    await asyncio.sleep(_REST)
+
+    async def _try(self, look: Callable[[], None]) -> None:
+        try:
+            await run_in_threadpool(look)
+        except (WanreelError, OSError) as error:
+            _log.warning("Figures can't be taken now: %s", error)
 
     def look(self) -> None:
         """Blocks. Raises StoreError, and OSError where the data directory is gone."""
-        steps, ended = self._read_log()
+        self.catch_up()
         queue = self._service.queue()
         now = self._clock()
         moment = Moment(
@@ -90,30 +103,28 @@ class Pulse:
             workers=self._service.store.worker_records(),
             queued=queue.queued,
             in_progress=queue.in_progress,
-            steps=steps,
-            ended=ended,
+            steps=self._steps,
+            ended=self._ended,
             seconds=now - self._looked,
         )
-        self._looked = now
+        self._looked, self._steps, self._ended = now, 0, _none_ended()
         self._moments.append(moment)
 
-    def _read_log(self) -> tuple[int, dict[str, int]]:
-        """Steps done and jobs ended since the look before."""
+    def catch_up(self) -> None:
+        """Read the log, for the next moment and for observers. Blocks. Raises StoreError."""
         store = self._service.store
         if self._position is None:
             self._position = store.last_event_number()
             running = store.list(status=JobStatus.IN_PROGRESS, limit=_RUNNING)
             self._steps_of = {job.id: job.progress.step for job in running}
-        steps, ended = 0, {str(status): 0 for status in sorted(TERMINAL)}
         while page := store.tail(after=self._position, limit=_PAGE):
             for event in page:
                 self._position = event.number
-                steps += self._stepped(event)
+                self._steps += self._stepped(event)
                 if event.kind in TERMINAL:
-                    ended[event.kind] += 1
+                    self._ended[event.kind] += 1
                 for observer in self._observers:
                     observer(event)
-        return steps, ended
 
     def _stepped(self, event: JobEvent) -> int:
         """Denoise steps that this event tells of, beyond those told before."""
@@ -136,3 +147,7 @@ class Pulse:
         if age > _MISSED * self.seconds:
             return (f"its figures are {age:.0f} s old", *worker.sample.warnings)
         return worker.sample.warnings
+
+
+def _none_ended() -> dict[str, int]:
+    return {str(status): 0 for status in sorted(TERMINAL)}

@@ -58,12 +58,15 @@ if ($rest.Count -gt 0 -and $rest[0] -eq '--setup-only') {
     & $exe @flags -I -S $setup @own
     exit $LASTEXITCODE
 }
+if ($rest.Count -gt 0 -and $rest[0] -eq '--ray') { $rest = @('cluster', 'up', '--with-ui') + @($rest | Select-Object -Skip 1) }
 if ($rest.Count -eq 0 -or ($rest[0] -like '-*' -and $rest[0] -notmatch '^--(version|server(=.*)?)$')) { $rest = @('serve') + $rest }
 if ($rest[0] -eq 'serve') {
     # What comes after wins: --no-open, --no-create-key.
     $rest = @('serve', '--open', '--create-key') + @($rest | Select-Object -Skip 1)
     $own += @('--extras', 'ui')
     if ($rest -contains '--quiet') { $own += '--quiet' }
+} elseif ($rest[0] -eq 'cluster') {
+    $own += @('--extras', 'ray,ui')
 }
 & $exe @flags -I -S $setup @own -- wanreel @rest
 exit $LASTEXITCODE

@@ -13,6 +13,7 @@ in a browser, or runs a command.
   ./launch.sh --share                 the page, from everywhere: makes a key and prints the address
   ./launch.sh --host 0.0.0.0          the page, for your network: makes a key and prints a sign-in link
   ./launch.sh generate photo.jpg "the camera slowly pushes in"
+  ./launch.sh --ray                   the page and the API on a Ray cluster, with workers for text and for pictures
   ./launch.sh doctor                  what this machine has, and what to fix
   ./launch.sh serve --help            all options of the page
   ./launch.sh generate --help         all options of a command
@@ -45,6 +46,7 @@ export WANREEL_DATA_DIR="${WANREEL_DATA_DIR:-$root}"
 case ${1:-} in
     --setup-only) exec "$python" -I -S "$root/scripts/setup" $repair ;;
     --version | --server | --server=*) ;;
+    --ray) shift; set -- cluster up --with-ui "$@" ;;
     '' | -*) set -- serve "$@" ;;
 esac
 extras=
@@ -54,5 +56,7 @@ if [ "$1" = serve ]; then
     set -- serve --open --create-key "$@"
     extras='--extras ui'
     case " $* " in *' --quiet '*) extras="$extras --quiet" ;; esac
+elif [ "$1" = cluster ]; then
+    extras='--extras ray,ui'
 fi
 exec "$python" -I -S "$root/scripts/setup" $repair $extras -- wanreel "$@"

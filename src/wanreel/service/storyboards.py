@@ -95,6 +95,10 @@ class Storyboards:
         ring(self.service.data.workers)
         return self.view(group)
 
+    def check(self, board: Storyboard) -> None:
+        """Raises what `create` would raise of the storyboard itself. Queues nothing."""
+        plan_scenes(pinned(board), self.service.resolve)
+
     def get(self, group_id: str) -> StoryboardView:
         """Raises GroupNotFound."""
         group = self.service.store.groups.get(group_id)
@@ -145,6 +149,10 @@ class Storyboards:
         )
         ring(self.service.data.workers)
         return self.get(group_id)
+
+    def replace(self, group_id: str, board: Storyboard) -> StoryboardView:
+        """As `revise`; scenes that say no seed and are else as one was have that one's."""
+        return self.revise(group_id, _with_seeds(board, self.get(group_id).board))
 
     def cancel(self, group_id: str) -> StoryboardView:
         """Stop every scene that has not ended. `retry` goes on from there."""
@@ -283,6 +291,16 @@ def _with_seed(board: Storyboard, place: int) -> Scene:
     if isinstance(seed, int) and 0 <= seed <= MAX_SEED:
         return scene
     return replace(scene, knobs={**scene.knobs, "seed": secrets.randbelow(2**31)})
+
+
+def _with_seeds(board: Storyboard, before: Storyboard) -> Storyboard:
+    known = {_without_seed(scene): scene for scene in before.scenes}
+    scenes = (known.get(_without_seed(it), it) if "seed" not in it.knobs else it for it in board.scenes)
+    return replace(board, scenes=tuple(scenes))
+
+
+def _without_seed(scene: Scene) -> str:
+    return json_text({name: value for name, value in scene.to_dict().items() if name != "seed"})
 
 
 def _spec(board: Storyboard, cells: Sequence[Mapping[str, str]], terms: Terms) -> str:

@@ -16,6 +16,9 @@ from wanreel.core.importing import leave_quickly
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "generate": ("generate", "generate", "Make a video, or a batch of them, and wait for it."),
     "picture": ("picture", "picture", "Make a still picture, for example a first frame, and wait for it."),
+    "enhance": ("enhance", "enhance", "Show a prompt and a better one, side by side."),
+    "extend": ("extend", "extend_", "Make a video go on: a new clip from its last frame, joined to it."),
+    "storyboard": ("storyboard", "storyboard", "Make one video of many scenes, each redoable alone."),
     "serve": ("serve", "serve", "Serve the HTTP API, with workers."),
     "plan": ("plan", "plan", "Show what a request would take, before anything is loaded."),
     "submit": ("submit", "submit", "Queue a video, or a batch of them, and return at once."),
@@ -44,6 +47,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "presets": ("models", "presets", "List presets and resolutions."),
     "selftest": ("selftest", "selftest", "Check a running server by making small videos."),
     "storage": ("storage", "storage", "List the storage profiles, or check one."),
+    "bench": ("bench", "bench", "Measure how fast this machine is, part by part."),
     "doctor": ("doctor", "doctor", "Check this machine and say what to fix."),
 }
 

@@ -161,7 +161,7 @@ class StoryboardRoutes:
             view = self._of(caller, storyboard_id)
             self._house.rates.take(caller)
             board = self._parsed(caller, values, view.board)
-            return self._shown(self._boards.revise(view.group.id, _with_seeds(board, view.board)))
+            return self._shown(self._boards.replace(view.group.id, board))
 
         return await run_in_threadpool(body)
 
@@ -361,19 +361,6 @@ def _kept(board: Storyboard) -> dict[str, PictureRef]:
     """Pictures that are in the storyboard already, which a client may name by their content."""
     pictures = (picture for scene in board.scenes for picture in (scene.keyframe, scene.end_keyframe))
     return {picture.sha256: picture for picture in pictures if picture is not None}
-
-
-def _with_seeds(board: Storyboard, before: Storyboard) -> Storyboard:
-    """Scenes that say no seed, and are else as one was, get that one's: so they need not be made again."""
-    known = {_without_seed(scene): scene for scene in before.scenes}
-    scenes = tuple(
-        known.get(_without_seed(scene), scene) if "seed" not in scene.knobs else scene for scene in board.scenes
-    )
-    return replace(board, scenes=scenes)
-
-
-def _without_seed(scene: Scene) -> str:
-    return repr(sorted((name, repr(value)) for name, value in scene.to_dict().items() if name != "seed"))
 
 
 def _place(view: StoryboardView, number: int) -> int:

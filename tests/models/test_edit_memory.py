@@ -73,10 +73,10 @@ def test_parameters_are_counted_exactly() -> None:
 
 
 def test_a_step_takes_what_the_table_says() -> None:
-    own, said = (SIDE // 16) ** 2, 300
+    module, own, said = two_layers(), (SIDE // 16) ** 2, 300
     shapes = [[(1, SIDE // 16, SIDE // 16)] * 2]
     with torch.no_grad(), metered() as meter:
-        two_layers()(
+        module(
             hidden_states=meta(1, 2 * own, 64),
             timestep=meta(1),
             encoder_hidden_states=meta(1, said, 3584),
@@ -87,11 +87,12 @@ def test_a_step_takes_what_the_table_says() -> None:
 
 
 def test_the_vae_takes_what_the_table_says() -> None:
+    module = vae()
     with torch.no_grad(), metered() as meter:
-        vae().decode(meta(1, 16, 1, SIDE // 8, SIDE // 8), return_dict=False)
+        module.decode(meta(1, 16, 1, SIDE // 8, SIDE // 8), return_dict=False)
     assert meter.peak == pytest.approx(DECODE_BYTES * SIDE * SIDE, rel=0.02)
     with torch.no_grad(), metered() as meter:
-        vae().encode(meta(1, 3, 1, SIDE, SIDE), return_dict=False)
+        module.encode(meta(1, 3, 1, SIDE, SIDE), return_dict=False)
     assert meter.peak == pytest.approx(ENCODE_BYTES * SIDE * SIDE, rel=0.02)
 
 

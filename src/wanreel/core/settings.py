@@ -38,6 +38,7 @@ from wanreel.core.placement import Plan, Precision
 from wanreel.core.settings_groups import (
     HttpSettings,
     OutboundSettings,
+    PromptHelpSettings,
     RemoteSettings,
     RunPodSettings,
     StorageProfile,
@@ -172,6 +173,7 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     remote: RemoteSettings = Field(default_factory=RemoteSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    prompt_help: PromptHelpSettings = Field(default_factory=PromptHelpSettings)
     runpod: RunPodSettings = Field(default_factory=RunPodSettings)
     fault: str = Field(default="", description="Failpoint for fault tests, NAME:kill. Empty in normal use.")
     models: dict[str, UserModel] = Field(default_factory=dict[str, UserModel])

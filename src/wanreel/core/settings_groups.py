@@ -59,6 +59,23 @@ class OutboundSettings(BaseModel):
     )
 
 
+class PromptHelpSettings(BaseModel):
+    """A language model that helps with prompts. In the environment as WANREEL_PROMPT_HELP__NAME, in config.toml under
+    [prompt_help]."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    url: str = Field(
+        default="",
+        max_length=2048,
+        description="Where it is served, OpenAI-compatible, as http://127.0.0.1:11434/v1. Empty: rules alone.",
+    )
+    model: str = Field(default="", max_length=200, description="Its name there.")
+    key: SecretStr | None = Field(default=None, description="The key it is asked with.")
+    sees: bool = Field(default=False, description="It takes pictures: the first frame is shown to it.")
+    seconds: float = Field(default=30.0, ge=1, le=300, description="How long its answer is waited for.")
+
+
 class RemoteSettings(BaseModel):
     """The server that `wanreel --server` asks. In the environment as WANREEL_REMOTE__NAME, in config.toml under [remote]."""
 

@@ -127,6 +127,22 @@ class Fetcher:
         except (Denied, *_FAULTS) as exc:
             raise RemoteError("It can't be reached.") from exc
 
+    def ask(
+        self, url: str, headers: Mapping[str, str], body: bytes, seconds: float, largest: int
+    ) -> tuple[int, bytes]:
+        """Hand `body` in at `url`; status and body of the answer, of at most `largest` bytes. Follows nothing.
+
+        Raises RemoteError, saying whether it took longer than `seconds`.
+        """
+        deadline = _Deadline(self._clock, self._clock() + seconds)
+        try:
+            with self._call("POST", self.rules.target(url), headers, body, deadline) as answer:
+                return answer.status, _whole(answer, largest)
+        except (Denied, *_FAULTS) as exc:
+            late = self._clock() >= deadline.end or isinstance(exc, httpcore.TimeoutException)
+            said = f"gave no answer within {seconds:g} s." if late else "can't be reached."
+            raise RemoteError(f"The language model's server {said}") from exc
+
     def addresses(self, origin: str) -> list[str]:
         """The IP addresses that a server may be called at, for callers that bring their own client.
 
@@ -184,6 +200,15 @@ class Fetcher:
         if isinstance(answer, Exception):
             raise _Unfit("unknown name") from answer
         return answer
+
+
+def _whole(answer: httpcore.Response, largest: int) -> bytes:
+    data = bytearray()
+    for part in answer.iter_stream():
+        data += part
+        if len(data) > largest:
+            raise _Unfit("length")
+    return bytes(data)
 
 
 def build_fetcher(settings: OutboundSettings) -> Fetcher:

@@ -106,3 +106,21 @@ def test_a_video_model_is_no_picture_model_and_the_other_way_round(open_place: O
     models = place.client.get("/v1/models", params={"makes": "images"}).json()["data"]
     assert [model["id"] for model in models] == ["sdxl-base", "sdxl-refiner"]
     assert "sdxl-base" not in place.client.get("/v1/models").text
+
+
+def test_openais_client_edits_a_picture(studio: tuple[Place, openai.OpenAI], picture: bytes) -> None:
+    _, client = studio
+    more = {"seed": 5, "num_inference_steps": 2}
+    values: dict[str, Any] = {"model": "tiny:qwen-image-edit-2509", "prompt": "make it night", "extra_body": more}
+    answer: Any = client.images.edit(image=("cat.png", picture), size="64x64", response_format="b64_json", **values)
+    made = opened(base64.b64decode(answer.data[0].b64_json))
+    asked = json.loads(made.text["Comment"])["request"]  # type: ignore[attr-defined]
+    assert made.size == (64, 64) and (asked["prompt"], asked["seed"]) == ("make it night", 5)
+    listed: Any = client.images.edit(image=[("cat.png", picture)], size="64x64", response_format="b64_json", **values)
+    assert opened(base64.b64decode(listed.data[0].b64_json)).tobytes() == made.tobytes()
+    for refused, field in (
+        ({"image": ("cat.png", picture), "mask": ("mask.png", picture)}, "mask"),
+        ({"image": ("cat.png", picture), "model": MODEL}, "model"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=field):
+            client.images.edit(**{**values, **refused})

@@ -19,6 +19,7 @@ Kind = Literal["cleaned", "duplicate", "contradiction", "shortened", "added", "w
 By = Literal["rules", "model"]
 
 LONGEST = 4000  #: characters of a prompt that a request may have
+_SHADED = frozenset({"look", "light", "time"})  # axes on which "vintage, super 8" is more than either
 _ROUNDS = 4  # of which the second nearly always changes nothing
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -154,9 +155,9 @@ def written(before: Enhancement, text: str, tokens: Tokens) -> Enhancement:
 
 
 def language_of(text: str) -> Language:
-    """Chinese where at least a third of the letters are."""
+    """Chinese where at least half of the letters are."""
     letters = len(_LETTER.findall(text))
-    return "zh" if letters and len(_HAN.findall(text)) * 3 >= letters else "en"
+    return "zh" if letters and len(_HAN.findall(text)) * 2 >= letters else "en"
 
 
 def fits(text: str, tokens: Tokens) -> bool:
@@ -293,7 +294,8 @@ def _with(clauses: list[Clause], added: Sequence[str], language: Language) -> st
 
 
 def _meanings(clause: Clause) -> set[tuple[str, str]]:
-    return {(it.concept.axis, it.concept.value) for it in said(clause.text)}
+    """What it says on the axes where saying it in other words adds nothing."""
+    return {(it.concept.axis, it.concept.value) for it in said(clause.text) if it.concept.axis not in _SHADED}
 
 
 def _pure(clause: Clause) -> bool:

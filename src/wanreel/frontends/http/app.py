@@ -36,6 +36,7 @@ from wanreel.frontends.http.models import ModelRoutes
 from wanreel.frontends.http.news import News
 from wanreel.frontends.http.operator import operator_routes
 from wanreel.frontends.http.pictures import PictureDesk, Turnstile
+from wanreel.frontends.http.prompts import PromptRoutes
 from wanreel.frontends.http.pulse import Pulse
 from wanreel.frontends.http.rates import Rates
 from wanreel.frontends.http.recipes import RecipeRoutes
@@ -51,8 +52,11 @@ from wanreel.frontends.http.videos import VideoRoutes
 from wanreel.frontends.http.wakes import Wakes
 from wanreel.frontends.http.webhooks import WebhookDesk, WebhookRoutes
 from wanreel.frontends.own_storage import build_own_storage
+from wanreel.frontends.prompt_help import PromptHelp
+from wanreel.frontends.prompt_writer import build_writer
 from wanreel.frontends.telemetry import NOT_TRACED, Tracing
 from wanreel.frontends.webhooks import SigningSecrets, build_postman
+from wanreel.models.tokens import TokenCounts
 from wanreel.service import Service
 from wanreel.service.uploader import build_uploader
 from wanreel.wiring import Runtime, build_liveness, picture_specs_with_state, specs_with_state
@@ -132,7 +136,9 @@ def create_app(  # noqa: PLR0913 - one place joins all parts
     page = make_page(house, intake) if make_page is not None else None
     background = (house.news.tell, house.pulse.run, postman.run, *((page.run,) if page is not None else ()))
     storage = StorageRoutes(house, tuple(sorted(settings.storage)), settings.default_storage).router()
-    more = (recipes, storage, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
+    helper = PromptHelp(runtime, build_writer(settings.prompt_help), TokenCounts(runtime.shelf))
+    prompts = PromptRoutes(house, helper, runtime.pictures.open).router()
+    more = (recipes, prompts, storage, unbuilt_routes(), *operator_routes(runtime, service, keys, entrance))
     api = _api(house, wakes, intake, metrics, entrance, background, more, tracing)
 
     def observe(exchange: Exchange) -> None:
@@ -201,7 +207,7 @@ def _api(  # noqa: PLR0913 - the parts of one app
         SystemRoutes(house, metrics),
         WebhookRoutes(house.webhooks),
     )
-    adapters = (FastVideoRoutes(house, intake, videos), LightX2VRoutes(house, intake))
+    adapters = (FastVideoRoutes(house, intake, videos, metrics.registry), LightX2VRoutes(house, intake))
     for routes in (*native, *adapters):
         api.include_router(routes.router())
     for router in more:

@@ -43,6 +43,7 @@ from wanreel.models.parallel.crew import Crew
 from wanreel.models.parallel.opening import lead_model
 from wanreel.models.parallel.rank import Rank
 from wanreel.models.parallel.wire import Wire
+from wanreel.models.quantize import quantize
 from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
 
@@ -81,21 +82,22 @@ class Bench:
             self.options.json.write_text(json.dumps({"rows": self.rows, "facts": facts(self.device)}, indent=1))
 
     def run(self) -> None:
-        plans = PLANS[self.options.count]
-        for size in self.options.sizes:
-            chosen = plans if size == "480" else plans[: self.options.large]
-            for manner in self.options.manners:
+        options, plans = self.options, PLANS[self.options.count]
+        for size in options.sizes:
+            for manner in options.manners if size == "480" else options.large_manners:
                 self._manner(manner)
-                if not self.options.no_reference and self.crew is not None and size == "480":
+                if self.crew is not None and size == "480" and manner in options.references:
                     self._step(size, manner, Parallel())
-                for plan in chosen:
+                for plan in plans if size == "480" and manner == "eager" else plans[: options.large]:
                     self._step(size, manner, plan)
-        self._manner(self.options.manners[0])
-        for size in self.options.sizes:
-            self._decode(size)
-        if self.crew is not None and self.options.fsdp:
+        if "fp8" not in options.manners:
+            self._manner("eager")
+        for size in options.sizes:
+            for lean in options.decodes:
+                self._decode(size, lean=lean == "lean")
+        if self.crew is not None and options.fsdp:
             self._shared(plans[0])
-        if self.crew is not None and self.options.kill:
+        if self.crew is not None and options.kill:
             self._kill(plans[0])
 
     def _manner(self, manner: str) -> None:
@@ -116,7 +118,8 @@ class Bench:
             model.lead.parallel = plan
         key = f"{size} {manner}"
         try:
-            seconds, made = timed(self.device, self.options.runs, lambda: expert.predict_each(*inputs, token))
+            runs = self.options.runs if size == "480" else 1
+            seconds, made = timed(self.device, runs, lambda: expert.predict_each(*inputs, token))
         except (WanreelError, RuntimeError) as error:
             self.add(what="step", size=size, manner=manner, plan=str(plan) or "1 rank", error=str(error)[:300])
             if self.crew is not None and not self.crew.gathered:
@@ -137,23 +140,22 @@ class Bench:
             used_gib=used(self.options.count),
         )
 
-    def _decode(self, size: str) -> None:
+    def _decode(self, size: str, *, lean: bool) -> None:
         height, width = SIZES[size]
         spec = self.model.spec
         shape = (1, spec.latent_channels, 3, 8, 8) if self.options.tiny else latent_shape(spec, height, width)
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(self.device)
-        for lean in (True, False):
-            for alone in (True, False) if self.crew is not None else (True,):
-                lead = self.model.lead
-                self.model.lead = None if alone else lead
-                seconds, made = timed(self.device, 2, lambda: list(Decoding(self.model, latents, lean=lean)))
-                self.model.lead = lead
-                kept = f"decode {size} {lean}"
-                frames = [torch.from_numpy(chunk).float() for chunk in made]
-                row = {"error": difference(frames, self.references.get(kept)), "peak_gib": peak(self.device)}
-                self.references.setdefault(kept, frames)
-                ranks = 1 if alone else self.options.count
-                self.add(what="decode", size=size, lean=lean, ranks=ranks, seconds=seconds, **row)
+        for alone in (True, False) if self.crew is not None and size == "480" else (self.crew is None,):
+            lead = self.model.lead
+            self.model.lead = None if alone else lead
+            seconds, made = timed(self.device, 2, lambda: list(Decoding(self.model, latents, lean=lean)))
+            self.model.lead = lead
+            kept = f"decode {size} {lean}"
+            frames = [torch.from_numpy(chunk).float() for chunk in made]
+            row = {"error": difference(frames, self.references.get(kept)), "peak_gib": peak(self.device)}
+            self.references.setdefault(kept, frames)
+            ranks = 1 if alone else self.options.count
+            self.add(what="decode", size=size, lean=lean, ranks=ranks, seconds=seconds, **row)
 
     def _shared(self, plan: Parallel) -> None:
         """Weights shared out; the text encoder's as well."""
@@ -165,7 +167,7 @@ class Bench:
         torch.cuda.empty_cache() if self.device.type == "cuda" else None
         weights = allocated(self.device)
         for size in self.options.sizes:
-            self._step(size, "eager", shared)
+            self._step(size, "eager" if "fp8" not in self.options.manners else "fp8", shared)
         tokens = torch.zeros(1, 512, dtype=torch.long, device=self.device)
         encoder = self.model.text_encoder
         seconds, _ = timed(self.device, 2, lambda: encoder(tokens, torch.ones_like(tokens)).last_hidden_state)
@@ -190,13 +192,13 @@ class Bench:
 
 
 def set_manner(expert: Any, manner: str) -> None:
-    """ "eager": Diffusers' blocks; "compiled": our own step path."""
+    """ "eager": Diffusers' blocks; "compiled": our own step path; "fp8": the same over matrices in fp8, for good."""
     from wanreel.models.step.path import Manner, StepPath
 
-    if manner == "eager":
-        expert.step = None
-    elif expert.step is None:
-        expert.step = StepPath(expert, Manner(attention="torch", edge_attention="torch"))
+    if manner == "fp8":
+        quantize(expert.transformer.blocks, "fp8")
+    path = Manner(attention="torch", edge_attention="torch", eight=manner == "fp8")
+    expert.step = None if manner == "eager" else StepPath(expert, path)
 
 
 def facts(device: torch.device) -> dict[str, Any]:
@@ -352,7 +354,9 @@ def main() -> int:
             crew.disband()
     steps = [row for row in bench.rows if row["what"] == "step" and "seconds" in row]
     for row in steps:
-        print(f"{row['count']} {row['size']} {row['manner']:9} {row['plan']:40} {statistics.median(row['seconds']):8.3f}")
+        print(
+            f"{row['count']} {row['size']} {row['manner']:9} {row['plan']:40} {statistics.median(row['seconds']):8.3f}"
+        )
     return 0
 
 
@@ -362,12 +366,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="number of the first GPU")
     parser.add_argument("--model", default="i2v-a14b")
     parser.add_argument("--sizes", type=lambda text: text.split(","), default=["480", "720"])
-    parser.add_argument("--manners", type=lambda text: text.split(","), default=["eager"], help="eager, compiled")
-    parser.add_argument("--large", type=int, default=2, help="plans that are measured at 720p")
+    names: Any = {"type": lambda text: [it for it in text.split(",") if it]}
+    parser.add_argument("--manners", **names, default=["eager"], help="eager, compiled, fp8 (last)")
+    parser.add_argument("--large-manners", **names, default=["eager"], help="those at 720p")
+    parser.add_argument("--large", type=int, default=2, help="plans at 720p, and of other manners than eager")
+    parser.add_argument(
+        "--references", **names, default=["eager"], help="manners with a run on one rank to compare with"
+    )
+    parser.add_argument("--decodes", **names, default=["lean", "plain"])
     parser.add_argument("--runs", type=int, default=2, help="timed, after one that is not")
     parser.add_argument("--fsdp", action="store_true", help="share weights out at the end, the text encoder's too")
     parser.add_argument("--kill", action="store_true", help="kill a rank in the middle of a step, last")
-    parser.add_argument("--no-reference", action="store_true", help="no run on one rank to compare with")
     parser.add_argument("--tiny", action="store_true", help="tiny models over gloo on the CPU")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rank", default="", help=argparse.SUPPRESS)

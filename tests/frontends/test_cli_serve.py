@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +29,7 @@ from wanreel.frontends.cli.sharing import GradioTunnel, Sharing
 from wanreel.frontends.cli.welcome import Greeter
 from wanreel.frontends.http.entrance import Entrance, Shared
 from wanreel.worker import supervisor
+from wanreel.worker.arrangement import GpuChoice
 from wanreel.worker.supervisor import worker_commands
 
 pytestmark = pytest.mark.xdist_group("http_server")
@@ -286,7 +287,50 @@ def test_a_driver_that_does_not_answer_holds_nothing_up(tmp_path: Path, monkeypa
 
 
 def test_quiet_says_only_where_it_listens(tmp_path: Path) -> None:
-    with started(tmp_path, "--port", "0", "--quiet", "--multi-gpu") as server:
+    with started(tmp_path, "--port", "0", "--quiet") as server:
         url = server.wait_for(r"listens on (\S+)")[1]
         httpx.get(f"{url}/live")
-    assert len(server.lines) == 2 and "--multi-gpu takes effect with the multi-GPU work" in server.lines[0]
+    assert len(server.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--multi-gpu"], "needs at least two, and this machine has none"),
+        (["--multi-gpu", "--gpus", "0,7"], "there is no GPU 0: this machine has none"),
+        (["--multi-gpu", "--gpus", "0,0"], "'0,0' is no list of GPUs"),
+        (["--parallel", "cfg=3"], "there are two passes at most"),
+        (["--parallel", "cfg=2,tensor=2"], "'tensor=2' is not understood"),
+    ],
+)
+def test_gpus_that_can_t_share_a_video_are_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match=said):
+        serve.serve.invoke(serve.serve.make_context("serve", arguments))
+
+
+def test_one_worker_for_all_gpus_or_one_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "gpu_count", lambda: 4)
+
+    def commands(count: int | None = None, **choice: Any) -> Mapping[str, Sequence[str]]:
+        return worker_commands("auto", ("--quiet",), count, GpuChoice(**choice))
+
+    (label, command), *others = commands(multi_gpu=True).items()
+    assert (label, others) == ("cuda:0,1,2,3", [])
+    assert command[-7:] == ["--multi-gpu", "--parallel", "auto", "--device", "cuda:0", "--gpus", "0,1,2,3"]
+    assert list(commands(multi_gpu=True, gpus="3,1")) == ["cuda:3,1"]
+    each = commands(multi_gpu=True, parallel="each", gpus="1,2")
+    assert list(each) == ["cuda:1", "cuda:2"] and all("--no-multi-gpu" in it for it in each.values())
+    assert list(commands(gpus="2,3")) == ["cuda:2", "cuda:3"]
+    assert list(worker_commands("cpu", (), None, GpuChoice(multi_gpu=True, parallel="cfg=2,ring=2"))) == ["cpu×4"]
+    with pytest.raises(SettingsError, match="no GPU 4: this machine has 4, numbers 0 to 3"):
+        commands(gpus="4")
+    with pytest.raises(SettingsError, match="makes 3, and there are 4 GPUs"):
+        commands(multi_gpu=True, parallel="cfg=1,ulysses=3,ring=1")
+    with pytest.raises(SettingsError, match="2 workers can't have all GPUs"):
+        commands(2, multi_gpu=True)
+    with pytest.raises(SettingsError, match="named is 1"):
+        commands(multi_gpu=True, gpus="2")

@@ -191,6 +191,15 @@ class Settings(BaseSettings):
         default=0.0, ge=0, description="Delete the local copy of what lies safely in storage after; 0 keeps it."
     )
 
+    @field_validator("parallel")
+    @classmethod
+    def _understood(cls, parallel: str) -> str:
+        try:
+            parse_parallel(parallel)
+        except SettingsError as error:
+            raise ValueError(f"{error.message.removeprefix('parallel: ')} {error.hint}") from error
+        return parallel
+
     @field_validator("storage")
     @classmethod
     def _names(cls, profiles: dict[str, StorageProfile]) -> dict[str, StorageProfile]:

@@ -88,8 +88,9 @@ def descend(
                 kept.device = model.device
                 kept.move(model.device)
                 restart_peak(kept.device)
+                notes = (*model.notes, *_shared(plan))
                 yield ModelLoaded(
-                    spec.name, describe_device(model.device), acquired.seconds, model.notes, str(plan.placement)
+                    spec.name, describe_device(model.device), acquired.seconds, notes, str(plan.placement)
                 )
                 result = yield from _timed(attempt(model, kept), kept)
                 kept.measure()
@@ -134,6 +135,12 @@ def _stage(kept: Kept) -> Stage:
     if kept.conditioning is None and kept.latents is None and kept.model is not None:
         return _ENCODING.get(kept.model.visitor, kept.stage)
     return kept.stage
+
+
+def _shared(plan: MemoryPlan) -> tuple[str, ...]:
+    """For the job's record, where several GPUs share the work."""
+    parallel = plan.placement.parallel
+    return () if parallel.alone else (f"shared by {parallel}",)
 
 
 def _same_bits(plan: MemoryPlan, following: MemoryPlan) -> bool:

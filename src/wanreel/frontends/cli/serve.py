@@ -98,6 +98,8 @@ def serve(**given: Any) -> int:
     """
     settings, http, choices = _chosen(given)
     _log(http, as_json=choices.json_log, quiet=choices.quiet)
+    if settings.multi_gpu and choices.workers != 0:
+        devices_of(settings)  # before anything else has begun
     greeter = Greeter(quiet=choices.quiet, no_color=given["no_color"], logged=choices.json_log)
     with _listening(http, greeter, shared=choices.share) as (entrance, listener):
         key = _create_key(settings, http, entrance, wanted=choices.create_key)
@@ -121,9 +123,9 @@ def _chosen(given: dict[str, Any]) -> tuple[Settings, HttpSettings, Choices]:
         over["auto_load"] = ""
     elif given["auto_load"] is not None:
         over["auto_load"] = given["auto_load"]
+    if given["device"] is not None:
+        over["device"] = given["device"]
     settings = load_settings(**over, **gpu_settings(given))
-    if settings.multi_gpu and not given["api_only"] and given["workers"] != 0:
-        devices_of(settings)
     named = {name: given[name] for name in HttpSettings.model_fields if given.get(name) not in (None, ())}
     http = settings.http.model_copy(update=named | ({"host": "127.0.0.1"} if given["localhost"] else {}))
     options = ["--quiet"]
@@ -133,7 +135,7 @@ def _chosen(given: dict[str, Any]) -> tuple[Settings, HttpSettings, Choices]:
         options += ["--auto-load", over["auto_load"]]
     terminal = sys.stdout.isatty()
     choices = Choices(
-        device=given["device"] or settings.device,
+        device=settings.device,
         gpus=choice_of(settings),
         workers=0 if given["api_only"] else given["workers"],
         worker_options=tuple(options),

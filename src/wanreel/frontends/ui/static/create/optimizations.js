@@ -56,12 +56,19 @@ function outlook({ memory, machine, estimate }) {
     h("dl.facts.mem-facts",
       fact(t("memory.gpu"), t("memory.of", { used: gigabytes(memory.gpu_bytes), all: gigabytes(machine.gpu_bytes) }), machine.gpu),
       memory.host_bytes > 0 && fact(t("memory.host"), t("memory.of", { used: gigabytes(memory.host_bytes), all: gigabytes(machine.host_bytes) })),
+      memory.parallel.ranks > 1 && fact(t("memory.gpus"), sharing(memory.parallel)),
       fact(t("memory.time"), clock(seconds), estimate.seconds === null ? t("memory.time.predicted") : estimate.basis),
       cost !== null && fact(t("memory.cost"), money(cost)),
       fact(t("memory.result"), t(memory.exact ? "memory.exact" : "memory.rounded"))),
     stages(memory, machine),
     memory.reasons.length > 0 && h("ul.plan-notes.mem-why", memory.reasons.map((reason) => h("li", reason))),
   ];
+}
+
+//: How the GPUs of a machine share a video, in the words of `--parallel`.
+function sharing(parallel) {
+  const parts = ["cfg", "ulysses", "ring"].filter((part) => parallel[part] > 1).map((part) => `${part} ${parallel[part]}`);
+  return `${parallel.ranks}: ${[...parts, ...(parallel.fsdp ? ["fsdp"] : [])].join(", ")}`;
 }
 
 //: GPU memory of each stage, as bars against what there is.

@@ -1,0 +1,313 @@
+"""One video on several ranks, over gloo: to the bit what one process makes where that holds, and never a hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from generation.factory import ARCHITECTURES, Case, make_case
+from models.lora_files import RandomLora
+from wanreel.core.cancel import CancelToken
+from wanreel.core.catalog import Mode
+from wanreel.core.errors import Cancelled, DeviceFault
+from wanreel.core.lora import ResolvedLora
+from wanreel.core.parallel import Parallel
+from wanreel.core.placement import Placement
+from wanreel.core.settings import load_settings
+from wanreel.generation.decode import Decoding
+from wanreel.generation.denoise import denoise
+from wanreel.generation.environment import environment_of
+from wanreel.generation.state import DenoiseState
+from wanreel.models.lora.shelf import LoraShelf
+from wanreel.models.parallel.crew import Crew
+from wanreel.models.parallel.opening import CrewOpener
+from wanreel.models.step.path import Compiler, Manner, StepPath
+from wanreel.models.wan_model import WanModel
+from wanreel.models.wear import wear
+from wanreel.storage.digests import Digests
+from wanreel.testing import build_tiny
+from wanreel.wiring.ranks import rank_command, told
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+#: Of a ring, whose sums are added up in another order; latents are about 1.
+ROUNDING = 1e-5
+SILENCE = 4.0  #: seconds; busy machines starve a process for some
+
+
+@dataclass
+class Ranks:
+    """A crew of `count`, its models, and what one process makes of the same requests."""
+
+    crew: Crew
+    root: Path
+    opener: CrewOpener = field(init=False)
+    _models: dict[tuple[str, Parallel], WanModel] = field(default_factory=dict[Any, WanModel])
+    _alone: dict[Any, torch.Tensor] = field(default_factory=dict[Any, torch.Tensor])
+
+    def __post_init__(self) -> None:
+        self.opener = CrewOpener(self.crew, lambda spec, placement: build_tiny(spec, placement=placement))
+
+    @property
+    def count(self) -> int:
+        return self.crew.size
+
+    def model(self, case: Case, parallel: Parallel) -> WanModel:
+        """Opened on all ranks; again only where another plan needs it."""
+        key = (case.spec.name, parallel.loading)
+        if key not in self._models:
+            self._models = {held: it for held, it in self._models.items() if held[0] != case.spec.name}
+            model = self.opener.open(case.spec, Placement(parallel=parallel))
+            assert isinstance(model, WanModel)
+            self._models[key] = model
+        model = self._models[key]
+        model.run_with(replace(model.placement, parallel=parallel))
+        return model
+
+    def shared(self, case: Case, parallel: Parallel) -> torch.Tensor:
+        model = self.model(case, parallel)
+        *_, last = denoise(model, case.encode(model), case.request)
+        return last.latents
+
+    def alone(self, case: Case) -> torch.Tensor:
+        key = str(case.request)
+        if key not in self._alone:
+            *_, last = denoise(case.model(), case.encode(), case.request)
+            self._alone[key] = last.latents
+        return self._alone[key]
+
+
+def crew_of(count: int, root: Path) -> Crew:
+    settings = load_settings(data_dir=root)
+    return Crew([rank_command("cpu")] * (count - 1), torch.device("cpu"), {"settings": told(settings)}, silence=SILENCE)
+
+
+def ranks_of(count: int, root: Path) -> Iterator[Ranks]:
+    crew = crew_of(count, root)
+    try:
+        yield Ranks(crew, root)
+    finally:
+        crew.disband()
+    assert crew.pids == ()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    yield from ranks_of(2, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    yield from ranks_of(4, tmp_path_factory.mktemp("four"))
+
+
+def short(name: str, mode: Mode = "text", **knobs: Any) -> Case:
+    return make_case(name, mode, num_inference_steps=2, **knobs)
+
+
+def check(ranks: Ranks, case: Case, parallel: Parallel) -> None:
+    made, alone = ranks.shared(case, parallel), ranks.alone(case)
+    if parallel.ring > 1:
+        torch.testing.assert_close(made, alone, rtol=0, atol=ROUNDING)
+        assert not torch.equal(made, alone), "a ring that rounds like one process was not taken"
+    else:
+        assert torch.equal(made, alone)
+
+
+@pytest.mark.parametrize("parallel", [Parallel(cfg=2), Parallel(ulysses=2)], ids=str)
+@pytest.mark.parametrize(("name", "mode"), ARCHITECTURES)
+def test_two_ranks_make_the_bits_of_one(two: Ranks, name: str, mode: Mode, parallel: Parallel) -> None:
+    check(two, short(name, mode), parallel)
+
+
+@pytest.mark.parametrize(("name", "mode"), [ARCHITECTURES[1], ARCHITECTURES[6]])
+def test_a_ring_rounds_and_no_more(two: Ranks, name: str, mode: Mode) -> None:
+    check(two, short(name, mode), Parallel(ring=2))
+
+
+@pytest.mark.parametrize("parallel", [Parallel(cfg=2, fsdp=True), Parallel(ulysses=2, fsdp=True)], ids=str)
+def test_shared_out_weights_are_the_same_weights(two: Ranks, parallel: Parallel) -> None:
+    case = short("i2v-a14b", "picture")
+    check(two, case, parallel)
+    model = two.model(case, parallel)
+    for expert in model.experts:
+        block: Any = expert.transformer.blocks[0]
+        whole = sum(it.numel() * it.element_size() for it in block.parameters())
+        stream: Any = expert.stream
+        held = stream.device_bytes - 2 * stream._nbytes
+        assert held < 0.6 * whole * len(stream.blocks), "every rank holds half of each block"
+
+
+def test_a_step_of_one_pass_takes_all_ranks_for_its_tokens(two: Ranks) -> None:
+    """Guidance of one expert alone: its steps have two passes, the other's have one."""
+    check(two, make_case("t2v-a14b", num_inference_steps=4, guidance_high=4.0, guidance_low=1.0), Parallel(cfg=2))
+
+
+def test_portions_of_tokens_too(two: Ranks) -> None:
+    case = short("i2v-14b-480p", "picture")
+    model = two.model(case, Parallel(ulysses=2))
+    plain = two.shared(case, Parallel(ulysses=2))
+    model.run_with(replace(model.placement, rows=5))
+    assert torch.equal(two.shared(case, Parallel(ulysses=2)), plain)
+    assert torch.equal(plain, two.alone(case))
+
+
+def test_our_own_path_of_a_step(two: Ranks) -> None:
+    case = short("t2v-1.3b")
+    one, shared = build_tiny(case.spec), two.model(case, Parallel(ulysses=2))
+    try:
+        for model in (one, shared):
+            for expert in model.experts:
+                expert.step = StepPath(expert, Manner("torch", "torch", compiled=False))
+        *_, alone = denoise(one, case.encode(one), case.request)
+        assert torch.equal(two.shared(case, Parallel(ulysses=2)), alone.latents)
+    finally:
+        for expert in shared.experts:
+            expert.step = None
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("parallel", [Parallel(ulysses=2), Parallel(ring=2), Parallel(ulysses=2, fsdp=True)], ids=str)
+def test_compiled_as_a_whole(two: Ranks, parallel: Parallel) -> None:
+    """Without a break: exchanges are part of the graph."""
+    case = short("t2v-1.3b")
+    model = two.model(case, parallel)
+    compiler = Compiler("aot_eager")
+    for expert in model.experts:
+        expert.step = StepPath(expert, Manner("torch", "torch"), compiler)
+    try:
+        made = two.shared(case, parallel)
+    finally:
+        for expert in model.experts:
+            expert.step = None
+    assert compiler.compilations and not compiler.failure
+    torch.testing.assert_close(made, two.alone(case), rtol=0, atol=ROUNDING)
+
+
+def test_loras_are_worn_by_every_rank(two: Ranks) -> None:
+    case = short("t2v-1.3b")
+    plain = two.alone(case)
+    shelf = LoraShelf(load_settings(data_dir=two.root).adapters_dir, Digests(two.root / "digests.json"))
+    RandomLora.of(case.model().experts[0].transformer).save(shelf.root / "style.safetensors")
+    found = shelf.get("style")
+    lora = ResolvedLora("style", shelf.sha256(found), 0.8, 0.8, rank=4)
+    dressed = Case(case.spec, replace(case.request, loras=(lora,)), case.pictures)
+    one, shared = build_tiny(case.spec), two.model(case, Parallel(ulysses=2))
+    for model in (one, shared):
+        wear(model, dressed.request.loras, 2, shelf)
+    *_, alone = denoise(one, case.encode(one), dressed.request)
+    *_, made = denoise(shared, case.encode(shared), dressed.request)
+    assert torch.equal(made.latents, alone.latents) and not torch.equal(made.latents, plain)
+    wear(shared, (), 2, shelf)
+    assert torch.equal(two.shared(case, Parallel(ulysses=2)), plain)
+
+
+def test_a_cancelled_step_leaves_all_ranks_as_they_were(two: Ranks) -> None:
+    case = short("i2v-a14b", "picture")
+    model, token = two.model(case, Parallel(ulysses=2)), CancelToken()
+    conditioning, told_so = case.encode(model), []
+    tell = two.crew.tell
+
+    def cancel_at_the_second_block(message: Any) -> None:
+        if "go" in message:
+            told_so.append(message["go"])
+        tell(message)
+        if len(told_so) == 1:
+            token.cancel()
+
+    two.crew.tell = cancel_at_the_second_block  # type: ignore[method-assign]
+    try:
+        with pytest.raises(Cancelled):
+            list(denoise(model, conditioning, case.request, cancel=token))
+    finally:
+        del two.crew.tell
+    assert told_so == [True, False], "the second block was not computed"
+    assert two.crew.gathered
+    check(two, case, Parallel(ulysses=2))
+
+
+@pytest.mark.parametrize("parallel", [Parallel(cfg=2), Parallel(ulysses=2), Parallel(ring=2)], ids=str)
+def test_a_state_goes_on_on_any_number_of_ranks(two: Ranks, parallel: Parallel) -> None:
+    case = make_case("t2v-1.3b", num_inference_steps=4)
+    states: list[DenoiseState] = list(denoise(case.model(), case.encode(), case.request))
+    model = two.model(case, parallel)
+    *_, last = denoise(model, case.encode(model), case.request, start=states[1])
+    exact = parallel.ring == 1
+    assert torch.equal(last.latents, states[-1].latents) == exact
+    named = {name for name, value in environment_of(model).items() if environment_of(case.model()).get(name) != value}
+    assert named == (set() if parallel.sequence == 1 else {"parallel"}), "what may round otherwise is named"
+
+
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("name", ["t2v-1.3b", "ti2v-5b"])
+def test_bands_of_a_frame_are_the_frame(two: Ranks, name: str, lean: bool) -> None:
+    case = short(name)
+    model = two.model(case, Parallel(ulysses=2))
+    latents = torch.randn(case.encode().shape, generator=torch.Generator().manual_seed(0))
+    alone = np.concatenate(list(Decoding(case.model(), latents, lean=lean)))
+    shared = np.concatenate(list(Decoding(model, latents, lean=lean)))
+    # Convolutions over another height may add up in another order: at most the last of 255 levels, and seldom.
+    difference = np.abs(alone.astype(int) - shared.astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+    assert len(np.unique(alone)) > 50, "a picture with something in it"
+
+
+def test_frames_that_nobody_takes_are_not_decoded(two: Ranks) -> None:
+    case = short("t2v-1.3b")
+    model = two.model(case, Parallel(ulysses=2))
+    latents = torch.randn(case.encode().shape, generator=torch.Generator().manual_seed(0))
+    frames = iter(Decoding(model, latents))
+    next(frames)
+    frames.close()  # type: ignore[attr-defined]
+    assert two.crew.gathered
+    check(two, case, Parallel(ulysses=2))
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize(
+    ("cfg", "ulysses", "ring"), [(2, 2, 1), (2, 1, 2), (1, 4, 1), (1, 2, 2), (1, 1, 4)], ids=lambda it: str(it)
+)
+@pytest.mark.parametrize(("name", "mode"), ARCHITECTURES)
+def test_four_ranks(four: Ranks, name: str, mode: Mode, cfg: int, ulysses: int, ring: int, fsdp: bool) -> None:
+    """Two heads on four Ulysses ranks are filled up to four; 24 tokens and less divide or do not."""
+    check(four, short(name, mode), Parallel(cfg, ulysses, ring, fsdp))
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("lean", [False, True])
+def test_four_bands(four: Ranks, lean: bool) -> None:
+    test_bands_of_a_frame_are_the_frame(four, "t2v-1.3b", lean)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGKILL], ids=lambda it: it.name)
+def test_a_lost_rank_is_told_of_in_seconds(two: Ranks, stop: signal.Signals) -> None:
+    """Last, as they end the crew; the next run starts another."""
+    case = make_case("t2v-1.3b", num_inference_steps=100)
+    model = two.model(case, Parallel(ulysses=2)) if two.crew.gathered else None
+    if model is None:
+        two._models.clear()
+        model = two.model(case, Parallel(ulysses=2))
+    conditioning, (pid,) = case.encode(model), two.crew.pids
+    began = threading.Event()
+    threading.Thread(target=lambda: (began.wait(), os.kill(pid, stop))).start()
+    with pytest.raises(DeviceFault, match=r"Rank 1 (gave no sign of life|ended with -9)"):
+        for state in denoise(model, conditioning, case.request):
+            if state.step == 2:
+                began.set()
+    assert not two.crew.gathered
+    two.crew.disband()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

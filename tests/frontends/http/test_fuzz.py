@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("http_fuzz")
 #: Not fuzzed: streams without end, and one that waits for a worker.
 _ENDLESS = ("/v1/events", "/v1/videos/sync", "/v1/images/generations")
 #: These answer 501 to whatever comes; see test_unbuilt.
-_UNBUILT = ("/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters")
+_UNBUILT = ("/v1/videos/edits", "/v1/videos/characters")
 _INTERNALS = re.compile(r"0x[0-9a-f]{6,}|Traceback|site-packages|/home/|\.py\b")
 
 

@@ -9,7 +9,7 @@ from frontends.http.places import Place
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "edits"), ("POST", "extensions"), ("POST", "characters"), ("GET", "characters/char_1")],
+    [("POST", "edits"), ("POST", "characters"), ("GET", "characters/char_1")],
 )
 def test_what_is_not_built_says_so(shared: Place, method: str, path: str) -> None:
     answer = shared.client.request(method, f"/v1/videos/{path}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,17 +46,39 @@ class Pictures:
 def encode(model: WanModel, request: ResolvedRequest, pictures: Pictures, cancel: CancelToken) -> Conditioning:
     """Everything that steers the generation, on the model's device. Raises Cancelled between its parts."""
     shape = latent_shape(model.spec, request)
-    text, negative, notes = _encode_prompts(model, request, cancel)
+    text, negative, notes = encode_prompts(model, request, cancel)
     fitted = pictures.fitted(request.width, request.height)
     if not fitted:
         return Conditioning(shape, text, negative, notes=notes)
-    clip = _encode_clip(model, fitted, cancel) if model.spec.clip else None
+    seen = _Seen(model, fitted)
+    clip = seen.encoded("clip", lambda: _encode_clip(model, fitted, cancel)) if model.spec.clip else None
     frames = [_pixels(picture) for picture in fitted]
     if model.spec.conditioning == "first_frame":
-        first = _picture_latents(model, frames[0].unsqueeze(2), cancel)
+        first = seen.encoded("first", lambda: _picture_latents(model, frames[0].unsqueeze(2), cancel))
         return Conditioning(shape, text, negative, first_frame=first, clip=clip, notes=notes)
-    channels = _encode_channels(model, frames, request.num_frames, cancel)
+    channels = _encode_channels(model, frames, request.num_frames, seen, cancel)
     return Conditioning(shape, text, negative, channels=channels, clip=clip, notes=notes)
+
+
+class _Seen:
+    """What the encoders made of these pictures before, to the bit, so that they need not look again."""
+
+    def __init__(self, model: WanModel, fitted: Sequence[Image.Image]) -> None:
+        self._model = model
+        self._content = b"".join(picture.tobytes() for picture in fitted)
+        sizes = " ".join(f"{picture.mode}{picture.size}" for picture in fitted)
+        self._facts = f"{model.spec.name} {sizes} {model.placement}"
+
+    def encoded(self, what: str, encode: Callable[[], Tensor]) -> Tensor:
+        """From the memory, else by `encode`, and kept."""
+        memory, facts = self._model.sights, f"{what} {self._facts}"
+        known = memory.get(facts, self._content) if memory is not None else None
+        if known is not None:
+            return known.to(self._model.device)
+        made = encode()
+        if memory is not None:
+            memory.put(facts, self._content, made)
+        return made
 
 
 def is_guided(request: ResolvedRequest) -> bool:
@@ -70,7 +92,7 @@ def clean_prompt(text: str) -> str:
     return re.sub(r"\s+", " ", text.strip()).strip()
 
 
-def _encode_prompts(
+def encode_prompts(
     model: WanModel, request: ResolvedRequest, cancel: CancelToken
 ) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
     notes: list[str] = []
@@ -126,14 +148,19 @@ def _encode_clip(model: WanModel, pictures: Sequence[Image.Image], cancel: Cance
         return encoder(**pixels, output_hidden_states=True).hidden_states[-2]
 
 
-def _encode_channels(model: WanModel, frames: Sequence[Tensor], num_frames: int, cancel: CancelToken) -> Tensor:
+def _encode_channels(
+    model: WanModel, frames: Sequence[Tensor], num_frames: int, seen: _Seen, cancel: CancelToken
+) -> Tensor:
     """[1, 4 + c, f, h, w]: a mask that is 1 where a frame is given, then the latents of given and grey frames."""
-    first = frames[0]
-    video = first.new_zeros(1, 3, num_frames, *first.shape[-2:])
     known = [0] if len(frames) == 1 else [0, num_frames - 1]
-    for place, frame in zip(known, frames, strict=True):
-        video[:, :, place] = frame
-    latents = _picture_latents(model, video, cancel)
+
+    def encode() -> Tensor:
+        video = frames[0].new_zeros(1, 3, num_frames, *frames[0].shape[-2:])
+        for place, frame in zip(known, frames, strict=True):
+            video[:, :, place] = frame
+        return _picture_latents(model, video, cancel)
+
+    latents = seen.encoded(f"channels {num_frames}", encode)
     return torch.cat([_frame_mask(latents, known, num_frames, model.spec.temporal_stride), latents], dim=1)
 
 

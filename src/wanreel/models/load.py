@@ -23,7 +23,7 @@ from wanreel.models.machine import describe_device
 from wanreel.models.offload import BlockStream
 from wanreel.models.parts import Part, read_tensors
 from wanreel.models.pretrained import read_module, read_tokenizer
-from wanreel.models.prompt_cache import PromptCache, PromptMemory
+from wanreel.models.prompt_cache import PromptCache, PromptMemory, SightMemory
 from wanreel.models.quantize import Scheme, StoredLinear, store_in
 from wanreel.models.shared import SharedParts
 from wanreel.models.wan_model import Later, WanModel
@@ -64,6 +64,13 @@ class Memory:
         if self.prompts is None:
             return None
         return PromptMemory(self.prompts, self.shared.identity(encoder), f"{describe_device(device)} {dtype}")
+
+    def sights_of(self, parts: Mapping[str, Part], device: torch.device, dtype: torch.dtype) -> SightMemory | None:
+        """The pictures that these encoders have encoded in just this way."""
+        if self.prompts is None:
+            return None
+        used = [self.shared.identity(parts[name]) for name in ("vae", "image_encoder") if name in parts]
+        return SightMemory(self.prompts, "\n".join(used), f"{describe_device(device)} {dtype}")
 
 
 _LAST = "text_encoder"  # the part that may never be needed
@@ -107,6 +114,7 @@ def load_model(
         placement=placement,
         notes=opened.notes,
         prompts=memory.prompts_of(opened.parts[_LAST], device, dtypes.text_encoder) if memory is not None else None,
+        sights=memory.sights_of(opened.parts, device, dtypes.vae) if memory is not None else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""PromptCache: embeddings of prompts on disk, so that a prompt that was seen before needs no text encoder.
+"""PromptCache: embeddings of prompts and pictures on disk, so that what was seen before needs no encoder.
 
 Knows nothing of prompts as text: what counts are the tokens, the encoder's weights, and where and how it computes.
 Losing an entry, or the whole folder, costs the time to encode again; a damaged one is never used.
@@ -99,6 +99,26 @@ class PromptMemory:
     def _key(self, tokens: Sequence[int]) -> str:
         facts = "\n".join((self.encoder, self.computes, torch.__version__))
         return hashlib.sha256(facts.encode() + b"\0" + struct.pack(f"<{len(tokens)}q", *tokens)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SightMemory:
+    """What encoders made of pictures, in the same cache, as one model's encoders see it."""
+
+    cache: PromptCache
+    encoders: str  #: what their weights are
+    computes: str  #: device and dtype
+
+    def get(self, facts: str, pictures: bytes) -> Tensor | None:
+        """On the CPU. `facts`: in what way `pictures` are encoded."""
+        return self.cache.get(self._key(facts, pictures))
+
+    def put(self, facts: str, pictures: bytes, encoded: Tensor) -> None:
+        self.cache.put(self._key(facts, pictures), encoded)
+
+    def _key(self, facts: str, pictures: bytes) -> str:
+        known = "\n".join((self.encoders, self.computes, torch.__version__, facts))
+        return hashlib.sha256(known.encode() + b"\0" + pictures).hexdigest()
 
 
 def _digest(rows: Tensor) -> str:

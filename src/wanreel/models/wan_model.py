@@ -18,7 +18,7 @@ from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
 from wanreel.models.lean import Rows
 from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
-from wanreel.models.prompt_cache import PromptMemory
+from wanreel.models.prompt_cache import PromptMemory, SightMemory
 from wanreel.models.ranks.leading import Leading
 from wanreel.models.step.choice import Choices
 from wanreel.models.step.path import Compiler
@@ -56,6 +56,7 @@ class WanModel:
     worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/wear.py)
     visitor: str = ""  #: the part that was last brought in by `resident`
     prompts: PromptMemory | None = None  #: embeddings of prompts that were encoded before
+    sights: SightMemory | None = None  #: the same of pictures
     lead: Leading | None = None  #: where it runs on several ranks: what tells the others (models/parallel)
     kernels: Choices = field(default_factory=Choices)  #: which attention is the fastest here (models/step)
     compiler: Compiler = field(default_factory=Compiler)  #: of its blocks

@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "edit": ("jobs", "edit", "Change a queued job."),
     "move": ("jobs", "move", "Give a queued job another place in line."),
     "reexport": ("submit", "reexport", "Export a finished job again, at another rate or in another format."),
+    "sweep": ("sweep", "sweep", "Compare seeds, guidance, steps, prompts or LoRAs, side by side."),
+    "sweeps": ("sweep", "sweeps_", "List, show, stop and save sweeps."),
     "pause": ("queue", "pause", "Let no worker take another job."),
     "resume": ("queue", "resume", "Let workers take jobs again."),
     "queue": ("queue", "queue", "Write the queue to a file, or take one in."),

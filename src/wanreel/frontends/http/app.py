@@ -45,6 +45,7 @@ from wanreel.frontends.http.signin import ATTEMPTS, SignIn
 from wanreel.frontends.http.sounds import SoundDesk
 from wanreel.frontends.http.storage_api import StorageRoutes
 from wanreel.frontends.http.storyboards import StoryboardRoutes
+from wanreel.frontends.http.sweeps import SweepRoutes
 from wanreel.frontends.http.system import SystemRoutes
 from wanreel.frontends.http.unbuilt import unbuilt_routes
 from wanreel.frontends.http.uploads import Uploads
@@ -199,6 +200,7 @@ def _api(  # noqa: PLR0913 - the parts of one app
         ExtensionRoutes(house, intake),
         videos,
         storyboards,
+        SweepRoutes(house),
         ImageRoutes(house, intake, videos, entrance.url),
         LibraryRoutes(house),
         JobRoutes(house, intake),

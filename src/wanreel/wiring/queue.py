@@ -119,10 +119,13 @@ def build_service(runtime: Runtime, store: JobStore | None = None) -> Service:
     )
 
 
-def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str, ...] = ()) -> Worker:
+def build_worker(
+    runtime: Runtime, *, supervised: bool = False, only: tuple[str, ...] = (), placed: bool = False
+) -> Worker:
     """A worker on the runtime's device, not yet on the list of workers. Raises StoreError.
 
     A `supervised` one leaves when the process that started it has ended. `only`: the models that it makes, if not all.
+    A `placed` one was given its GPUs by somebody who knows who has which, and may share them: it locks none.
     """
     from wanreel.core.failpoints import Failpoints
     from wanreel.service import make_less
@@ -142,7 +145,7 @@ def build_worker(runtime: Runtime, *, supervised: bool = False, only: tuple[str,
     runtime.plan_records = store.plans
     films = storyboards.Films(store, settings.results_dir)
     sheets = sweeps.SweepSheets(store, settings.results_dir)
-    labels = [device.replace(":", "-") for device in runtime.devices]
+    labels = ["placed"] if placed else [device.replace(":", "-") for device in runtime.devices]
     life = Life.begin(settings.data.workers, labels, build_liveness(settings, store))
     shop = Workshop(
         store=store,

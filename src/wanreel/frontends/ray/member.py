@@ -107,7 +107,7 @@ class Member:
         from wanreel.wiring import build_runtime, build_worker
 
         runtime = build_runtime(load_settings(**self._settings, **_share(self._pool)))
-        worker = build_worker(runtime, only=self._pool.models)
+        worker = build_worker(runtime, only=self._pool.models, placed=True)
         with self._lock:
             self._worker = worker
             self._began = self._changed = time.monotonic()
@@ -122,7 +122,10 @@ def _share(pool: Pool) -> dict[str, Any]:
     """Settings for the share of the machine that Ray gave this process: it sees its own GPUs alone."""
     if not pool.gpus:
         return {"device": "cpu"}
-    if pool.gpus >= 1.0:
+    if pool.gpus > 1.0:
+        own = ",".join(str(number) for number in range(int(pool.gpus)))
+        return {"device": "auto", "multi_gpu": True, "parallel": "together", "gpus": own}
+    if pool.gpus == 1.0:
         return {"device": "auto"}
     from wanreel.host import nvidia_gpus
 

@@ -66,6 +66,9 @@ def test_fastvideos_failures_are_told_in_the_body(worked: Place) -> None:
         failed = generate(worked, **values)
         assert failed["success"] is False and failed["error_message"], values
         assert "passwd" not in failed["error_message"]
+    figures = worked.client.get("/metrics").text
+    assert 'fastvideo_requests_total{model_type="unknown",status="error"}' in figures
+    assert "fastvideo_request_duration_seconds_bucket" in figures and "fastvideo_video_generation_seconds" in figures
 
 
 def test_fastvideos_pictures(worked: Place, picture: bytes) -> None:

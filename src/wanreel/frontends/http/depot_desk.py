@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from wanreel.core.destination import Destination
 from wanreel.core.errors import InvalidRequest, RemoteError, SettingsError
 from wanreel.core.job import ArtifactRef, Job
-from wanreel.core.upload import UploadedFile, UploadReport, UploadState, UploadTo
+from wanreel.core.upload import UNFINISHED, UploadedFile, UploadReport, UploadState, UploadTo
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.files import span_of
 from wanreel.frontends.http.schema import Upload, UploadFile
@@ -22,6 +24,7 @@ from wanreel.service.uploader import Uploader
 from wanreel.storage.depots import Depot
 
 #: What a page's own players and pictures are asked for as; they may be loaded from this server alone.
+_ARRIVES_WITHIN, _LOOK = 60.0, 0.2  # seconds
 _PARTS_OF_PAGES = frozenset({"video", "image", "audio"})
 
 
@@ -68,6 +71,34 @@ class DepotDesk:
             outcome=report.outcome,
             files=[_shown(file, depot) for file in report.files],
         )
+
+    async def arrive(self, job: Job, kind: str) -> None:
+        """Returns when the job's file is here or in storage, or on no way there any more.
+
+        Where a worker of another machine made it, its copy comes some seconds after the job's end.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ARRIVES_WITHIN):
+                while await run_in_threadpool(self._on_its_way, job, kind):
+                    await asyncio.sleep(_LOOK)
+
+    def _on_its_way(self, job: Job, kind: str) -> bool:
+        file = self.service.files(job.id).get(kind)
+        if file is None or (self.service.results / file.name).is_file():
+            return False
+        report = self.service.store.uploads.reports([job.id]).get(job.id)
+        return report is not None and report.state in UNFINISHED
+
+    def read(self, job: Job, kind: str) -> bytes:
+        """The bytes of the job's file, wherever they are. Blocks. Raises Refused, RemoteError."""
+        file = self.service.files(job.id)[kind]
+        with contextlib.suppress(FileNotFoundError):
+            return (self.service.results / file.name).read_bytes()
+        found = self._find(job, kind)
+        if found is None:
+            raise Refused(404, "deleted", "The file was deleted.")
+        depot, _, key = found
+        return b"".join(depot.objects.open(key))
 
     async def elsewhere(self, request: Request, job: Job, kind: str) -> Response | None:
         """The job's file of this kind, where it is no longer here and lies in the operator's storage; else None."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
+import time
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import InvalidRequest, WanreelError
@@ -21,16 +22,45 @@ from wanreel.frontends.http.videos import VideoRoutes, seconds_of
 
 #: FastVideo's own default, where neither model nor picture says what is wanted.
 _MODES = {"t2v": False, "i2v": True}
+_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 _LARGEST_INLINE = 64 * 2**20  #: bytes of a video that are put into JSON
+
+
+class Figures:
+    """What its dashboards draw: the same series by the same names."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        label = ["model_type"]
+        self._requests = Counter(
+            "fastvideo_requests", "Requests to /generate_video.", [*label, "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "fastvideo_request_duration_seconds",
+            "Until they were answered.",
+            label,
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._generation = Histogram(
+            "fastvideo_video_generation_seconds", "Of making the video.", label, buckets=_SECONDS, registry=registry
+        )
+
+    def count(self, model: str, answer: dict[str, Any], seconds: float) -> None:
+        """Count one answer."""
+        self._requests.labels(model, "success" if answer["success"] else "error").inc()
+        self._seconds.labels(model).observe(seconds)
+        if answer["success"]:
+            self._generation.labels(model).observe(answer["generation_time"])
 
 
 class FastVideoRoutes:
     """The routes, over one House."""
 
-    def __init__(self, house: House, intake: Intake, videos: VideoRoutes) -> None:
+    def __init__(self, house: House, intake: Intake, videos: VideoRoutes, registry: CollectorRegistry) -> None:
         self._house = house
         self._intake = intake
         self._videos = videos
+        self._figures = Figures(registry)
 
     def router(self) -> APIRouter:
         router = APIRouter(include_in_schema=False)
@@ -40,22 +70,27 @@ class FastVideoRoutes:
 
     async def generate(self, request: Request) -> Response:
         """FastVideo's fields in, its fields out. As there, a failure is told in the body of a 200."""
+        began, model = time.monotonic(), "unknown"
         try:
             accepted = await self._intake.accept(request, _translated(await read_body(request)))
+            model = accepted.job.model
             job = await self._videos.finish(request, accepted.job)
-            return JSONResponse(await run_in_threadpool(self._answer, job))
+            await self._house.depots.arrive(job, "video")
+            answer = await run_in_threadpool(self._answer, job)
         except WanreelError as error:
-            return JSONResponse(_failed(str(body_of(error)["error"]["message"])))  # type: ignore[index]
+            answer = _failed(str(body_of(error)["error"]["message"]))  # type: ignore[index]
         except Refused as refusal:
             if refusal.status in (413, 415, 429, 503):
                 raise
-            return JSONResponse(_failed(refusal.message))
+            answer = _failed(refusal.message)
+        self._figures.count(model, answer, time.monotonic() - began)
+        return JSONResponse(answer)
 
     def _answer(self, job: Job) -> dict[str, Any]:
         file = self._house.service.files(job.id)["video"]
-        path: Path = self._house.service.results / file.name
         if file.size > _LARGEST_INLINE:
             raise Refused(413, "too_large", f"Fetch it with GET /v1/videos/{job.id}/content.")
+        data = self._house.depots.read(job, "video")
         seconds = seconds_of(job)
         stages = {
             event.kind: float(event.data["seconds"])
@@ -63,7 +98,7 @@ class FastVideoRoutes:
             if event.kind in ("loaded", "encoded", "exported") and "seconds" in event.data
         }
         return {
-            "video_data": f"data:{file.media_type};base64,{base64.b64encode(path.read_bytes()).decode()}",
+            "video_data": f"data:{file.media_type};base64,{base64.b64encode(data).decode()}",
             "seed": video_of(job).seed,
             "success": True,
             "error_message": None,

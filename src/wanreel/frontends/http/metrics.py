@@ -119,6 +119,11 @@ class Metrics:
         except JobNotFound:
             return None
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For figures of others."""
+        return self._registry
+
     def text(self) -> str:
         """Everything in Prometheus' text format. Blocks."""
         return generate_latest(self._registry).decode()

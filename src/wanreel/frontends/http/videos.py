@@ -146,6 +146,7 @@ class VideoRoutes:
         kind = {"thumbnail": "poster", "clip": "video"}.get(variant, variant)
         if variant == "video" and WHOLE in await run_in_threadpool(self._house.service.files, job.id):
             kind = WHOLE
+        await self._house.depots.arrive(job, kind)
         elsewhere = await self._house.depots.elsewhere(request, job, kind)
         return elsewhere or await files.artifact(request, self._house.service, job, kind)
 
@@ -173,7 +174,9 @@ class VideoRoutes:
         """Queues a video, waits and answers its bytes. Cancelled when you leave."""
         accepted = await self._intake.accept(request, await read_body(request))
         job = await self.finish(request, accepted.job)
-        answer = await files.artifact(request, self._house.service, job, "video")
+        await self._house.depots.arrive(job, "video")
+        elsewhere = await self._house.depots.elsewhere(request, job, "video")
+        answer = elsewhere or await files.artifact(request, self._house.service, job, "video")
         answer.headers.update(
             {"x-model": job.model, "x-video-id": job.id, "x-inference-time-s": f"{seconds_of(job):.3f}"}
         )

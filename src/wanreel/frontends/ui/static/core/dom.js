@@ -52,6 +52,7 @@ export const $$ = (selector, root = document) => [...root.querySelectorAll(selec
 // Paths on a 24 px grid, drawn with a stroke.
 const ICONS = {
   create: "M12 3v4M12 17v4M3 12h4M17 12h4M6 6l2 2M16 16l2 2M18 6l-2 2M8 16l-2 2",
+  timeline: "M3 6h18v5H3zM3 14h7v4H3zM13 14h8v4h-8zM8 6v5M15 6v5",
   queue: "M4 6h16M4 12h10M4 18h7M18 14v6M15 17l3 3 3-3",
   library: "M3 5h7v6H3zM14 5h7v6h-7zM3 14h7v5H3zM14 14h7v5h-7z",
   models: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM12 12l8-4.5M12 12v9M12 12L4 7.5",

@@ -11,6 +11,7 @@ import { sentence } from "../create/plan.js";
 import { said } from "../parts/notes.js";
 import { uploadLine } from "../parts/upload.js";
 import { openCure, remedy } from "../queue/cures.js";
+import { openExtend } from "./extend.js";
 import { compare, file, player } from "./media.js";
 import { bell, finished, title } from "./notify.js";
 
@@ -191,7 +192,8 @@ function drawDone(video) {
   fill(view.under,
     h("div.buttons.acts",
       h("a.primary", { href: file(video), download: "", dataset: { act: "download" } }, icon("download"), t("do.download")),
-      button("continue", "next", () => useLastFrame(video, doing)),
+      view.studio.setup.account.can_submit && button("extend", "next", () => openExtend(video, adopt)),
+      button("continue", "frame", () => useLastFrame(video, doing)),
       button("reuse", "retry", () => doing.reuse(video)),
       button("variations", "copies", () => variations(video)),
       button("reexport", "film", () => reexport(video)),

@@ -57,6 +57,7 @@ def test_fastvideos_failures_are_told_in_the_body(worked: Place) -> None:
     for values in (
         {"prompt": ""},
         {"model": "nope"},
+        {"model_path": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"},
         {"model_type": "v2v"},
         {"model_type": "i2v"},
         {"image_path": "/etc/passwd", "model_type": "i2v"},

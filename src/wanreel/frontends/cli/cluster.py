@@ -81,6 +81,8 @@ def cluster() -> None:
 @click.option("--backend_url", "--backend-url", "backend_url", help="The API as the page finds it, if not here.")
 @click.option("--ray-ip", default="127.0.0.1", help="This machine's address for the cluster's other machines.")
 @click.option("--ray-port", type=_PORT, default=0, help="Of Ray's first machine; a free one by default.")
+@click.option("--ray-cpus", type=click.IntRange(0), help="Cores that Ray counts here; 0 leaves workers to others.")
+@click.option("--ray-gpus", type=click.IntRange(0), help="GPUs that Ray counts here.")
 @click.option(
     "--ray-network-is-private", is_flag=True, help="Nobody else reaches Ray's ports: a firewall sees to that."
 )
@@ -257,7 +259,8 @@ def _ray(stack: contextlib.ExitStack, settings: Settings, given: dict[str, Any])
     if given["address"]:
         return given["address"], 0
     log = settings.data.root / "logs" / "ray.log"
-    here = stack.enter_context(node.running(log, ip=given["ray_ip"], port=given["ray_port"]))
+    amounts = {"cpus": given["ray_cpus"], "gpus": given["ray_gpus"]}
+    here = stack.enter_context(node.running(log, ip=given["ray_ip"], port=given["ray_port"], **amounts))
     if not given["quiet"]:
         click.echo(
             f"Ray listens for other machines on {', '.join(here.listeners())}: keep that network private.", err=True

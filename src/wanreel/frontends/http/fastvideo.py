@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ from wanreel.frontends.http.videos import VideoRoutes, seconds_of
 
 #: FastVideo's own default, where neither model nor picture says what is wanted.
 _MODES = {"t2v": False, "i2v": True}
+_HUB_ID = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9._-]+")
 _SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 _LARGEST_INLINE = 64 * 2**20  #: bytes of a video that are put into JSON
 
@@ -128,8 +130,9 @@ def _translated(body: Body) -> Body:
         raise InvalidRequest.of("return_frames", "unsupported", "frames are not sent one by one.", "Leave it out.")
     model = values.pop("model_path", None)
     if model is not None and "model" not in values:
-        # Clients name the hub's "Org/Name"; the part after the last slash is looked up as a name and never as a path.
-        values["model"] = str(model).rpartition("/")[2]
+        # The hub's "Org/Name", or a path, of which the last part is looked up: as a name, and never as a path.
+        text = str(model)
+        values["model"] = text if _HUB_ID.fullmatch(text) else text.rstrip("/").rpartition("/")[2]
     kind = values.pop("model_type", None)
     if kind is not None and kind not in _MODES:
         raise InvalidRequest.of("model_type", "unknown_value", "is neither t2v nor i2v.", "Choose t2v | i2v.")

@@ -5,7 +5,7 @@ Random weights of the real shapes. Every row is printed as it is found, and all 
     PYTHONPATH=src TORCHINDUCTOR_CACHE_DIR=… PYTORCH_ALLOC_CONF=expandable_segments:True python scripts/bench_step.py --parts 480p,720p --json step.json
 
 Parts: kernels (attention alone, and its error), 480p (I2V-14B), 720p (one expert of I2V-A14B), errors (with outlying
-channels), ratios (20 sizes, counting compilations), latents (8 steps of T2V-1.3B, exact against fast), warm (compiles
+channels), profile (by kernel), ratios (20 sizes, counting compilations), latents (8 steps of T2V-1.3B, exact against fast), warm (compiles
 again in a new process: the cache).
 """
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
@@ -286,8 +286,32 @@ def first(bench: Bench) -> None:
         )
 
 
+def profile(bench: Bench) -> None:
+    """Where the time of a forward goes, by kernel: milliseconds of one block."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recording
+
+    work = work_of("i2v-14b-480p", 832, 480)
+    expert = random_expert(work.spec, bench.device)
+    given, blocks = given_for(work.spec, work, expert), len(expert.transformer.blocks)
+    for variant in wanted(bench):
+        if variant.manner is None:
+            continue
+        if variant.eight and not any("packed" in name for name, _ in expert.transformer.named_buffers()):
+            quantize(expert.transformer.blocks, "fp8")
+        expert.step = StepPath(expert, variant.manner, Compiler())
+        run(expert, given)
+        with recording(activities=[ProfilerActivity.CUDA]) as recorded:
+            run(expert, given)
+        found = [(it.self_device_time_total / 1e3 / blocks, it.count, it.key) for it in recorded.key_averages()]
+        for milliseconds_, count, name in sorted(found, reverse=True)[:24]:
+            bench.add("profile", variant=variant.name, ms=milliseconds_, calls=count / blocks, kernel=name[:110])
+        bench.add("profile", variant=variant.name, ms=sum(it[0] for it in found), kernel="all")
+    expert.unload()
+
+
 PARTS: dict[str, Callable[[Bench], None]] = {
-    "kernels": kernels, "480p": at_480p, "720p": at_720p, "errors": errors, "ratios": ratios, "latents": latents,
+    "kernels": kernels, "480p": at_480p, "720p": at_720p, "errors": errors, "ratios": ratios, "latents": latents, "profile": profile,
     "warm": warm, "first": first,
 }  # fmt: skip
 

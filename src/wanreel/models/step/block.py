@@ -16,15 +16,9 @@ from torch import Tensor, nn
 from wanreel.models.lora.branch import BranchedLinear
 from wanreel.models.quantize import StoredLinear, multiplies_fp8
 from wanreel.models.ranks.split import Split
-from wanreel.models.step.eight import Scaled, by_rows, product
-from wanreel.models.step.kernels import Attend, torch_attend
-
-
-class Turn(NamedTuple):
-    """Position as two factors of each pair of columns, fp32 [1, tokens, 1, d]: x · cosine + swapped(x) · sine."""
-
-    cosine: Tensor
-    sine: Tensor  #: with the signs of the pairs
+from wanreel.models.step.eight import Scaled, by_rows, product, sampled, whole
+from wanreel.models.step.kernels import Attend, Eighths, torch_attend
+from wanreel.models.step.turning import Turn, rounded_key, rounded_query, turned
 
 
 class Keys(NamedTuple):
@@ -42,13 +36,6 @@ class Way(NamedTuple):
     attend: Attend
     eight: bool  #: matrices stored in fp8 are multiplied in fp8
     split: Split | None = None  #: where other ranks have the other tokens
-
-
-def turn_of(rotary: tuple[Tensor, Tensor]) -> Turn:
-    """From Diffusers' tables, which repeat each angle for both columns of a pair."""
-    cosine, sine = (table.float() for table in rotary)
-    signs = torch.tensor([-1.0, 1.0], device=sine.device).repeat(sine.shape[-1] // 2)
-    return Turn(cosine.contiguous(), (sine * signs).contiguous())
 
 
 def keys_of(block: Any, context: Tensor, picture_tokens: int) -> Keys:
@@ -89,39 +76,18 @@ def _modulation(table: Tensor, given: Tensor) -> tuple[Tensor, ...]:
 
 def _self_attention(attn: Any, given: Tensor, turn: Turn, way: Way) -> Tensor:
     shared = _shared(given, way.eight, attn.to_q, attn.to_k, attn.to_v)
-    # In the order in which other ranks, where there are some, can be sent what is made while more is made.
-    value = _sent(_linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1)), way)
-    key = _sent(_turned(attn.norm_k(_linear(attn.to_k, given, shared)), attn.heads, turn), way)
-    query = _sent(_turned(attn.norm_q(_linear(attn.to_q, given, shared)), attn.heads, turn), way)
-    return _out(attn, _attended(query, key, value, attn.heads, way), given, way.eight)
-
-
-def _sent(x: Tensor, way: Way) -> Tensor:
-    return x if way.split is None else way.split.to_heads(x)
-
-
-def _attended(query: Tensor, key: Tensor, value: Tensor, heads: int, way: Way) -> Tensor | Scaled:
-    """[b, tokens, heads, d] of what was `_sent`."""
-    split = way.split
-    if split is None:
-        return way.attend(query, key, value)
-
-    def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (_linear(layer, given, shared) for layer in (attn.to_q, attn.to_k, attn.to_v))
+    value = value.unflatten(2, (attn.heads, -1))
+    if isinstance(way.attend, Eighths):
+        found = way.attend.scaled(
+            rounded_query(query, attn.norm_q, attn.heads, turn),
+            rounded_key(key, attn.norm_k, attn.heads, turn),
+            whole(value, sampled(value)),
+        )
+    else:
+        query, key = (turned(it, norm, attn.heads, turn) for it, norm in ((query, attn.norm_q), (key, attn.norm_k)))
         found = way.attend(query, key, value)
-        # Each rank has a scale of its own, so e4m3 numbers of several can't lie side by side.
-        return _wide(found.numbers, found.scale, query) if isinstance(found, Scaled) else found
-
-    return split.to_tokens(split.attend(split.arrived(query), split.arrived(key), split.arrived(value), kernel), heads)
-
-
-def _turned(x: Tensor, heads: int, turn: Turn) -> Tensor:
-    """[b, tokens, heads, d] of normalised queries or keys [b, tokens, dim], turned by position.
-
-    Swapping the columns of each pair is an index to the compiler, so that nothing is copied.
-    """
-    split = x.unflatten(2, (heads, -1)).float()
-    swapped = split.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return (split * turn.cosine + swapped * turn.sine).type_as(x)
+    return _out(attn, found, given, way.eight)
 
 
 def _cross_attention(attn: Any, given: Tensor, keys: Keys, eight: bool) -> Tensor:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wanreel.models.step.eight import FP8, Scaled, sampled, whole
+from wanreel.models.step.turning import centred
 
 #: Queries, keys and values [b, tokens, heads, d] to the result: the same, or its e4m3 numbers where a kernel gives those.
 Attend = Callable[[Tensor, Tensor, Tensor], "Tensor | Scaled"]
@@ -28,6 +29,22 @@ Numbers = Literal["exact", "rounded"]
 
 ADA, HOPPER, BLACKWELL = (8, 9), (9, 0), (10, 0)
 DEFAULT = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Eighths:
+    """Attention over e4m3 numbers. Called with others, it rounds them first."""
+
+    scaled: Callable[[Scaled, Scaled, Scaled], Tensor | Scaled]
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | Scaled:
+        return self.scaled(whole(query, sampled(query)), centred(key), whole(value, sampled(value)))
+
+
+def emulated_eight(query: Scaled, key: Scaled, value: Scaled) -> Scaled:
+    """What cuDNN's fp8 attention rounds but the probabilities, computed in fp32 on any device: for measuring errors."""
+    given = [it.numbers.float() * it.scale for it in (query, key, value)]
+    return Scaled((torch_attend(*given) / value.scale).to(FP8), value.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +160,6 @@ def _sage2() -> Attend:
     return _operator("attend_sage2", call, 3, None)
 
 
-def eighths(query: Tensor, key: Tensor, value: Tensor) -> tuple[Scaled, Scaled, Scaled]:
-    """All three in e4m3, the mean taken off the keys.
-
-    The same vector off all keys changes a query's logits by one number, which the softmax takes out again: exact, and the
-    rounding is of what tells keys apart alone. The mean is of the sample, as any vector would do.
-    """
-    of_keys = sampled(key).float()
-    mean = of_keys.mean(1, keepdim=True)
-    return (
-        whole(query, sampled(query)),
-        whole(key.float() - mean, of_keys - mean),
-        whole(value, sampled(value)),
-    )
-
-
 def _flash3_eight() -> Attend:
     function = _flash3_function()
 
@@ -168,11 +170,10 @@ def _flash3_eight() -> Attend:
 
     operator = _operator("attend_flash3_fp8", call, 4, torch.bfloat16)
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        q, k, v = eighths(query, key, value)
+    def scaled(q: Scaled, k: Scaled, v: Scaled) -> Tensor:
         return operator(q.numbers, k.numbers, v.numbers, torch.stack([q.scale, k.scale, v.scale]))
 
-    return attend
+    return Eighths(scaled)
 
 
 def _cudnn_eight() -> Attend:
@@ -187,12 +188,11 @@ def _cudnn_eight() -> Attend:
 
     operator = _operator("attend_cudnn_fp8", call, 4, FP8)
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Scaled:
-        q, k, v = eighths(query, key, value)
+    def scaled(q: Scaled, k: Scaled, v: Scaled) -> Scaled:
         scales = torch.stack([q.scale, k.scale, v.scale, 1 / v.scale])
         return Scaled(operator(q.numbers, k.numbers, v.numbers, scales), v.scale)
 
-    return attend
+    return Eighths(scaled)
 
 
 def _triton_eight() -> Attend:
@@ -200,18 +200,10 @@ def _triton_eight() -> Attend:
 
     operator = _operator("attend_triton_fp8", triton_eight.attend, 4, torch.bfloat16)
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        q, k, v = eighths(query, key, value)
+    def scaled(q: Scaled, k: Scaled, v: Scaled) -> Tensor:
         return operator(q.numbers, k.numbers, triton_eight.turned(v.numbers), torch.stack([q.scale * k.scale, v.scale]))
 
-    return attend
-
-
-def emulated_eight(query: Tensor, key: Tensor, value: Tensor) -> Scaled:
-    """What cuDNN's fp8 attention rounds, computed in fp32 on any device: for measuring its error. Probabilities stay."""
-    given = [(it.numbers.float() * it.scale) for it in eighths(query, key, value)]
-    scale = whole(value, sampled(value)).scale
-    return Scaled((torch_attend(*given) / scale).to(FP8), scale)
+    return Eighths(scaled)
 
 
 #: The first of those that are equally fast is taken. `torch` runs everywhere.

@@ -20,8 +20,9 @@ from torch import Tensor
 from wanreel.models.offload import Pace
 from wanreel.models.ranks.mesh import Mesh
 from wanreel.models.ranks.split import Split, split_of
-from wanreel.models.step.block import Keys, Turn, Way, keys_of, step_block, turn_of
+from wanreel.models.step.block import Keys, Way, keys_of, step_block
 from wanreel.models.step.kernels import attend_of
+from wanreel.models.step.turning import Turn, turn_of
 
 if TYPE_CHECKING:
     from wanreel.models.expert import Expert

@@ -104,7 +104,8 @@ def test_a_video_model_is_no_picture_model_and_the_other_way_round(open_place: O
     assert "makes pictures" in place.client.post("/v1/videos", json={"prompt": "a", "model": "sdxl-base"}).text
     assert "sdxl-base" in place.client.post("/v1/images", json={"prompt": "a", "model": "demo"}).text
     models = place.client.get("/v1/models", params={"makes": "images"}).json()["data"]
-    assert [model["id"] for model in models] == ["sdxl-base", "sdxl-refiner"]
+    edits = ["qwen-image-edit-2511", "qwen-image-edit-2509", "qwen-image-edit"]
+    assert [model["id"] for model in models] == ["sdxl-base", "sdxl-refiner", *edits]
     assert "sdxl-base" not in place.client.get("/v1/models").text
 
 

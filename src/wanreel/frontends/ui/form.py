@@ -50,6 +50,7 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
             "fixed": {name: value for name, value in settings.wishes.fixed.items() if value is not None},
             "on_oom": settings.on_oom,
         },
+        "prompt_help": {"model": bool(settings.prompt_help.url), "sees": settings.prompt_help.sees},
         "storage": {"names": list(settings.storage), "default": settings.default_storage},
         "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
     }
@@ -95,7 +96,9 @@ def again(house: House, caller: Caller, job: Job) -> dict[str, Any]:
     sound = values.pop("audio")
     heard = None if sound is None else house.uploads.add(caller.owner, "audio", 0, sound)
     return {
-        "audio": None if heard is None else {"id": heard.id, "name": heard.name, "seconds": sound.seconds if sound else 0},
+        "audio": None
+        if heard is None
+        else {"id": heard.id, "name": heard.name, "seconds": sound.seconds if sound else 0},
         "mode": request.mode,
         "request": values,
         "pictures": {

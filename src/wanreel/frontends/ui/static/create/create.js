@@ -9,6 +9,8 @@ import { openResult } from "../result/result.js";
 import { advanced } from "./advanced.js";
 import { seg, withFault } from "./controls.js";
 import { examples } from "./examples.js";
+import { improve } from "./improve.js";
+import { keyframeField } from "./keyframe.js";
 import { optimizations } from "./optimizations.js";
 import { pictureField, takeFiles } from "./pictures.js";
 import { planLine } from "./plan.js";
@@ -135,6 +137,7 @@ function draw() {
     form.state.mode !== "text" && h("div.pictures", { class: form.state.mode === "first_last" ? "two" : "" },
       pictureField("image", form.state.mode === "first_last" ? t("knob.image.first") : t("knob.image")),
       form.state.mode === "first_last" && pictureField("last_image", t("knob.last_image"))),
+    form.state.mode === "picture" && keyframeField(now, opened),
     promptField(now),
     modelField(),
     presetField(now),
@@ -163,13 +166,14 @@ function promptField(now) {
     rows: 4, value: now.prompt, maxLength: most, placeholder: t(`prompt.placeholder.${form.state.mode}`),
     oninput: (event) => { form.change({ prompt: event.target.value }); box.fault(""); },
   });
-  const box = withFault(h("div.field", h("label", { htmlFor: "knob-prompt" }, t("knob.prompt"), examples(adoptExample)), area), "prompt");
+  const help = improve(studio.setup.prompt_help, (text) => { area.value = text; });
+  const box = withFault(h("div.field", h("label", { htmlFor: "knob-prompt" }, t("knob.prompt"), help.button, examples(adoptExample)), area, help.panel), "prompt");
   return box;
 }
 
 async function adoptExample(example) {
   if (example.mode !== form.state.mode) form.switchTo(example.mode);
-  form.change({ prompt: example.text });
+  form.change({ prompt: example.text, original_prompt: null });
   const wanted = [["image", example.picture], ["last_image", example.last_picture]].filter(([knob, name]) => name && !form.values()[knob]);
   await Promise.all(wanted.map(async ([knob, name]) => {
     const blob = await (await fetch(new URL(`../images/examples/${name}`, import.meta.url))).blob();

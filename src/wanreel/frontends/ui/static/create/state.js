@@ -6,7 +6,7 @@ import * as prefs from "../core/prefs.js";
 export const MODES = ["text", "picture", "first_last"];
 export const ASPECTS = { "16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1, "4:3": 4 / 3, "3:4": 3 / 4 };
 const EMPTY = {
-  prompt: "", negative_prompt: null, model: null, image: null, last_image: null, aspect: null, resolution: null, width: null, height: null,
+  prompt: "", original_prompt: null, edit_prompt: null, negative_prompt: null, model: null, image: null, last_image: null, aspect: null, resolution: null, width: null, height: null,
   preset: "standard", num_frames: null, seed: null, locked: false, num_inference_steps: null, flow_shift: null, guidance_high: null,
   guidance_low: null, guided_steps: null, boundary_ratio: null, solver: null, fps: null, output_format: "mp4", quality: "high", metadata: true, loras: [], copies: 1,
   memory_mode: null, precision: null, offload: null, vae_tile: null, quantize: null, on_oom: null, storage: null,
@@ -142,7 +142,9 @@ export function frames() {
 export function toRequest() {
   const now = values(), own = official(), mode = state.mode;
   const request = { prompt: now.prompt, model: model().name };
+  if (now.original_prompt && now.original_prompt !== now.prompt) Object.assign(request, { original_prompt: now.original_prompt, wildcards: false });
   if (mode !== "text" && now.image) request.image = now.image.id;
+  if (mode === "picture" && now.edit_prompt) request.edit_prompt = now.edit_prompt;
   if (mode === "first_last" && now.last_image) request.last_image = now.last_image.id;
   Object.assign(request, sizeAsked(now, own));
   for (const name of ["num_frames", "num_inference_steps", "flow_shift", "guidance_high", "guidance_low", "guided_steps", "boundary_ratio", "solver", "fps", "negative_prompt"]) {

@@ -1,0 +1,100 @@
+"""Improve prompt: both texts side by side, taken and taken back, in two languages and two widths, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_shop, visit
+
+pytestmark = [
+    pytest.mark.xdist_group("page"),
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WRITTEN = "a red fox in the snow, static camera, camera pans left"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
+
+
+def shot(page: Page, name: str) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png")
+
+
+def asked(page: Page) -> dict[str, object]:
+    """What the page asks for. Nothing is queued."""
+    page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": {"message": "Later."}}))
+    with page.expect_request("**/v1/videos") as sent:
+        page.locator("#generate").click()
+    expect(page.locator("#generate")).to_be_enabled()
+    return sent.value.post_data_json or {}
+
+
+def test_a_better_prompt_is_taken_and_taken_back(page: Page, shop: Shop) -> None:
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    visit(page, shop, "create")
+    prompt, panel = page.locator("#knob-prompt"), page.locator("#improve-panel")
+    prompt.fill(WRITTEN)
+    page.locator("#improve").click()
+    pair = panel.locator(".improve-text")
+    expect(pair.nth(0)).to_contain_text(WRITTEN)
+    expect(pair.nth(1)).to_contain_text("fine detail")
+    expect(pair.nth(1)).not_to_contain_text("pans left")
+    expect(panel).to_contain_text("of 512 tokens")
+    expect(panel.locator(".improve-changes")).to_contain_text("contradicts")
+    expect(prompt).to_have_value(WRITTEN)  # nothing is replaced by itself
+    boxes = [pair.nth(at).bounding_box() for at in (0, 1)]
+    assert boxes[0] and boxes[1] and boxes[0]["y"] == boxes[1]["y"]
+    found = Axe().run(page, "#improve-panel").response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    shot(page, "improve-1440-en")
+    panel.get_by_role("button", name="Use this one").click()
+    better = prompt.input_value()
+    assert "fine detail" in better and asked(page)["original_prompt"] == WRITTEN
+    panel.get_by_role("button", name="Back to mine").click()
+    expect(prompt).to_have_value(WRITTEN)
+    assert "original_prompt" not in asked(page)
+    page.locator("#improve").click()
+    panel.get_by_role("button", name="Keep mine").click()
+    expect(panel).to_be_hidden()
+    expect(prompt).to_have_value(WRITTEN)
+    may_be_changed_first(page)
+
+
+def may_be_changed_first(page: Page) -> None:
+    """A start picture takes an instruction after which it is edited."""
+    page.locator("[data-knob=mode] label", has_text="Image").first.click()
+    page.locator("details[data-part=keyframe] summary").click()
+    page.locator("#knob-edit_prompt").fill("make it night")
+    shot(page, "keyframe-1440")
+    values = page.evaluate("JSON.parse(localStorage.getItem('wanreel.draft')).tabs.picture")
+    assert values["edit_prompt"] == "make it night"
+
+
+def test_on_a_phone_in_chinese_one_stands_below_the_other(page: Page, shop: Shop) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.add_init_script("localStorage.setItem('wanreel.language', JSON.stringify('zh'))")
+    visit(page, shop, "create")
+    page.locator("#knob-prompt").fill("一只狐狸在雪地里奔跑，固定镜头，镜头左移")
+    page.locator("#improve").click()
+    pair = page.locator(".improve-text")
+    expect(pair.nth(1)).to_contain_text("细节丰富")
+    boxes = [pair.nth(at).bounding_box() for at in (0, 1)]
+    assert boxes[0] and boxes[1] and boxes[1]["y"] > boxes[0]["y"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shot(page, "improve-390")

@@ -14,7 +14,7 @@ from generation.factory import ARCHITECTURES, make_case, noise_picture
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Mode
 from wanreel.core.errors import Cancelled
-from wanreel.generation.encode import Pictures, clean_prompt, encode
+from wanreel.generation.encode import Pictures, _encode_streamed, clean_prompt, encode
 from wanreel.testing import diffusers_pipeline
 
 
@@ -130,3 +130,14 @@ def test_fingerprints_tell_conditionings_apart() -> None:
     prints = [case.encode().fingerprint() for case in (base, same, other_prompt, no_picture)]
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
+
+
+def test_the_lean_encoder_is_near_and_left_where_fp16_does_not_suffice() -> None:
+    case = make_case("i2v-a14b", "picture", num_frames=5)
+    vae, video = case.model().vae, torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    with torch.no_grad():
+        exact = _encode_streamed(vae, video, CancelToken(), lean=False)
+        lean = _encode_streamed(vae, video, CancelToken(), lean=True)
+        assert 0 < float((lean - exact).norm() / exact.norm()) < 0.005
+        too_large = _encode_streamed(vae, video * 1e6, CancelToken(), lean=True)
+        assert torch.equal(too_large, _encode_streamed(vae, video * 1e6, CancelToken(), lean=False))

@@ -174,6 +174,7 @@ class Exported:
     video: Video | Drawing
     seconds: float  #: decode and export together
     decode_seconds: float = 0.0  #: of these, until the frames were there
+    notes: tuple[str, ...] = ()  #: what the user should know of how they were decoded
 
 
 @dataclass(frozen=True, slots=True)

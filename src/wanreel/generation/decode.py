@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.placement import Tile
-from wanreel.generation.encode import latent_statistics
+from wanreel.generation.encode import is_lean, latent_statistics
 from wanreel.generation.tiles import blend, windows
 from wanreel.models.ranks.leading import SharedDecoder
 from wanreel.models.vae.guarded import Finish, GuardedDecoder
@@ -31,18 +31,19 @@ class Decoding:
     """Frames of normalised latents [1, c, f, h, w], to be iterated once: one, then `temporal_stride` for each further
     latent frame.
 
-    `lean` is fp16 on a GPU, and fp32 from where fp16's range ends (models/vae); without it every bit is Diffusers'.
+    `lean`, by default as the model's placement has it, is fp16, and fp32 from where fp16's range ends (models/vae); without it
+    every bit is Diffusers'.
     Raises Cancelled between chunks. Where the model's placement says tiles, these are blended over the whole length in
     host memory, so frames come only when all are done, and are cut into the same chunks.
     """
 
     def __init__(
-        self, model: WanModel, latents: Tensor, cancel: CancelToken | None = None, *, lean: bool = False
+        self, model: WanModel, latents: Tensor, cancel: CancelToken | None = None, *, lean: bool | None = None
     ) -> None:
         self._model = model
         self._latents = latents
         self._cancel = cancel or CancelToken()
-        self._lean = lean
+        self._lean = is_lean(model) if lean is None else lean
         self.notes: tuple[str, ...] = ()  #: what the user should know, once all frames are there
 
     def __iter__(self) -> Iterator[Frames]:
@@ -65,13 +66,13 @@ class Decoding:
     @torch.no_grad()
     def _guarded(self, vae: Any, latents: Tensor, finish: Finish) -> Iterator[Tensor]:
         decoder = GuardedDecoder(vae, finish)
-        yield from decoder.chunks(_denormalised(vae, latents))
+        yield from decoder.chunks(denormalised(vae, latents))
         self._tell(decoder.overflowed)
 
     @torch.no_grad()
     def _shared(self, led: SharedDecoder, vae: Any) -> Iterator[Tensor]:
         """Frames that all ranks decode, a band of rows each."""
-        yield from led.chunks(_denormalised(vae, self._latents))
+        yield from led.chunks(denormalised(vae, self._latents))
         self._tell(led.overflowed)
 
     def _tiled(self, vae: Any, tile: Tile) -> Iterator[Tensor]:
@@ -96,7 +97,7 @@ class Decoding:
 
 
 def decode(
-    model: WanModel, latents: Tensor, cancel: CancelToken | None = None, *, lean: bool = False
+    model: WanModel, latents: Tensor, cancel: CancelToken | None = None, *, lean: bool | None = None
 ) -> Iterator[Frames]:
     """The frames of `Decoding`, for whoever needs no notes."""
     return iter(Decoding(model, latents, cancel, lean=lean))
@@ -104,10 +105,10 @@ def decode(
 
 def _decode_streamed(vae: Any, latents: Tensor) -> Iterator[Tensor]:
     """[1, 3, n, h, w] in -1 to 1 for each latent frame."""
-    return PlainDecoder(vae).chunks(_denormalised(vae, latents))
+    return PlainDecoder(vae).chunks(denormalised(vae, latents))
 
 
-def _denormalised(vae: Any, latents: Tensor) -> Tensor:
+def denormalised(vae: Any, latents: Tensor) -> Tensor:
     latents = latents.to(vae.device, vae.dtype)
     mean, inverse_std = latent_statistics(vae, latents)
     return latents / inverse_std + mean

@@ -25,7 +25,8 @@ from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.tiles import blend, windows
 from wanreel.media.pictures import cover_and_crop
-from wanreel.models.vae.steady import Steady, encoder_stages, moments
+from wanreel.models.vae.lean import LeanVae
+from wanreel.models.vae.steady import Steady, encoder_stages, lean_stages, moments
 from wanreel.models.wan_model import WanModel
 
 
@@ -182,7 +183,7 @@ def _pixels(picture: Image.Image) -> Tensor:
 def _picture_latents(model: WanModel, video: Tensor, cancel: CancelToken) -> Tensor:
     """[1, c, f, h, w] fp32 normalised latents of [1, 3, n, h, w] pixels."""
     with model.resident("vae") as vae:
-        latents = _encode_video(vae, video, model.placement.tile, cancel).float()
+        latents = _encode_video(vae, video, model.placement.tile, cancel, lean=is_lean(model)).float()
         mean, inverse_std = latent_statistics(vae, latents)
         return (latents - mean) * inverse_std
 
@@ -197,24 +198,37 @@ def latent_statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     return mean, 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(like)
 
 
-def _encode_video(vae: Any, video: Tensor, tile: Tile | None, cancel: CancelToken) -> Tensor:
+def is_lean(model: WanModel) -> bool:
+    """Whether the VAE computes in fp16: on a GPU, for requests that are not to be exact."""
+    return model.device.type == "cuda" and model.placement.compute != "exact"
+
+
+def _encode_video(vae: Any, video: Tensor, tile: Tile | None, cancel: CancelToken, *, lean: bool) -> Tensor:
     """The mode of vae.encode(video), on the VAE's device. The video stays where it is but for the frames at work."""
     if tile is None:
-        return _encode_streamed(vae, video, cancel)
+        return _encode_streamed(vae, video, cancel, lean=lean)
     space, (height, width) = vae.config.scale_factor_spatial, video.shape[-2:]
     frames = 1 + (video.shape[2] - 1) // vae.config.scale_factor_temporal
     canvas = torch.zeros(1, vae.config.z_dim, frames, height // space, width // space, device=vae.device)
     for window in windows(tile, height, width, space):
-        part = _encode_streamed(vae, window.cut(video), cancel)
+        part = _encode_streamed(vae, window.cut(video), cancel, lean=lean)
         blend(canvas, part, window.scaled(1, space))
     return canvas
 
 
-def _encode_streamed(vae: Any, video: Tensor, cancel: CancelToken) -> Tensor:
-    """A latent frame at a time, so that it can be stopped."""
-    cuts = [0, *range(1, video.shape[2] + 1, vae.config.scale_factor_temporal)]
-    encoder, parts = Steady(encoder_stages(vae)), list[Tensor]()
+def _encode_streamed(vae: Any, video: Tensor, cancel: CancelToken, *, lean: bool) -> Tensor:
+    """A latent frame at a time, so that it can be stopped. `lean` is fp16, unless a number gets too large for it."""
+    if lean and not vae.config.is_residual:
+        found = _moments(vae, Steady(lean_stages(LeanVae(vae, torch.float16))), video.to(torch.float16), cancel)
+        if bool(torch.isfinite(found).all()):
+            return found.to(vae.dtype).chunk(2, dim=1)[0]
+    found = _moments(vae, Steady(encoder_stages(vae)), video.to(vae.dtype), cancel)
+    return vae.quant_conv(found).chunk(2, dim=1)[0]
+
+
+def _moments(vae: Any, encoder: Steady, video: Tensor, cancel: CancelToken) -> Tensor:
+    cuts, parts = [0, *range(1, video.shape[2] + 1, vae.config.scale_factor_temporal)], list[Tensor]()
     for start, end in itertools.pairwise(cuts):
         cancel.check()
-        parts.append(moments(vae, encoder, video[:, :, start:end].to(vae.device, vae.dtype)))
-    return vae.quant_conv(torch.cat(parts, dim=2)).chunk(2, dim=1)[0]
+        parts.append(moments(vae, encoder, video[:, :, start:end].to(vae.device)))
+    return torch.cat(parts, dim=2)

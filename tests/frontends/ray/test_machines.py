@@ -26,7 +26,7 @@ from wanreel.wiring import build_runtime, build_service
 pytestmark = [pytest.mark.deep, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1800)]
 
 MODEL = "tiny:ti2v-5b"
-LONG = 80  # steps
+LONG = 100  # steps
 
 
 @dataclass
@@ -98,26 +98,29 @@ def test_ray_takes_nobody_without_the_token(site: Site) -> None:
 
 
 def test_a_machine_dies_in_mid_job_and_another_goes_on_to_the_same_bits(site: Site) -> None:
-    with machine(site.running, site.folder / "a", "--cpus", "1") as first:
+    folders = [site.folder / "a", site.folder / "b"]
+    with machine(site.running, folders[0], "--cpus", "1") as a, machine(site.running, folders[1], "--cpus", "1") as b:
         job = site.submit(LONG)
         wait_for(lambda: site.step(job) >= 5)
-        with machine(site.running, site.folder / "b", "--cpus", "1"):
-            at = site.step(job)
-            assert at < LONG, "the job was over too soon"
-            first.die()
-            wait_for(lambda: site.service.get(job).ended)
-            done = site.service.get(job)
-            assert (done.status, site.outcomes(job)) == (JobStatus.COMPLETED, [Outcome.LOST, Outcome.COMPLETED])
-            assert "resumed" in {event.kind for event in site.service.store.events(job)}
-            video = httpx.get(f"{site.running.url}/v1/videos/{job}/content", follow_redirects=True, timeout=90.0)
-            assert video.status_code == 200 and video.content[4:8] == b"ftyp"
-            again = site.submit(LONG)
-            wait_for(lambda: site.service.get(again).ended)
-            undisturbed = site.service.get(again)
-            assert (undisturbed.result_sha256, site.outcomes(again)) == (done.result_sha256, [Outcome.COMPLETED])
-            answered = site.running.make(model=MODEL)
-            assert answered["success"] is True, "its file lies in storage alone"
-            print(f"died at step {at} of {LONG}")
+        worker = site.service.get(job).worker
+        (on,) = [index for index, folder in enumerate(folders) if list((folder / "workers").glob(f"{worker}*"))]
+        (a, b)[on].die()
+        at = site.step(job)
+        assert at < LONG, "the job was over too soon"
+        wait_for(lambda: site.service.get(job).ended)
+        done = site.service.get(job)
+        assert (done.status, site.outcomes(job)) == (JobStatus.COMPLETED, [Outcome.LOST, Outcome.COMPLETED])
+        (resumed,) = [event for event in site.service.store.events(job) if event.kind == "resumed"]
+        assert resumed.data["step"] > 0, resumed.data
+        video = httpx.get(f"{site.running.url}/v1/videos/{job}/content", follow_redirects=True, timeout=90.0)
+        assert video.status_code == 200 and video.content[4:8] == b"ftyp"
+        again = site.submit(LONG)
+        wait_for(lambda: site.service.get(again).ended)
+        undisturbed = site.service.get(again)
+        assert (undisturbed.result_sha256, site.outcomes(again)) == (done.result_sha256, [Outcome.COMPLETED])
+        answered = site.running.make(model=MODEL)
+        assert answered["success"] is True, "its file lies in storage alone"
+        print(f"died at step {at} of {LONG}, went on from {resumed.data}")
 
 
 def test_pools_follow_the_load_and_everything_is_replaced_under_it(site: Site) -> None:

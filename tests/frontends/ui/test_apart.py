@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from frontends.http.started import Served
-from wanreel.core.errors import RemoteError, SettingsError
+from wanreel.core.errors import JobNotFound, RemoteError, SettingsError
 from wanreel.core.settings import load_settings
 from wanreel.frontends.http.entrance import Entrance
+from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.guard import NARROW
 from wanreel.frontends.http.keys import KeyRing
 from wanreel.frontends.ui import studio
 from wanreel.frontends.ui.apart import Apart, check_backend
+from wanreel.frontends.ui.relay import Relay, open_backend
 
 pytestmark = pytest.mark.xdist_group("http_server")
 
@@ -107,6 +111,31 @@ def test_without_a_key_each_visitor_brings_his_own(keyed: tuple[str, str], visit
     foreign = page.post("/v1/plan", json={"prompt": "x"}, headers={"Origin": "https://evil.example"})
     assert foreign.json()["error"]["code"] == "foreign_origin"
     assert page.get("/v1/videos", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_the_named_endpoints_ask_the_server_for_whoever_calls(keyed: tuple[str, str]) -> None:
+    backend, key = keyed
+
+    def asked(headers: dict[str, str]) -> Request:
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        return Request({"type": "http", "method": "POST", "path": "/", "headers": raw})
+
+    async def go() -> None:
+        relay, mine = Relay(open_backend(backend)), asked({"x-api-key": key})
+        with pytest.raises(Refused) as refused:
+            await relay.generate(asked({}), {"prompt": "x"})
+        assert refused.value.status == 401
+        with pytest.raises(Refused, match="prompt"):
+            await relay.generate(mine, {"prompt": ""})
+        made = await relay.generate(mine, {"prompt": "x", "model": "demo", "num_frames": 5, "width": 64, "height": 64})
+        assert made["status"] == "queued" and made["job_id"] == made["id"]
+        await relay.wait(mine, made["job_id"], 60.0)
+        assert (await relay.status(mine, made["job_id"]))["status"] == "completed"
+        with pytest.raises(JobNotFound):
+            await relay.status(mine, "../keys")
+        await relay.backend.aclose()
+
+    asyncio.run(go())
 
 
 def test_a_server_that_is_away_is_said_in_the_apis_words(visit: Callable[..., TestClient]) -> None:

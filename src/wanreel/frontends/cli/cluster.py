@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from wanreel.frontends.ray.ingress import Door
 
 _PATIENCE = 120.0  # seconds for running jobs to save their state
-_LOOK = 1.0  # seconds
-_UNANSWERED = 60  # looks
+_LOOK = 2.0  # seconds
+_UNANSWERED = 30  # looks
 _SIGN = "cluster.json"
 _PORT = click.IntRange(0, 65_535)
+_PORT_OF_API = 8000  # Ray Serve's own
 
 
 def _plan_options(command: Any) -> Any:
@@ -113,7 +114,7 @@ def up(**given: Any) -> int:
             click.echo(f"Pool {pool.name}: {', '.join(pool.models)}, {pool.least} to {pool.most} workers.")
         click.echo(f"Ray: {address}. The cluster is up; Ctrl-C ends it.")
         if given["with_ui"]:
-            page = stack.enter_context(_page(given["backend_url"] or url, door.host, given["ui_port"]))
+            page = stack.enter_context(_page(given["backend_url"] or door.local, door, given["ui_port"]))
             click.echo(f"The page is at {page}.")
         _serve(stopping, opened)
     return 0
@@ -223,6 +224,7 @@ def _plan(settings: Settings, given: dict[str, Any]) -> Plan:
 
 def _door(settings: Settings, given: dict[str, Any]) -> Door:
     """Raises SettingsError where others could come in without a key, before anything has begun."""
+    from wanreel.frontends.cli.serve import bound
     from wanreel.frontends.http.entrance import entrance_for
 
     node.need_ray()
@@ -230,13 +232,15 @@ def _door(settings: Settings, given: dict[str, Any]) -> Door:
     from wanreel.frontends.ray.ingress import Door
 
     http = settings.http
-    port = given["port"] if given["port"] is not None else 8000
+    wanted = _PORT_OF_API if given["port"] is None else given["port"]
     names = given["allowed_hosts"] or http.allowed_hosts
-    entrance = entrance_for(
-        given["host"] or http.host, port or node.free_port(), given["public_url"] or http.public_url, names
-    )
+    entrance = entrance_for(given["host"] or http.host, wanted, given["public_url"] or http.public_url, names)
     entrance.require_key(have=_has_key(settings))
-    return Door(entrance.host, entrance.port, entrance.public_url, entrance.allowed_hosts, http.submits_per_minute)
+    with bound(entrance) as listener:
+        port = listener.getsockname()[1]
+    if wanted not in (0, port):
+        click.echo(f"Port {wanted} is taken by another program; using {port} instead. Choose with --port.", err=True)
+    return Door(entrance.host, port, entrance.public_url, entrance.allowed_hosts, http.submits_per_minute)
 
 
 def _has_key(settings: Settings) -> bool:
@@ -293,7 +297,7 @@ def _found(settings: Settings, address: str) -> Generator[tuple[Cluster, Sign | 
     sign = Sign.read(settings.data.root / _SIGN)
     if sign is None and not address:
         raise SettingsError("No cluster was brought up from this data directory.", hint="Name one with --address.")
-    door = Door(settings.http.host, 8000)
+    door = Door(settings.http.host, _PORT_OF_API)
     if sign is not None:
         row: dict[str, Any] = {**sign.door, "allowed_hosts": frozenset(sign.door["allowed_hosts"])}
         door = Door(**row)
@@ -315,7 +319,7 @@ def _serve(stopping: threading.Event, opened: Cluster) -> None:
     unanswered = 0
     while not stopping.wait(_LOOK):
         try:
-            opened.status()
+            opened.check()
             unanswered = 0
         except SettingsError:
             click.echo("The cluster was ended from elsewhere.", err=True)
@@ -337,10 +341,10 @@ def _end(opened: Cluster, sign: Path) -> None:
 
 
 @contextlib.contextmanager
-def _page(backend: str, host: str, port: int) -> Generator[str]:
+def _page(backend: str, door: Door, port: int) -> Generator[str]:
     from wanreel.frontends.cli.ui import started
 
-    with started(backend, host, port) as url:
+    with started(backend, door.host, port, door.allowed_hosts) as url:
         yield url
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import click
@@ -93,10 +93,11 @@ def _made_key(settings: Settings, ring: KeyRing, entrance: Entrance, wanted: boo
 
 
 @contextlib.contextmanager
-def started(backend: str, host: str, port: int) -> Generator[str]:
+def started(backend: str, host: str, port: int, names: Iterable[str] = ()) -> Generator[str]:
     """The page in a process of its own while it is open; its address. Visitors sign in with keys of the API."""
     command = [sys.executable, "-m", "wanreel", "ui", "--backend-url", backend, "--api-key", _STDIN]
-    process = start_piped([*command, "--host", host, "--port", str(port)])
+    allowed = [part for name in names for part in ("--allow-host", name)]
+    process = start_piped([*command, "--host", host, "--port", str(port), *allowed])
     try:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(b"\n")  # no key

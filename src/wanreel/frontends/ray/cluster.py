@@ -127,6 +127,13 @@ class Cluster:
         status: dict[str, Any] = self._ask(found, "status")
         return status | {"machines": machines, "api": self._api()}
 
+    def check(self) -> None:
+        """Raises SettingsError where none is up any more, WanreelError where its controller does not answer."""
+        found = self._controller()
+        if found is None:
+            raise _not_up()
+        self._ask(found, "plan")
+
     def down(self, seconds: float) -> bool:
         """End it: running jobs save their state and go back in line. Whether all members ended in their own time."""
         found, ended = self._controller(), True
@@ -150,7 +157,7 @@ class Cluster:
         self._wait_for_api()
 
     def _wait_for_api(self) -> None:
-        url = replace(self.door, public_url="").entrance.url
+        url = self.door.local
         until = time.monotonic() + _HEALTHY
         while True:
             with contextlib.suppress(httpx.TransportError):

@@ -42,6 +42,11 @@ class Door:
     def entrance(self) -> Entrance:
         return Entrance(self.host, self.port, self.public_url, self.allowed_hosts)
 
+    @property
+    def local(self) -> str:
+        """Its address on this machine."""
+        return Entrance(self.host, self.port).url
+
 
 @dataclass(frozen=True)
 class Served(Catalog):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -52,6 +52,22 @@ def parse_text(data: bytes | str, name: str = "the storyboard") -> StoryboardFil
         raise InvalidRequest.of("storyboard", "bad_file", text) from exc
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InvalidRequest.of("storyboard", "bad_file", f"{name} is neither YAML nor JSON.") from exc
+
+
+#: What clients send that give one picture for the whole: the first scene starts from it.
+_FIRST = ("reference_image", "image", "init_image", "image_base64", "image_url")
+
+
+def with_first_picture(values: Mapping[str, object]) -> dict[str, object]:
+    """A storyboard as simple clients send it: with a `mode`, and one picture beside the scenes."""
+    given = dict(values)
+    given.pop("mode", None)
+    found = [given.pop(name) for name in _FIRST if given.get(name) is not None]
+    scenes = given.get("scenes")
+    if found and isinstance(scenes, list) and scenes and isinstance(scenes[0], Mapping):
+        first = {"keyframe": found[0], **cast("dict[str, object]", scenes[0])}
+        given["scenes"] = [first, *cast("list[object]", scenes[1:])]
+    return given
 
 
 @dataclass

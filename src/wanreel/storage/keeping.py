@@ -26,3 +26,4 @@ class Keeping:
     stem: str  #: their names without suffix
     pictures: Blobs  #: where the request's pictures are
     urgent: Callable[[], bool] = _never  #: asked after each step; True: save now, whatever it costs
+    handoffs: tuple[int, ...] = ()  #: frames, counted back from the last one, that are kept as pictures too

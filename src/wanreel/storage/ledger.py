@@ -44,6 +44,15 @@ class Entry:
         """Under which names it is made."""
         return Keeping(self.work, self.folder / "checkpoints", self.folder, _STEM, pictures, urgent)
 
+    def part(self, name: str) -> Entry:
+        """A part of it, kept by itself in a folder within this one. Raises InsufficientStorage."""
+        folder = self.folder / name
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise InsufficientStorage(f"The job's folder can't be written: {exc.strerror}.") from exc
+        return Entry(f"{self.work}-{name}", folder, self.asked)
+
     def begun(self) -> Mapping[str, Any] | None:
         """What an earlier delivery wrote down before it began. None where there was none."""
         return self._read(_REQUEST)

@@ -74,5 +74,5 @@ def render_kept(  # noqa: PLR0913 - what it goes on from
 ) -> Iterator[Event]:
     """As `generation.render`, going on from what is kept, and keeping states at `share` of the run time."""
     saving = Saving(CheckpointStore(keeping.checkpoints), keeping.work, Cadence(share), urgent=keeping.urgent)
-    target = Target(keeping.results, keeping.pictures, keeping.stem, loras)
+    target = Target(keeping.results, keeping.pictures, keeping.stem, loras, keeping.handoffs)
     return _rendered(pool, resolution, target, cancel, saving, editor)

@@ -83,9 +83,7 @@ class Taking:
         return PictureRef(sha256, width, height, (f"a frame of video {after.job_id}",))
 
     def _drawn_together(self, png: bytes, colour: After) -> bytes:
-        strength = strength_in(json.loads(colour.detail or "{}"))
-        frame, wanted = pixels_of(png), pixels_of(self._frame(colour, []))
-        return _png(Shift.between(Look.of(frame), Look.of(wanted), strength)(frame))
+        return drawn_together(png, self._frame(colour, []), strength_in(json.loads(colour.detail or "{}")))
 
     def _frame(self, after: After, notes: list[str]) -> bytes:
         """The PNG of a frame that another job ended with, or made a little before that."""
@@ -118,6 +116,12 @@ class Taking:
         if len(kept) <= back:
             raise GenerationError(f"Video {job_id} is too short to be gone on from {back} frames before its end.")
         return _png(kept[0])
+
+
+def drawn_together(png: bytes, wanted: bytes, strength: float) -> bytes:
+    """A PNG brought, as far as `strength` says, to the colours of another one."""
+    frame = pixels_of(png)
+    return _png(Shift.between(Look.of(frame), Look.of(pixels_of(wanted)), strength)(frame))
 
 
 def _gone(job_id: str) -> GenerationError:

@@ -27,13 +27,13 @@ from wanreel.frontends.http.intake import idempotency_key
 from wanreel.frontends.http.keys import Caller
 from wanreel.frontends.http.schema import Wire, progress_of
 from wanreel.frontends.http.storyboard_schema import BOARD, CHANGES, ORDER
+from wanreel.frontends.storyboard_file import with_first_picture
 from wanreel.service import Terms, request_of
 from wanreel.service.storyboards import Storyboards, StoryboardView, changed
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _STOPS_WITHIN = 30.0  # seconds that a delete waits for running scenes
 _LOOK = 0.1
-_SEED_FIELDS = ("mode", "reference_image", "image_base64")
 
 
 class SceneState(Wire):
@@ -130,7 +130,7 @@ class StoryboardRoutes:
 
     def _create(self, caller: Caller, values: dict[str, object], key: str | None) -> StoryboardState:
         self._house.rates.take(caller)
-        board = self._parsed(caller, seeds_form(values))
+        board = self._parsed(caller, with_first_picture(values))
         return self._shown(self._boards.create(board, Terms(owner=caller.owner, idempotency_key=key)))
 
     async def list(
@@ -325,18 +325,6 @@ class StoryboardRoutes:
             shown_drift=clip["shown_drift"] if clip else None,
             begins_at=round(clip["start"] / fps, 3) if clip else None,
         )
-
-
-def seeds_form(values: Mapping[str, object]) -> dict[str, object]:
-    """A storyboard as simple clients send it: `mode`, and one reference picture from which the first scene starts."""
-    given = dict(values)
-    given.pop("mode", None)
-    found = [given.pop(name) for name in _SEED_FIELDS[1:] if given.get(name) is not None]
-    scenes = given.get("scenes")
-    if found and isinstance(scenes, list) and scenes and isinstance(scenes[0], Mapping):
-        first = {"keyframe": found[0], **cast("dict[str, object]", scenes[0])}
-        given["scenes"] = [first, *cast("list[object]", scenes[1:])]
-    return given
 
 
 def _film(view: StoryboardView) -> Film | None:

@@ -12,9 +12,10 @@ import logging
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from wanreel.core.sound import SoundRef
 from wanreel.frontends.picture_text import Fetch
 from wanreel.frontends.runpod.answers import PictureResult, Result, VideoResult, failure, without
 from wanreel.frontends.runpod.deadline import TIMEOUT, Deadline
+from wanreel.frontends.runpod.film import Director, FilmResult
 from wanreel.frontends.runpod.inputs import Asked, read_input, secrets_in, with_length
 from wanreel.frontends.runpod.progress import Progress
 from wanreel.frontends.runpod.storing import Storing
@@ -146,6 +148,14 @@ class Handler:
     def _make(self, entry: Entry, asked: Asked, token: CancelToken, deadline: Deadline, job_id: str) -> Result:
         pause = self._runtime.settings.runpod.progress_seconds
         progress = Progress(lambda facts: self._report(job_id, facts), pause)
+        if asked.kind == "storyboard":
+
+            def see(event: Event) -> None:
+                deadline.see(event)
+                progress.see(event)
+
+            director = Director(self._runtime, entry, MemoryBlobs(), token, deadline.urgent, see)
+            return _finished(entry, director.make(asked, self._fetch))
         with contextlib.closing(self._running(entry, asked, token, deadline)) as running:
             for event in running:
                 deadline.see(event)
@@ -209,12 +219,19 @@ def _finished(entry: Entry, result: Result) -> Result:
     return result
 
 
+_READERS: Mapping[str, Callable[[Mapping[str, Any], Path], Result | None]] = {
+    "video": VideoResult.from_record,
+    "image": PictureResult.from_record,
+    "storyboard": FilmResult.from_record,
+}
+
+
 def _earlier(entry: Entry, asked: Asked) -> Result | None:
     """What an earlier delivery made, if it is whole."""
     record = entry.made()
     if record is None:
         return None
-    read = PictureResult.from_record if asked.kind == "image" else VideoResult.from_record
+    read = _READERS[asked.kind]
     try:
         return read(record, entry.folder)
     except (KeyError, TypeError) as exc:

@@ -17,7 +17,7 @@ from wanreel.core.request import VideoRequest
 from wanreel.core.sound import SoundRef
 from wanreel.frontends.picture_text import Fetch, picture_bytes
 
-Kind = Literal["video", "image", "warmup"]
+Kind = Literal["video", "image", "storyboard", "warmup"]
 Take = Callable[[bytes, str], PictureRef]  #: checks bytes and keeps them; raises UnreadablePicture naming the knob
 Hear = Callable[[bytes, str], SoundRef]  #: the same for a sound
 
@@ -57,7 +57,7 @@ class Asked:
         once."""
         values = dict(self.values)
         given = [text for name in SOUNDS if (text := values.pop(name, None)) not in (None, "")]
-        request = _with_defaults(replace(self, values=values)._request(VideoRequest.from_mapping, take, fetch))
+        request = with_defaults(replace(self, values=values)._request(VideoRequest.from_mapping, take, fetch))
         if not given:
             return request
         if len(given) > 1 or not isinstance(given[0], str):
@@ -101,13 +101,15 @@ def read_input(given: object) -> Asked:
         return Asked("warmup", values)
     if warmup not in (None, False):
         raise InvalidRequest.of("warmup", "wrong_type", "must be true or false.")
+    if mode == "storyboard":
+        return Asked("storyboard", values, False, r2, storage)
     if mode is None:
         return Asked("video", values, True, r2, storage)
     if isinstance(mode, str) and mode in _IMAGE_MODES:
         edit = {"mode": "edit"} if _IMAGE_MODES[mode] else {}
         return Asked("image", values | edit, _IMAGE_MODES[mode], r2, storage)
     if not isinstance(mode, str) or mode not in _VIDEO_MODES:
-        known = " | ".join([*_VIDEO_MODES, *sorted(_IMAGE_MODES)])
+        known = " | ".join([*_VIDEO_MODES, *sorted(_IMAGE_MODES), "storyboard"])
         raise InvalidRequest.of("mode", "unknown_value", "is not offered.", f"Choose {known}.")
     return Asked("video", values, _VIDEO_MODES[mode], r2, storage)
 
@@ -161,7 +163,7 @@ def _pictures(
     yield from taken.items()
 
 
-def _with_defaults(request: VideoRequest) -> VideoRequest:
+def with_defaults(request: VideoRequest) -> VideoRequest:
     """What the clients that exist expect where they say nothing; the length waits for the model."""
     if request.width is None and request.height is None and request.resolution is None:
         request = replace(request, resolution="480P")

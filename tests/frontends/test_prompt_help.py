@@ -201,7 +201,8 @@ def test_settings_that_can_not_be(settings: dict[str, str]) -> None:
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
         main(list(words))
-    return int(ended.value.code or 0), *capsys.readouterr()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
 
 
 def test_the_command(

@@ -30,7 +30,7 @@ _LOOK = 0.1
 #: Milliseconds after which the openai client should poll again.
 _POLL_AFTER = "1000"
 
-Variant = Literal["video", "clip", "thumbnail", "spritesheet", "last_frame", "chain"]
+Variant = Literal["video", "clip", "thumbnail", "spritesheet", "last_frame", "keyframe", "chain"]
 
 
 class VideoRoutes:

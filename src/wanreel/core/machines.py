@@ -55,6 +55,8 @@ UNKNOWN = Card("", 0, 26, 360, (8, 0), 12.0)
 LINEAR_SHARE = 0.79
 ATTENTION_SHARE = 0.573
 ELEMENTWISE_SHARE = 0.52
+#: Of NVLink, with what packing and waiting take.
+LINK_SHARE = 0.28
 #: Nanoseconds that decoding and encoding take for one pixel of one frame, times the card's TFLOP/s.
 DECODE_COST = 87.0 * 989
 ENCODE_COST = 56.0 * 989
@@ -121,9 +123,8 @@ def machine_of(
         encode_ns=ENCODE_COST / card.matrices,
         pinned_rate=card.bus * 1e9,
         pageable_rate=min(10.2e9, card.bus * 1e9),
-        # Over the bus a card's way to another goes through the host: half of it. Of NVLink's figure collectives reach
-        # about 0.75.
-        link_rate=(0.75 * card.link if card.link else 0.5 * card.bus) * 1e9,
+        # Over the bus a card's way to another goes through the host: half of it.
+        link_rate=(LINK_SHARE * card.link if card.link else 0.5 * card.bus) * 1e9,
     )
 
 

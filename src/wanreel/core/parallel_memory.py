@@ -37,10 +37,11 @@ from wanreel.core.workload import Workload
 
 #: Parallel plans that are combined with every placement, the fastest ones.
 _TRIED = 3
-#: Decoding in bands works on the rows beside each band again where bands meet, and rank 0 alone writes the frames.
-_BAND_SHARE = 0.9
-#: What gathering blocks costs though it goes on beside computing; measured: docs/benchmarks.md.
-FSDP_COST = 1.02
+#: Of each further GPU, what decoding in bands gains; and what a band holds over its share. Measured: docs/benchmarks.md.
+_BAND_SHARE = 0.65
+_BAND_REST = 1.1
+#: Of the time that gathering blocks takes, what it costs though it goes on beside computing. Measured likewise.
+FSDP_COST = 0.25
 _NO_LIMIT = 2**60  # bytes
 
 
@@ -140,7 +141,8 @@ class _Sharing:
             return alone.step_seconds * faster
         gathered = self._blocks(alone.placement)["experts"] / self.work.spec.experts * (1 - 1 / parallel.ranks)
         passes = -(-self.work.passes // parallel.cfg)
-        return max(FSDP_COST * alone.step_seconds * faster, passes * gathered / self.machine.link_rate)
+        gathering = passes * gathered / self.machine.link_rate
+        return max(alone.step_seconds * faster + FSDP_COST * gathering, gathering)
 
     def _stage(self, stage: StageMemory, placement: Placement) -> StageMemory:
         parallel, weights, activations = placement.parallel, stage.weights, stage.activations
@@ -148,7 +150,7 @@ class _Sharing:
             carried = min(self.work.carried(), activations)
             activations = carried + (activations - carried) // parallel.sequence
         if stage.stage == "decode":
-            activations = int(activations / (1 + _BAND_SHARE * (parallel.ranks - 1)))
+            activations = int(activations * min(1.0, _BAND_REST / parallel.ranks))
         if parallel.fsdp:
             blocks = self._blocks(placement)
             whole = blocks["experts"] + blocks["text"]

@@ -34,7 +34,8 @@ SILENCE = 9.0  #: seconds without one after which a rank is taken for hung
 _LOOK = 0.25  # seconds between looks at the ranks
 _START = 300.0  # seconds that a rank may take to import torch and show itself
 _TELLING = 5.0  # seconds in which the reason for a broken exchange comes to light
-_LAST_RESORT = 4.0  # seconds after which a process that does not come out of an exchange is given up
+_ABORT = 1.0  # seconds in which NCCL may come out of an exchange by itself
+_LAST_RESORT = 2.0  # seconds after which a process that does not come out of an exchange is given up
 REPLACE = 85  # exit code: this process may be damaged, start another one
 
 
@@ -225,7 +226,7 @@ class Crew:
     def _release(self) -> None:
         """Free whoever waits in an exchange: gloo by itself, as its connections are closed; NCCL by an abort."""
         if self._device.type == "cuda" and self._exchanging:
-            part(broken=True)
+            part(broken=True, patience=_ABORT)
         end = time.monotonic() + _LAST_RESORT
         while self._exchanging and time.monotonic() < end:
             time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from wanreel.core.parallel import Parallel
 from wanreel.core.settings import prepare_for_ranks
@@ -122,14 +124,15 @@ def join(device: torch.device, store: Path, rank: int, ranks: int) -> Meshes:
     return Meshes(rank, ranks)
 
 
-def part(*, broken: bool = False) -> None:
-    """Leave the group. A `broken` one is not waited for."""
+def part(*, broken: bool = False, patience: float = 5.0) -> None:
+    """Leave the group. A `broken` one is not waited for; and who does not come back within `patience` seconds is left behind."""
     if not dist.is_initialized():
         return
-    if broken:
-        dist.distributed_c10d._abort_process_group()  # pyright: ignore[reportPrivateUsage] - the only door
-    else:
-        dist.destroy_process_group()
+    # In a thread, because NCCL may wait for kernels that wait for a rank that is gone.
+    leave = distributed_c10d._abort_process_group if broken else dist.destroy_process_group
+    leaving = threading.Thread(target=leave, name="parting", daemon=True)
+    leaving.start()
+    leaving.join(patience)
 
 
 def gather_into(out: torch.Tensor, own: torch.Tensor, group: Any, *, wait: bool = True) -> Any:

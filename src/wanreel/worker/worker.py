@@ -19,6 +19,7 @@ from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelErro
 from wanreel.core.job import Job, QueueState, Warm
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.workload import Workload
+from wanreel.core.upload import UNFINISHED
 from wanreel.host import FileLock
 from wanreel.jobs import JobStore, Liveness, signals
 from wanreel.service import adapters_of, work_of
@@ -39,7 +40,10 @@ _REST = {
     Ending.WAIT: 30.0,  # seconds before a job that the disk could not take is tried again
 }
 _IDLE_SHARED = 5.0  # the same where the store announces jobs: many workers that look would cost it more than the jobs
+COURTESY = 0.5  #: seconds for which a worker lets those go first who hold what the next job needs
 _POLL_DEVICE = 1.0  # seconds between looks whether the GPU is free
+_SEE_OFF, _POLL_UPLOADS = 300.0, 0.5  # seconds that retiring waits for uploads, and between looks at them
+_NEWEST = 50
 _HOUSEKEEPING = 2.0  # seconds between looks for dead workers and at the disk
 
 
@@ -96,9 +100,11 @@ class Worker:
         self.trace: Trace = _untraced
         self._asked_to_stop = 0
         self._retiring = False
+        self._made: list[str] = []  # the newest jobs, whose results may still be on their way
         self._batch: Batch | None = None
         self._bell: Bell | None = None
-        self._model = self._adapters = ""  # of the last job
+        self._adapters = ""  # of the last job
+        self._in_company = False  # whether other workers are on the list
         self._looked = -_HOUSEKEEPING
         self._orders = Orders(life.folder)
         newest = self._orders.newest()
@@ -123,6 +129,8 @@ class Worker:
                 self._rest(self._pause_after(ending))
             if once and self._shop.uploader is not None:
                 self._shop.uploader.finish()
+            if self._retiring:
+                self._see_off()
         return 0
 
     def _warm_up(self) -> None:
@@ -131,6 +139,15 @@ class Worker:
             self._shop.warm_up()
         except WanreelError as error:
             _log.warning("no model was loaded ahead: %s", error)
+
+    def _see_off(self) -> None:
+        """Whoever retires may be the last on its machine, so results that lie there alone still go to storage."""
+        until = time.monotonic() + _SEE_OFF
+        while self._made and time.monotonic() < until and not self._asked_to_stop:
+            reports = self._shop.store.uploads.reports(self._made)
+            self._made = [job_id for job_id, report in reports.items() if report.state in UNFINISHED]
+            if self._made:
+                time.sleep(_POLL_UPLOADS)
 
     def _next(self) -> Ending:
         """Make what groups are waiting for, and run the next job if there is one."""

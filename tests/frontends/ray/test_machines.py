@@ -71,7 +71,7 @@ def opened(folder: Path) -> Generator[Site]:
         profile = {name.upper(): str(value) for name, value in s3.profile().items() if value}
         settings = {
             "WANREEL_DATABASE_URL": url,
-            "WANREEL_WORKER_LEASE_SECONDS": "4",
+            "WANREEL_WORKER_LEASE_SECONDS": "15",
             "WANREEL_SHARED_STORAGE": "lan",
             "WANREEL_DEFAULT_STORAGE": "lan",
             **{f"WANREEL_STORAGE__LAN__{name}": value for name, value in profile.items()},

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wanreel.core.errors import SettingsError, WanreelError
 from wanreel.frontends.ray import controller, ingress
-from wanreel.frontends.ray.crew import NAMESPACE
+from wanreel.frontends.ray.crew import NAMESPACE, named_actors
 from wanreel.frontends.ray.ingress import Door
 from wanreel.frontends.ray.plan import Plan
 from wanreel.host import replace_durably
@@ -110,7 +110,6 @@ class Cluster:
         new = replace(plan, generation=before.generation + 1)
         # Members have lives of their own: the new one finds them.
         ray.kill(old, no_restart=True)
-        self._gone()
         self._start_controller(new)
         self._deploy(new)
         return new
@@ -181,7 +180,7 @@ class Cluster:
         head = next(node["NodeID"] for node in ray.nodes() if "node:__internal_head__" in node["Resources"])
         remote: Any = ray.remote(controller.Controller)
         actor = remote.options(
-            name=controller.NAME,
+            name=f"{controller.NAME}.{plan.generation}",
             namespace=NAMESPACE,
             lifetime="detached",
             max_restarts=-1,
@@ -199,15 +198,12 @@ class Cluster:
             raise WanreelError(status["fault"])
 
     def _controller(self) -> Any:
-        try:
-            return ray.get_actor(controller.NAME, namespace=NAMESPACE)
-        except ValueError:
-            return None
-
-    def _gone(self) -> None:
-        """Until the name of the controller is free again."""
-        while self._controller() is not None:
-            time.sleep(_LOOK)
+        """The newest; None where there is none. Each has a name of its own, as Ray remembers whose a name was."""
+        names = named_actors(f"{controller.NAME}.")
+        for name in sorted(names, key=lambda name: int(name.rpartition(".")[2]), reverse=True):
+            with contextlib.suppress(ValueError):  # it ended meanwhile
+                return ray.get_actor(name, namespace=NAMESPACE)
+        return None
 
     def _ask(self, actor: Any, what: str) -> Any:
         try:

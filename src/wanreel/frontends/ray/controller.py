@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wanreel.core.errors import WanreelError
@@ -68,6 +68,7 @@ class Watch:
         self._service = service
         self._liveness = liveness
         self._clock = clock
+        self._pools = plan.pools
         self._trouble = {pool.name: _Trouble() for pool in plan.pools}
         self._demands: dict[str, Demand] = {}
         self._unserved = 0
@@ -77,6 +78,9 @@ class Watch:
         from wanreel.worker.recovery import take_back
 
         self.crew.look()
+        # Machines with GPUs may join later.
+        has_gpus = self.crew.has_gpus()
+        self._pools = tuple(pool.settled(has_gpus=has_gpus) for pool in self.plan.pools)
         service = self._service
         take_back(service.store, self._liveness, service.results, service.shared.states if service.shared else None)
         self._check()
@@ -84,7 +88,7 @@ class Watch:
         if self.closing:
             self._close()
         else:
-            self._do(moves(self.plan.pools, self.crew.members(), self._demands, self.plan.generation, self.plan.pace))
+            self._do(moves(self._pools, self.crew.members(), self._demands, self.plan.generation, self.plan.pace))
 
     def _count(self) -> None:
         """What waits for each pool."""
@@ -120,7 +124,7 @@ class Watch:
         for name in wanted.retire:
             _log.info("%s: to leave", name)
             self.crew.retire(name)
-        pools = {pool.name: pool for pool in self.plan.pools}
+        pools = {pool.name: pool for pool in self._pools}
         for name in wanted.start:
             if self._clock() >= self._trouble[name].start_at:
                 self._start(pools[name])
@@ -153,7 +157,7 @@ class Watch:
         """How everything stands, JSON-safe."""
         members = {member.name: member for member in self.crew.members()}
         pools: list[dict[str, Any]] = []
-        for pool in self.plan.pools:
+        for pool in self._pools:
             mine = [(name, it) for name, it in members.items() if it.pool == pool.name]
             demand = self._demands.get(pool.name, Demand())
             rows = [self._row(name) | {"state": it.state, "generation": it.generation} for name, it in mine]
@@ -214,12 +218,9 @@ class Controller:
 
         self._runtime = build_runtime(load_settings(**plan.settings))
         service = build_service(self._runtime)
-        settled = tuple(pool.settled(has_gpus=ray.cluster_resources().get("GPU", 0) > 0) for pool in plan.pools)
         crew = Crew()
         crew.find()
-        watch = Watch(
-            replace(plan, pools=settled), service, build_liveness(self._runtime.settings, service.store), crew
-        )
+        watch = Watch(plan, service, build_liveness(self._runtime.settings, service.store), crew)
         if not service.store.shared:
             watch.home = ray.get_runtime_context().get_node_id()
         return watch

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from wanreel.frontends.ray.member import Member as MemberActor
@@ -37,7 +37,6 @@ class Hand:
     began: float
     report: Report | None = None
     asked: Any = None  #: the answer that is awaited
-    asked_at: float = 0.0
     heard: float = 0.0
     leaving: bool = False
     gone: str = ""  #: why, where it is
@@ -52,10 +51,8 @@ class Crew:
 
     def find(self) -> None:
         """Take over those that somebody else started."""
-        rows: list[Any] = ray.util.list_named_actors(all_namespaces=True)
-        for row in rows:
-            name = str(row["name"])
-            if row["namespace"] != NAMESPACE or not name.startswith(f"{_PREFIX}.") or name in self.hands:
+        for name in named_actors(f"{_PREFIX}."):
+            if name in self.hands:
                 continue
             _, pool, generation, _ = name.split(".")
             with contextlib.suppress(ValueError):  # it ended meanwhile
@@ -85,7 +82,11 @@ class Crew:
             if hand.asked is not None:
                 self._hear(hand)
             if hand.asked is None and not hand.gone:
-                hand.asked, hand.asked_at = hand.actor.report.remote(), self.clock()
+                hand.asked = hand.actor.report.remote()
+
+    def has_gpus(self) -> bool:
+        """Whether any machine has a GPU."""
+        return float(ray.cluster_resources().get("GPU", 0.0)) > 0.0
 
     def retire(self, name: str) -> None:
         self._tell(name, "retire")
@@ -106,7 +107,7 @@ class Crew:
 
     def silent(self, hand: Hand) -> float:
         """Seconds for which a member that spoke before has not answered."""
-        return self.clock() - hand.asked_at if hand.asked is not None and hand.report is not None else 0.0
+        return self.clock() - hand.heard if hand.report is not None else 0.0
 
     def _add(self, name: str, pool: str, generation: int, actor: Any) -> None:
         self.hands[name] = Hand(name, pool, generation, actor, self.clock())
@@ -123,6 +124,8 @@ class Crew:
             hand.heard = self.clock()
         except GetTimeoutError:
             return
+        except ActorUnavailableError:
+            pass  # the network may be at fault: the worker may go on, and its lease says whether it does
         except RayActorError as error:
             hand.gone = _reason(error)
         hand.asked = None
@@ -146,6 +149,12 @@ class Crew:
         if not hand.report.worker:
             return "starting"
         return "busy" if hand.report.job else "idle"
+
+
+def named_actors(start: str) -> list[str]:
+    """The names of our actors that begin with this."""
+    rows: list[Any] = ray.util.list_named_actors(all_namespaces=True)
+    return [row["name"] for row in rows if row["namespace"] == NAMESPACE and row["name"].startswith(start)]
 
 
 def _reason(error: RayActorError) -> str:

@@ -26,6 +26,7 @@ from wanreel.frontends.runpod.handler import Handler
 from wanreel.frontends.runpod.progress import Progress
 from wanreel.frontends.runpod.storing import Storing
 from wanreel.host import FileLock
+from wanreel.media.video import probe
 from wanreel.storage.ledger import Ledger
 from wanreel.storage.objects import MemoryObjects, Parcel
 from wanreel.wiring import Runtime, build_runtime
@@ -363,3 +364,81 @@ def test_reports_are_few_and_numbered() -> None:
     assert sent[-1] == {
         "number": 10, "stage": "denoise", "progress": 83, "step": 37, "total_steps": 40, "eta_seconds": 1.5,
     }  # fmt: skip
+
+
+BOARD: dict[str, Any] = {
+    "mode": "storyboard",
+    "model": "demo",
+    "num_frames": 5,
+    "num_inference_steps": 1,
+    "width": 64,
+    "height": 64,
+    "colour_match": 0.5,
+    "reference_image": base64.b64encode(PHOTO).decode(),
+    "scenes": [
+        {"motion_prompt": "a cat", "seed": 1},
+        {"motion_prompt": "it sits down"},
+        {"motion_prompt": "it sleeps", "transition": "crossfade", "transition_frames": 2},
+    ],
+}
+
+
+def _frames(text: str, folder: Path) -> int:
+    path = folder / "got.mp4"
+    path.write_bytes(base64.b64decode(text))
+    return probe(path).num_frames
+
+
+def test_a_storyboard_answers_each_scene_and_the_whole(bench: Bench, tmp_path: Path) -> None:
+    answer = bench.answer("film", BOARD)
+    assert answer["success"], answer
+    assert [_frames(segment["video_base64"], tmp_path) for segment in answer["segments"]] == [5, 5, 5]
+    assert _frames(answer["video_base64"], tmp_path) == answer["num_frames"] == 15 - 2 - 2
+    assert [segment["prompt"] for segment in answer["segments"]] == ["a cat", "it sits down", "it sleeps"]
+    assert answer["segments"][0]["seed"] == 1 and answer["resolution"] == "64x64" and not answer["copied"]
+    assert base64.b64decode(answer["last_frame_base64"]).startswith(b"\x89PNG")
+    steps = len(bench.steps)
+    again = bench.answer("film", BOARD)
+    assert again["video_base64"] == answer["video_base64"] and len(bench.steps) == steps, "nothing is made again"
+
+
+def test_a_storyboard_that_was_stopped_goes_on_at_its_scene(bench: Bench) -> None:
+    def stop(facts: dict[str, Any]) -> None:
+        if facts["stage"] == "denoise" and len(bench.steps) == 2:
+            raise DeviceFault("the GPU fell off the bus")
+
+    bench.on_report = stop
+    failed = bench.answer("film-2", BOARD)
+    assert (failed["error_code"], bench.replaced) == ("device_fault", 1)
+    bench.on_report, before = lambda facts: None, len(bench.steps)
+    assert bench.answer("film-2", BOARD)["success"]
+    assert len(bench.steps) - before <= 2, "the first scene is not made again"
+
+
+def test_what_is_wrong_with_a_storyboard_is_said_by_scene(bench: Bench) -> None:
+    answer = bench.answer("film-3", {**BOARD, "scenes": [{"motion_prompt": "a"}, {"seconds": 99, "prompt": "b"}, {}]})
+    assert [problem["field"] for problem in answer["problems"]] == ["scenes[2].seconds", "scenes[3].prompt"]
+
+
+def test_a_storyboard_in_storage_is_told_by_addresses_where_it_is_too_large(bench: Bench, runtime: Runtime) -> None:
+    answer = bench.answer("film-4", {**BOARD, "storage": "shelf"}, _with(runtime, inline_mb=0.09))
+    assert answer["success"], answer
+    assert all("video_url" in segment and "video_base64" not in segment for segment in answer["segments"])
+    assert answer["video_url"].endswith(".mp4") and len(bench.objects.objects) == 5
+
+
+EDITOR = "tiny:qwen-image-edit-2509"
+
+
+def test_a_picture_is_edited_and_an_edited_picture_animated(bench: Bench) -> None:
+    asked = {"image_base64": QUICK["image_base64"], "prompt": "make it night", "num_inference_steps": 2, "seed": 4}
+    edited = bench.answer("edit", {"mode": "edit", "model": EDITOR, "width": 64, "height": 64, **asked})
+    assert edited["success"] and edited["images"][0].startswith("data:image/png;base64,"), edited
+    assert bench.answer("none", {"mode": "edit", "prompt": "make it night"})["problems"][0]["field"] == "image"
+    chained = {**QUICK, "seed": 4, "edit_prompt": "make it night", "edit_model": EDITOR}
+    made = bench.answer("chain", chained)
+    assert made["success"] and made["video_base64"] and made["last_frame_base64"] and made["keyframe_base64"], made
+    assert "keyframe" in {report["stage"] for report in bench.reports}
+    bench.reports.clear()
+    assert bench.answer("chain", chained)["keyframe_base64"] == made["keyframe_base64"]  # delivered again
+    assert not bench.steps

@@ -18,8 +18,8 @@ from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelError
 from wanreel.core.job import Job, QueueState, Warm
 from wanreel.core.resolved import ResolvedRequest
-from wanreel.core.workload import Workload
 from wanreel.core.upload import UNFINISHED
+from wanreel.core.workload import Workload
 from wanreel.host import FileLock
 from wanreel.jobs import JobStore, Liveness, signals
 from wanreel.service import adapters_of, work_of
@@ -153,7 +153,7 @@ class Worker:
         """Make what groups are waiting for, and run the next job if there is one."""
         gatherer = self._shop.gatherer
         gathered = gatherer is not None and not self._asked_to_stop and gatherer.gather(self.name)
-        job = self._claim()
+        job = self._take()
         if gathered and job is None:
             return Ending.GO_ON  # there may be more of it
         return Ending.IDLE if job is None else self._perform(job)
@@ -238,8 +238,19 @@ class Worker:
         probe = Probe(shop.data.root, self._description, shop.held)
         return Sampler(probe, lambda sample: shop.store.leases.report(self.name, sample), shop.sample_seconds)
 
-    def _claim(self, alike: Callable[[Job], bool] | None = None) -> Job | None:
-        """The next job, or another one `alike`."""
+    def _take(self) -> Job | None:
+        """The next job. Where there are other workers, those that hold its model have a moment to take it: loading takes
+        longer."""
+        if not self._in_company:
+            return self._claim(self._shop.all_held())
+        job = self._claim(self._shop.all_held(), lambda job: True)
+        if job is None and self._shop.store.queue().queued and not self._asked_to_stop:
+            self._rest(COURTESY)
+            job = self._claim(self._shop.all_held())
+        return job
+
+    def _claim(self, held: tuple[str, ...], alike: Callable[[Job], bool] | None = None) -> Job | None:
+        """The next job by what is held, or one that fits it exactly and is `alike`."""
         if self._orphaned():
             _log.warning("the supervisor is gone; leaving")
             self._asked_to_stop += 1
@@ -247,8 +258,10 @@ class Worker:
         try:
             if self._watch_disk().paused:
                 return None
-            held = self._shop.all_held() if alike is None else (self._model,)
-            return self._shop.store.leases.claim(self.name, Warm(held, self._adapters), self._shop.only, alike)
+            job = self._shop.store.leases.claim(self.name, Warm(held, self._adapters), self._shop.only, alike)
+            if job is not None:
+                self._made = [*self._made, job.id][-_NEWEST:]
+            return job
         except InsufficientStorage as error:
             _log.warning("%s", error)
             return None
@@ -257,7 +270,7 @@ class Worker:
         """Another job of the kind of the first one."""
         if self._asked_to_stop or self._retiring or (kind := self._workload(first)) is None:
             return None
-        return self._claim(lambda job: self._workload(job) == kind)
+        return self._claim((first.model,), lambda job: self._workload(job) == kind)
 
     def _workload(self, job: Job) -> Workload | None:
         """What a video asks of the machine; None for pictures, and where the attempt will say that it can't be told."""
@@ -272,7 +285,7 @@ class Worker:
 
     def _perform(self, job: Job) -> Ending:
         self._batch = Batch(self._shop, self.trace, self._more)
-        self._model, self._adapters = job.model, _adapters_of(job)
+        self._adapters = _adapters_of(job)
         if self._asked_to_stop:
             self._batch.drain()
         try:
@@ -292,6 +305,7 @@ class Worker:
             return
         self._looked = now
         self.recover()
+        self._in_company = len(self._shop.store.workers()) > 1
         self._retention.apply()
         self._obey()
 

@@ -96,16 +96,18 @@ def again(house: House, caller: Caller, job: Job) -> dict[str, Any]:
     sound = values.pop("audio")
     heard = None if sound is None else house.uploads.add(caller.owner, "audio", 0, sound)
     return {
-        "audio": None
-        if heard is None
-        else {"id": heard.id, "name": heard.name, "seconds": sound.seconds if sound else 0},
         "mode": request.mode,
         "request": values,
         "pictures": {
             name: {"id": uploads[name].id, "width": picture.width, "height": picture.height}
             for name, picture in pictures.items()
             if picture is not None
-        },
+        }
+        | (
+            {"audio": {"id": heard.id, "name": heard.name, "seconds": sound.seconds}}
+            if heard is not None and sound is not None
+            else {}
+        ),
     }
 
 

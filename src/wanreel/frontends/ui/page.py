@@ -24,7 +24,7 @@ from wanreel.frontends.ui.desk import Desk
 
 _QUEUE_LOOK = 0.05  # seconds between Gradio's looks at its queue
 #: In the order of the tabs. Each has a module static/NAME/NAME.js.
-SCREENS = ("create", "timeline", "queue", "library", "models", "settings")
+SCREENS = ("create", "timeline", "sweep", "queue", "library", "models", "settings")
 # Forms of a page without a referrer come with "Origin: null", which the guard takes for a foreign page; other sites are
 # told nothing by "same-origin" either.
 _HEAD = """

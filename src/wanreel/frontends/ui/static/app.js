@@ -15,7 +15,7 @@ import { language, load, onLanguage, setLanguage, t } from "./core/i18n.js";
 import * as live from "./core/live.js";
 import * as prefs from "./core/prefs.js";
 
-const SCREENS = ["create", "timeline", "queue", "library", "models", "settings"];
+const SCREENS = ["create", "timeline", "sweep", "queue", "library", "models", "settings"];
 const screens = new Map(); // name: {root, module, handle}
 const setupListeners = new Set();
 

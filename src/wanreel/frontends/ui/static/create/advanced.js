@@ -3,6 +3,7 @@ import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
 import { number as said, t } from "../core/i18n.js";
 import { checkbox, choice, seg, slider, withFault } from "./controls.js";
+import { finishing, told } from "./finishing.js";
 import * as form from "./state.js";
 
 //: memory: the panel of plans, which keeps itself.
@@ -15,6 +16,7 @@ export function advanced(now, opened, memory) {
     part("sampling", t("part.sampling"), "", sampling(now, own, one)),
     memory,
     part("output", t("part.output"), `${now.output_format.toUpperCase()} · ${t(`quality.${now.quality}`)}`, output(now, own)),
+    part("finish", t("part.finish"), told(now), finishing(now, form.change, { seconds: form.frames().value / (now.fps ?? own.fps), fps: now.fps ?? own.fps })),
     part("loras", t("part.loras"), now.loras.length ? String(now.loras.length) : "", loras(now, one)),
   ];
 }

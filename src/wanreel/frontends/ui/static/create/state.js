@@ -2,6 +2,7 @@
 //   state.mode, state.values (of the current tab), model(), defaults(), change(values), switchTo(mode), toRequest()
 // null means "as the model's authors do". Everything derived (sizes, frames) only shows what the server will resolve.
 import * as prefs from "../core/prefs.js";
+import { asked as finishingAsked } from "./finishing.js";
 
 export const MODES = ["text", "picture", "first_last"];
 export const ASPECTS = { "16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1, "4:3": 4 / 3, "3:4": 3 / 4 };
@@ -10,6 +11,7 @@ const EMPTY = {
   preset: "standard", num_frames: null, seed: null, locked: false, num_inference_steps: null, flow_shift: null, guidance_high: null,
   guidance_low: null, guided_steps: null, boundary_ratio: null, solver: null, fps: null, output_format: "mp4", quality: "high", metadata: true, loras: [], copies: 1,
   memory_mode: null, precision: null, offload: null, vae_tile: null, quantize: null, on_oom: null, storage: null,
+  trim_start: null, trim_end: null, loop: null, speed: null, interpolate_fps: null, upscale: null, audio: null,
 };
 const MEMORY = ["memory_mode", "precision", "offload", "vae_tile", "quantize"];
 const listeners = new Set();
@@ -157,6 +159,7 @@ export function toRequest() {
   request.quality = now.quality;
   request.metadata = now.metadata;
   if (now.loras.length) request.loras = now.loras;
+  Object.assign(request, finishingAsked(now));
   for (const name of MEMORY) if (now[name] !== null && setup.memory.choices && !(name in setup.memory.fixed)) request[name] = now[name];
   if (now.on_oom !== null) request.on_oom = now.on_oom;
   if (now.storage !== null && places().includes(now.storage)) request.storage = now.storage;
@@ -176,7 +179,7 @@ export function adopt(request, mode, pictures = {}) {
   const found = setup.models.find((one) => one.name === request.model);
   const own = { ...EMPTY };
   for (const name of Object.keys(EMPTY)) if (request[name] !== undefined && request[name] !== null) own[name] = request[name];
-  Object.assign(own, { image: pictures.image ?? null, last_image: pictures.last_image ?? null, locked: request.seed >= 0, copies: 1 });
+  Object.assign(own, { image: pictures.image ?? null, last_image: pictures.last_image ?? null, audio: pictures.audio ?? null, locked: request.seed >= 0, copies: 1 });
   own.model = found?.modes.includes(target) ? found.name : null;
   if (request.width && request.height) own.aspect = "exact";
   if (own.resolution && found && !(own.resolution in found.sizes)) own.resolution = null;

@@ -54,6 +54,7 @@ export function openDetails(video, studio, gallery) {
   function stage() {
     if (video.wanreel.status !== "completed") return h("div.empty", icon("film"), h("span", t(`library.status.${video.wanreel.status}`)));
     const format = video.wanreel.request.output_format;
+    if (format === "mov") return h("figure", h("img", { src: content("thumbnail"), alt: video.prompt }), h("figcaption.soft", t("result.mov")));
     if (format === "webp" || format === "gif") return h("img", { src: content("video"), alt: video.prompt });
     const player = h("video", { src: content("video"), poster: content("thumbnail"), controls: true, loop: true, autoplay: true, muted: true, playsInline: true, aria: { label: video.prompt } });
     player.addEventListener("error", () => player.replaceWith(h("div.empty", icon("warning"), h("span", t("library.gone")))));

@@ -9,6 +9,9 @@ export const file = (video, variant = "video") => address(`/v1/videos/${video.id
 const isAnimation = (video) => ["webp", "gif"].includes(video.wanreel.request.output_format);
 
 export function player(video, { controls = true } = {}) {
+  if (video.wanreel.request.output_format === "mov") {
+    return h("figure.player-still", h("img.player", { src: file(video, "thumbnail"), alt: video.prompt }), h("figcaption.soft", t("result.mov")));
+  }
   if (isAnimation(video)) return h("img.player", { src: file(video), alt: video.prompt });
   const element = h("video.player", { src: file(video), poster: file(video, "thumbnail"), loop: true, muted: true, autoplay: true, playsInline: true, controls, aria: { label: video.prompt } });
   element.disablePictureInPicture = false;

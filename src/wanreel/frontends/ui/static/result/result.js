@@ -7,6 +7,7 @@ import * as live from "../core/live.js";
 import * as prefs from "../core/prefs.js";
 import { failed, toast } from "../core/toast.js";
 import { choice, dialog, seg } from "../create/controls.js";
+import { asked, finishing } from "../create/finishing.js";
 import { sentence } from "../create/plan.js";
 import { said } from "../parts/notes.js";
 import { uploadLine } from "../parts/upload.js";
@@ -276,15 +277,27 @@ function variations(video) {
     } }, icon("copies"), t("variations.go")))]);
 }
 
+//: What takes back a stage that the video was made with.
+const nothing = (made) => ({ trim_start: 0, trim_end: 240, loop: "none", speed: 1, interpolate_fps: made.fps, upscale: 1 });
+
 function reexport(video) {
-  const wanted = { output_format: video.wanreel.request.output_format, quality: video.wanreel.request.quality, fps: video.fps };
+  const made = video.wanreel.request;
+  const wanted = { output_format: made.output_format, quality: made.quality, fps: made.fps, ...(made.finishing ?? {}) };
+  if (wanted.audio) wanted.audio = { id: null, name: t("knob.audio"), seconds: wanted.audio.seconds };
+  const seconds = made.num_frames / made.fps;
+  const stages = h("div.details");
+  const change = (some) => { Object.assign(wanted, some); if ("audio" in some) drawStages(); };
+  const drawStages = () => fill(stages, finishing(wanted, change, { seconds, fps: made.fps }));
+  drawStages();
   const box = dialog(t("reexport.title"), [h("p.soft", t("reexport.help")),
-    seg("re-format", { label: t("knob.output_format"), value: wanted.output_format, options: ["mp4", "webm", "webp", "gif"].map((value) => ({ value, text: value.toUpperCase() })), onpick: (value) => { wanted.output_format = value; } }),
+    seg("re-format", { label: t("knob.output_format"), value: wanted.output_format, options: ["mp4", "webm", "webp", "gif", "mov"].map((value) => ({ value, text: value.toUpperCase() })), onpick: (value) => { wanted.output_format = value; drawStages(); } }),
     seg("re-quality", { label: t("knob.quality"), value: wanted.quality, options: ["low", "medium", "high", "maximum"].map((value) => ({ value, text: t(`quality.${value}`) })), onpick: (value) => { wanted.quality = value; } }),
     h("div.field", h("label", { htmlFor: "re-fps" }, t("knob.fps")), h("input.input", { id: "re-fps", type: "number", min: 1, max: 120, value: wanted.fps, onchange: (event) => { wanted.fps = Number(event.target.value); } })),
+    h("details", { dataset: { part: "finish" } }, h("summary", t("part.finish")), stages),
     h("div.buttons", h("button.primary", { type: "button", onclick: async () => {
+      const json = { output_format: wanted.output_format, quality: wanted.quality, fps: wanted.fps, ...(made.finishing ? nothing(made) : {}), ...asked(wanted) };
       try {
-        adopt(await api.send("POST", `/v1/videos/${video.id}/export`, { json: wanted }));
+        adopt(await api.send("POST", `/v1/videos/${video.id}/export`, { json }));
         box.close();
       } catch (fault) { failed(fault); }
     } }, icon("film"), t("reexport.go")))]);

@@ -421,7 +421,7 @@ def test_what_is_wrong_with_a_storyboard_is_said_by_scene(bench: Bench) -> None:
 
 
 def test_a_storyboard_in_storage_is_told_by_addresses_where_it_is_too_large(bench: Bench, runtime: Runtime) -> None:
-    answer = bench.answer("film-4", {**BOARD, "storage": "shelf"}, _with(runtime, inline_mb=0.09))
+    answer = bench.answer("film-4", {**BOARD, "storage": "shelf"}, _with(runtime, inline_mb=0.004))
     assert answer["success"], answer
     assert all("video_url" in segment and "video_base64" not in segment for segment in answer["segments"])
     assert answer["video_url"].endswith(".mp4") and len(bench.objects.objects) == 5

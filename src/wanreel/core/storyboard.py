@@ -181,6 +181,8 @@ class _Reader:
 
     def board(self, values: object) -> Storyboard:
         given = self._mapping(values, ())
+        if self._problems:
+            raise InvalidRequest(*self._problems)
         scenes = given.pop("scenes", None)
         if not isinstance(scenes, Sequence) or isinstance(scenes, str) or not scenes:
             self._wrong(("scenes",), "required", "a storyboard is a list of scenes, at least one.")
@@ -214,6 +216,8 @@ class _Reader:
     def _scene(self, value: object, number: int, shared: Mapping[str, object]) -> Scene:
         at: tuple[str | int, ...] = ("scenes", number)
         given = self._mapping(value, at)
+        if not isinstance(value, Mapping):
+            return Scene(prompt="")
         for alias, name in _ALIASES.items():
             if alias in given and given.setdefault(name, given[alias]) is not given.pop(alias):
                 self._wrong((*at, name), "contradiction", f"was given twice, as {alias} too.")

@@ -80,6 +80,9 @@ class _Reader:
         if len(at) > _DEEPEST:
             raise ValueError("too deep")
         self.lines[at] = node.start_mark.line + 1
+        plain = {yaml.MappingNode: "map", yaml.SequenceNode: "seq"}.get(type(node))
+        if plain is not None and node.tag != f"tag:yaml.org,2002:{plain}":
+            raise yaml.MarkedYAMLError(problem=f"the tag {node.tag!r} is not taken", problem_mark=node.start_mark)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, at)
         if isinstance(node, yaml.SequenceNode):

@@ -70,6 +70,7 @@ class VideoResult:
 
     def to_record(self) -> dict[str, object]:
         facts: dict[str, Any] = asdict(self.video) | {"request": self.video.request.to_dict()}
+        del facts["handoffs"]  # found beside the video by whoever goes on from it
         paths = {name: getattr(self.video, name) for name in _PATHS}
         names = {name: path.name if path is not None else None for name, path in paths.items()}
         return {**facts, **names, "seconds": self.seconds}

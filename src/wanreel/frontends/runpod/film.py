@@ -107,6 +107,8 @@ class FilmResult:
         for segment in (*reversed(segments), answer):
             if "video_url" in segment and size_of(answer) > limit:
                 del segment["video_base64"]
+        if "last_frame_url" in answer and size_of(answer) > limit:
+            del answer["last_frame_base64"]
         if (size := size_of(answer)) <= limit:
             return
         if outcome.error is not None:

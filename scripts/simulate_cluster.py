@@ -26,6 +26,7 @@ from wanreel.core.memory import plan_memory
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, resolve
+from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
 from wanreel.jobs.policy import choose, turn_of
 
@@ -318,7 +319,7 @@ class Idle:
             self._holding.get((model, held[-1][1]), set()).discard(worker)
 
 
-def priced(card: str) -> tuple[tuple[Kind, float], ...]:
+def priced(card: str, wishes: Wishes | None = None) -> tuple[tuple[Kind, float], ...]:
     """The mix on this card, by the product's own predictions."""
     catalog, machine = Catalog(), machine_of_card(card_named(card), host_gib=256)
     defaults = Defaults({}, frozenset(spec.name for spec in catalog))
@@ -326,7 +327,7 @@ def priced(card: str) -> tuple[tuple[Kind, float], ...]:
     for model, adapters, knobs, weight in MIX:
         resolution = resolve(VideoRequest(prompt="a cat", model=model, **knobs), catalog, defaults)
         steps = resolution.request.num_inference_steps
-        plan = plan_memory(Workload.of(resolution.spec, resolution.request), machine)
+        plan = plan_memory(Workload.of(resolution.spec, resolution.request), machine, wishes)
         visits = plan.visit_seconds if plan.placement.swaps else 0.0
         found.append((Kind(model, adapters, plan.load_seconds, plan.seconds(steps), visits, steps), weight))
     return tuple(found)
@@ -345,11 +346,22 @@ def _rows(card: str, sizes: Collection[int], load: float, per_gpu: int) -> Itera
             ("none", {"affinity": False, "courtesy": 0.0}),
             ("line", {"courtesy": 0.0}),
             ("line and courtesy", {}),
-            ("with batches", {"batch": 4}),
         ):
-            began = Scene(gpus, kinds, jobs, load, **knobs)  # type: ignore[arg-type]
-            told = asdict(simulate(began))
-            yield {"card": card, "load": load, "affinity": name} | {key: round(value, 4) for key, value in told.items()}
+            scene = Scene(gpus, kinds, jobs, load, **knobs)  # type: ignore[arg-type]
+            yield {"card": card, "load": load, "affinity": name} | _rounded(simulate(scene))
+
+
+def _batches(card: str) -> Iterator[dict[str, Any]]:
+    """Ten cards that hold one part of a model at a time, and sweeps of few steps over it: more work than they can do."""
+    few = [kind for kind, _ in priced(card, Wishes(offload="exclusive")) if kind.adapters]
+    for batch in (1, 2, 4, 8):
+        scene = Scene(10, tuple((kind, 1.0) for kind in few), 2000, load=2.0, batch=batch)
+        told = _rounded(simulate(scene))
+        yield {"card": card, "batch": batch, "jobs_an_hour": round(told["jobs"] / told["hours"], 1)}
+
+
+def _rounded(outcome: Outcome) -> dict[str, Any]:
+    return {key: round(value, 4) for key, value in asdict(outcome).items()}
 
 
 def main() -> None:
@@ -370,9 +382,12 @@ def main() -> None:
                 f"{row['loading']:.1%} of the time; {row['writes']:7.1f} writes/s, {row['reads']:9.1f} reads/s\n"
             )
             sys.stdout.flush()
+    batches = list(_batches(given.card))
+    for row in batches:
+        sys.stdout.write(f"batches of {row['batch']}: {row['jobs_an_hour']} jobs an hour\n")
     if given.json:
         mix = [{"weight": weight, **asdict(kind)} for kind, weight in priced(given.card)]
-        given.json.write_text(json.dumps({"mix": mix, "rows": rows}, indent=1) + "\n")
+        given.json.write_text(json.dumps({"mix": mix, "rows": rows, "batches": batches}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def test_a_worker_may_ask_for_more_of_what_it_has_just_begun(store: JobStore) ->
     (gold,) = put(store, "hot", adapters="gold")
     assert store.leases.claim("w", HOT, alike=lambda job: job.id != hot[0].id) is None
     assert store.leases.claim("w", Warm(("lukewarm",)), alike=lambda job: True) is None
+    assert store.leases.claim("w", Warm(), alike=lambda job: True) is None
     for number in range(PASSES):
         more = store.leases.claim("w", HOT, alike=lambda job: True)
         assert more is not None and more.id == hot[number].id

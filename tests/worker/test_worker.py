@@ -20,10 +20,11 @@ from wanreel.core.errors import (
     StoreError,
     WanreelError,
 )
-from wanreel.core.job import Job, JobStatus, Outcome
+from wanreel.core.job import Job, JobStatus, Outcome, Warm
 from wanreel.host import free_bytes
-from wanreel.jobs import JobStore
+from wanreel.jobs import JobStore, Liveness
 from wanreel.jobs.database import Database
+from wanreel.service.bell import Bell
 from wanreel.worker.attempt import Task
 from wanreel.worker.worker import REPLACE
 from worker.bench import Bench, Trick
@@ -381,3 +382,24 @@ def task_of(bench: Bench, job: Job) -> Task:
         checkpoints=bench.service.checkpoints(job.id),
         keeper=Keeper(bench.store.leases, job, 60.0),
     )
+
+
+@pytest.mark.parametrize("company", [True, False])
+def test_who_holds_the_model_goes_first(bench: Bench, company: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that holds nothing lets the other one have the job; where it is alone it does not wait at all."""
+    job = bench.submit()
+    other, lock = Liveness(bench.data.workers).new_worker("warm")
+    claimed: list[bool] = []
+
+    def wait(_bell: Bell, seconds: float) -> bool:
+        claimed.append(bench.store.leases.claim(other, Warm((job.model,))) is not None)
+        return seconds > 0
+
+    monkeypatch.setattr(Bell, "wait", wait)
+    if company:
+        bench.store.leases.register(other)
+    bench.work()
+    (attempt,) = bench.store.attempts(job.id)
+    assert (attempt.worker == other) == company
+    assert claimed == ([True] if company else [])
+    lock.release()

@@ -43,7 +43,9 @@ def choose(
     `find(models, adapters)` is the first in line of the same priority with one of these models, and with these adapters
     unless they are None. With `alike`, None unless a job is there that fits what is warm exactly.
     """
-    if not warm.models or fits(first, warm, exactly=True):
+    if not warm.models:
+        return None if alike else first
+    if fits(first, warm, exactly=True):
         return first
     if first.passed_over >= PASSES:
         return None if alike else first

@@ -19,20 +19,18 @@ from wanreel.models.step.eight import FP8, FP8_MAX
 
 
 @triton.jit
-def _turn(x, weight, cosine, sine, mean, scale, out, tokens, rows, step, eps, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, MEAN: tl.constexpr, EIGHT: tl.constexpr, LARGEST: tl.constexpr):  # fmt: skip
+def _turn(x, weight, cosine, sine, mean, scale, out, tokens, rows, step, eps, DIM: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, MEAN: tl.constexpr, EIGHT: tl.constexpr, LARGEST: tl.constexpr):  # fmt: skip
     row, batch = tl.program_id(0), tl.program_id(1)
     token = (row * step).to(tl.int64)
-    at = x + (batch * tokens + token) * DIM
     column = tl.arange(0, BLOCK)
     here = column < DIM
-    swapped = column ^ 1
-    own = tl.load(at + column, mask=here, other=0.0).to(tl.float32)
-    scaled = tl.rsqrt(tl.sum(own * own, 0) / DIM + eps)
-    other = tl.load(at + swapped, mask=here, other=0.0).to(tl.float32)
-    own = own * scaled * tl.load(weight + column, mask=here, other=0.0).to(tl.float32)
-    other = other * scaled * tl.load(weight + swapped, mask=here, other=0.0).to(tl.float32)
-    place = token * WIDTH + column % WIDTH
-    turned = own * tl.load(cosine + place, mask=here, other=0.0) + other * tl.load(sine + place, mask=here, other=0.0)
+    given = tl.load(x + (batch * tokens + token) * DIM + column, mask=here, other=0.0).to(tl.float32)
+    normed = given * tl.rsqrt(tl.sum(given * given, 0) / DIM + eps)
+    normed = normed * tl.load(weight + column, mask=here, other=0.0).to(tl.float32)
+    first, second = tl.split(tl.reshape(normed, (BLOCK // 2, 2)))
+    angle = token * HALF + tl.arange(0, BLOCK // 2) % HALF
+    cos, sin = tl.load(cosine + angle), tl.load(sine + angle)
+    turned = tl.reshape(tl.join(first * cos - second * sin, first * sin + second * cos), (BLOCK,))
     if MEAN:
         turned = turned - tl.load(mean + batch * DIM + column, mask=here, other=0.0)
     if EIGHT:
@@ -52,7 +50,7 @@ def turn(
     step: int,
     eps: float,
 ) -> Tensor:
-    """Every `step`-th row of [b, tokens, dim]. mean: fp32 [b, dim], taken off; scale: fp32 [1], for e4m3."""
+    """Every `step`-th row of [b, tokens, dim]. cosine, sine: fp32 [tokens, d / 2], of each pair; mean: fp32 [b, dim], taken off; scale: fp32 [1], for e4m3."""
     batch, tokens, dim = x.shape
     rows = -(-tokens // step)
     x = x.contiguous()
@@ -70,7 +68,7 @@ def turn(
         step,
         eps,
         DIM=dim,
-        WIDTH=cosine.shape[-1],
+        HALF=cosine.shape[-1],
         BLOCK=triton.next_power_of_2(dim),
         MEAN=mean is not None,
         EIGHT=scale is not None,

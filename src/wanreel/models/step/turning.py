@@ -25,19 +25,25 @@ class Turn(NamedTuple):
 
     cosine: Tensor
     sine: Tensor  #: with the signs of the pairs
+    one_pass: Any = None  #: our own kernel, where there is one; it takes the next two
+    of_pairs: tuple[Tensor, Tensor] | None = None  #: cosine and sine [tokens, d / 2]
 
 
 def turn_of(rotary: tuple[Tensor, Tensor]) -> Turn:
     """From Diffusers' tables, which repeat each angle for both columns of a pair."""
     cosine, sine = (table.float() for table in rotary)
     signs = torch.tensor([-1.0, 1.0], device=sine.device).repeat(sine.shape[-1] // 2)
-    return Turn(cosine.contiguous(), (sine * signs).contiguous())
+    signed = (sine * signs).contiguous()
+    if not cosine.is_cuda or find_spec("triton") is None:
+        return Turn(cosine.contiguous(), signed)
+    pairs = (cosine[0, :, 0, 0::2].contiguous(), sine[0, :, 0, 1::2].contiguous())
+    return Turn(cosine.contiguous(), signed, one_pass(), pairs)
 
 
 def turned(x: Tensor, norm: Any, heads: int, turn: Turn) -> Tensor:
     """[b, tokens, heads, d] of queries or keys [b, tokens, dim] as their matrix gives them."""
-    if _fused(x, norm):
-        return one_pass()(x, norm.weight, turn.cosine, turn.sine, None, None, 1, norm.eps).unflatten(2, (heads, -1))
+    if _fused(x, norm, turn):
+        return _once(turn, x, norm, None, None, 1).unflatten(2, (heads, -1))
     split = norm(x).unflatten(2, (heads, -1)).float()
     # Swapping the columns of each pair is an index to the compiler, so that nothing is copied.
     swapped = split.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
@@ -46,12 +52,12 @@ def turned(x: Tensor, norm: Any, heads: int, turn: Turn) -> Tensor:
 
 def rounded_query(x: Tensor, norm: Any, heads: int, turn: Turn) -> Scaled:
     """The same in e4m3."""
-    if not _fused(x, norm):
+    if not _fused(x, norm, turn):
         found = turned(x, norm, heads, turn)
         return whole(found, sampled(found))
-    some = one_pass()(x, norm.weight, turn.cosine, turn.sine, None, None, SAMPLE, norm.eps)
+    some = _once(turn, x, norm, None, None, SAMPLE)
     scale = _scale(some)
-    out = one_pass()(x, norm.weight, turn.cosine, turn.sine, None, scale, 1, norm.eps)
+    out = _once(turn, x, norm, None, scale, 1)
     return Scaled(out.unflatten(2, (heads, -1)), scale.reshape(()))
 
 
@@ -61,12 +67,12 @@ def rounded_key(x: Tensor, norm: Any, heads: int, turn: Turn) -> Scaled:
     The same vector off all keys changes a query's logits by one number, which the softmax takes out again: exact, and the
     rounding is of what tells keys apart alone. The mean is of the sample, as any vector would do.
     """
-    if not _fused(x, norm):
+    if not _fused(x, norm, turn):
         return centred(turned(x, norm, heads, turn))
-    some = one_pass()(x, norm.weight, turn.cosine, turn.sine, None, None, SAMPLE, norm.eps).float()
+    some = _once(turn, x, norm, None, None, SAMPLE).float()
     mean = some.mean(1)
     scale = _scale(some - mean.unsqueeze(1))
-    out = one_pass()(x, norm.weight, turn.cosine, turn.sine, mean, scale, 1, norm.eps)
+    out = _once(turn, x, norm, mean, scale, 1)
     return Scaled(out.unflatten(2, (heads, -1)), scale.reshape(()))
 
 
@@ -81,13 +87,15 @@ def _scale(sample: Tensor) -> Tensor:
     return (sample.abs().amax().float().clamp_min(_TINY) * (ROOM / FP8_MAX)).reshape(1)
 
 
-def _fused(x: Tensor, norm: Any) -> bool:
-    return x.is_cuda and x.dtype == torch.bfloat16 and type(norm) is nn.RMSNorm and _has_triton()
+def _fused(x: Tensor, norm: Any, turn: Turn) -> bool:
+    """A norm that wears a LoRA goes the other way."""
+    return turn.one_pass is not None and x.dtype == torch.bfloat16 and type(norm) is nn.RMSNorm
 
 
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def _once(turn: Turn, x: Tensor, norm: Any, mean: Tensor | None, scale: Tensor | None, step: int) -> Tensor:
+    assert turn.of_pairs is not None, "comes with the kernel"
+    cosine, sine = turn.of_pairs
+    return turn.one_pass(x, norm.weight, cosine, sine, mean, scale, step, norm.eps)
 
 
 @cache

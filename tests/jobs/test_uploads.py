@@ -151,6 +151,17 @@ def test_put_back_costs_no_attempt(store: JobStore) -> None:
     assert take(store, "other").attempts == 1
 
 
+def test_what_lies_on_another_machine_is_that_ones_at_once(store: JobStore) -> None:
+    job = complete(store, (VIDEO,)) if add(store) else None
+    far = take(store, "far")
+    store.uploads.pass_on(far)
+    assert store.uploads.take("far", (far.seq,)) is None, "it was not there"
+    here = take(store, "here")
+    assert (here.seq, here.attempts) == (far.seq, far.attempts), "passing it on was no attempt"
+    store.uploads.done(here, "bucket", "key")
+    assert job is not None and report(store, job.id).state is UploadState.DONE
+
+
 def test_keys_are_used_by_their_holder_alone(store: JobStore, clock: Clock) -> None:
     job_id = add(store, OWN)
     complete(store, (VIDEO,))

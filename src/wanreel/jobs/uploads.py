@@ -45,14 +45,17 @@ class Uploads:
 
     # Sending
 
-    def take(self, sender: str) -> Upload | None:
-        """A file to put now, if there is one. Nobody else gets it while the sender renews it."""
+    def take(self, sender: str, without: Collection[int] = ()) -> Upload | None:
+        """A file to put now, if there is one. Nobody else gets it while the sender renews it.
+
+        `without`: uploads, by `seq`, that are left to others.
+        """
         now = self._clock()
-        if self._database.read(lambda c: _due(c, now, sender)) is None:
+        if self._database.read(lambda c: _due(c, now, sender, without)) is None:
             return None
 
         def body(c: Connection) -> Upload | None:
-            row = _due(c, now, sender, held=True)
+            row = _due(c, now, sender, without, held=True)
             if row is None:
                 return None
             taken = {"state": UploadState.UPLOADING, "sender": sender, "due_at": now + LEASE}
@@ -85,14 +88,8 @@ class Uploads:
         self._record(taken, waiting)
 
     def pass_on(self, taken: Upload) -> None:
-        """Leave it to another machine, which has the file."""
-        later = {
-            "state": UploadState.WAITING,
-            "due_at": self._clock() + PASS,
-            "attempts": taken.attempts - 1,
-            "sender": "",
-        }
-        self._record(taken, later)
+        """Leave it to another machine, which has the file and may take it at once."""
+        self.put_back(taken)
 
     def _record(self, taken: Upload, values: dict[str, Any]) -> None:
         def body(c: Connection) -> None:
@@ -291,12 +288,15 @@ def announce(connection: Connection, job_id: str, at: float) -> None:
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(upload=state))
 
 
-def _due(connection: Connection, now: float, sender: str, *, held: bool = False) -> Row[Any] | None:
+def _due(
+    connection: Connection, now: float, sender: str, without: Collection[int] = (), *, held: bool = False
+) -> Row[Any] | None:
     """The upload that has waited longest. One that is put off for longer than ever happens is due: the clock was set back."""
     ready = or_(uploads.c.due_at <= now, uploads.c.due_at > now + 2 * (LEASE + max(DELAYS)))
     may = or_(destinations.c.profile != "", destinations.c.holder == sender)
     rows = _FILES.add_columns(destinations.c.profile, destinations.c.holder, destinations.c.token)
     rows = rows.join(destinations, destinations.c.job_id == uploads.c.job_id)
+    ready = and_(ready, uploads.c.seq.not_in(without)) if without else ready
     longest = rows.where(uploads.c.state.in_(UNFINISHED), ready, may).order_by(uploads.c.due_at, uploads.c.seq).limit(1)
     # Of several senders each takes another one.
     return connection.execute(longest.with_for_update(skip_locked=True, of=uploads) if held else longest).first()

@@ -23,6 +23,7 @@ from wanreel.core.errors import Cancelled, RemoteError, StorageRefused, WanreelE
 from wanreel.core.settings import Settings
 from wanreel.core.upload import Upload, UploadTo
 from wanreel.jobs import JobStore
+from wanreel.jobs.uploads import PASS
 from wanreel.service.vault import Vault
 from wanreel.storage.depots import Depot, Depots
 from wanreel.storage.objects import ObjectStorage, Parcel
@@ -46,6 +47,7 @@ class Uploader:
     jitter: Callable[[], float] = random.random
     vault: Vault = field(default_factory=Vault)
     name: str = field(default_factory=lambda: f"uploader-{secrets.token_hex(8)}")
+    _passed: dict[int, float] = field(default_factory=dict[int, float], repr=False)  #: uploads left to others, until
     _stop: CancelToken = field(default_factory=CancelToken, repr=False)
     _threads: list[threading.Thread] = field(default_factory=list[threading.Thread], repr=False)
 
@@ -77,7 +79,7 @@ class Uploader:
 
     def finish(self) -> None:
         """Copy all that is due now, once each. For a process that is about to leave."""
-        while not self._stop.cancelled and (taken := self.store.uploads.take(self.name)) is not None:
+        while not self._stop.cancelled and (taken := self.store.uploads.take(self.name, self._elsewhere())) is not None:
             self.deliver(taken)
 
     # On the threads
@@ -103,7 +105,7 @@ class Uploader:
     def _send(self) -> None:
         while not self._stop.cancelled:
             try:
-                taken = self.store.uploads.take(self.name)
+                taken = self.store.uploads.take(self.name, self._elsewhere())
                 if taken is not None:
                     self.deliver(taken)
                     continue
@@ -111,6 +113,14 @@ class Uploader:
                 # What was taken is taken up again when its lease is over.
                 _log.warning("The uploads can't be seen to now: %s", error)
             self._stop.wait(_LOOK)
+
+    def _elsewhere(self) -> tuple[int, ...]:
+        """Uploads whose files were not here a while ago."""
+        now = time.monotonic()
+        for seq, until in list(self._passed.items()):
+            if now >= until:
+                self._passed.pop(seq, None)
+        return tuple(self._passed)
 
     # One file
 
@@ -121,6 +131,7 @@ class Uploader:
             key = depot.destination.key(object_name(taken.job_id, taken.file.kind, taken.file.name))
             path = self.results / taken.file.name
             if self.store.shared and not path.is_file():
+                self._passed[taken.seq] = time.monotonic() + PASS
                 self.store.uploads.pass_on(taken)  # it lies on another machine
                 return
             depot.objects.put(key, Parcel(path, taken.file.sha256, taken.file.size, taken.file.media_type), self._stop)

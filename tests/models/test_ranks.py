@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -21,7 +23,7 @@ from generation.factory import ARCHITECTURES, Case, make_case
 from models.lora_files import RandomLora
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Mode
-from wanreel.core.errors import Cancelled, DeviceFault
+from wanreel.core.errors import Cancelled, DeviceFault, WanreelError
 from wanreel.core.lora import ResolvedLora
 from wanreel.core.parallel import Parallel
 from wanreel.core.placement import Placement
@@ -31,8 +33,10 @@ from wanreel.generation.denoise import denoise
 from wanreel.generation.environment import environment_of
 from wanreel.generation.state import DenoiseState
 from wanreel.models.lora.shelf import LoraShelf
+from wanreel.models.parallel import crew
 from wanreel.models.parallel.crew import Crew
 from wanreel.models.parallel.opening import CrewOpener
+from wanreel.models.ranks.mesh import part
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
@@ -95,12 +99,12 @@ def crew_of(count: int, root: Path) -> Crew:
 
 
 def ranks_of(count: int, root: Path) -> Iterator[Ranks]:
-    crew = crew_of(count, root)
+    ranks = Ranks(crew_of(count, root), root)
     try:
-        yield Ranks(crew, root)
+        yield ranks
     finally:
-        crew.disband()
-    assert crew.pids == ()
+        ranks.crew.disband()
+    assert ranks.crew.pids == ()
 
 
 @pytest.fixture(scope="module")
@@ -292,22 +296,66 @@ def test_four_bands(four: Ranks, lean: bool) -> None:
     test_bands_of_a_frame_are_the_frame(four, "t2v-1.3b", lean)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGKILL], ids=lambda it: it.name)
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(signal.SIGSTOP, id="SIGSTOP"),
+        pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.deep),  # needs another crew
+    ],
+)
 def test_a_lost_rank_is_told_of_in_seconds(two: Ranks, stop: signal.Signals) -> None:
-    """Last, as they end the crew; the next run starts another."""
+    """Last, as it ends the crew."""
     case = make_case("t2v-1.3b", num_inference_steps=100)
-    model = two.model(case, Parallel(ulysses=2)) if two.crew.gathered else None
-    if model is None:
+    if not two.crew.gathered:
         two._models.clear()
-        model = two.model(case, Parallel(ulysses=2))
+    model = two.model(case, Parallel(ulysses=2))
     conditioning, (pid,) = case.encode(model), two.crew.pids
-    began = threading.Event()
-    threading.Thread(target=lambda: (began.wait(), os.kill(pid, stop))).start()
-    with pytest.raises(DeviceFault, match=r"Rank 1 (gave no sign of life|ended with -9)"):
+    began, lost = threading.Event(), []
+
+    def lose() -> None:
+        began.wait()
+        lost.append(time.monotonic())
+        os.kill(pid, stop)
+
+    threading.Thread(target=lose).start()
+    with pytest.raises(DeviceFault, match=r"Rank 1 (gave no sign of life|ended)"):
         for state in denoise(model, conditioning, case.request):
             if state.step == 2:
                 began.set()
+    assert time.monotonic() - lost[0] < 15
     assert not two.crew.gathered
     two.crew.disband()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_process_that_is_stuck_in_an_exchange_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's kernels may wait for ever for a rank that is gone."""
+    monkeypatch.setattr(crew, "_LAST_RESORT", 0.2)
+    codes: list[int] = []
+    stuck = Crew([], torch.device("cpu"), abandon=codes.append)
+    with stuck.exchanging():
+        stuck._release()
+    assert codes == [crew.REPLACE]
+    stuck._release()
+    assert codes == [crew.REPLACE], "not where nobody waits"
+
+
+def test_a_group_that_does_not_let_go_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "destroy_process_group", let_go.wait)
+    began = time.monotonic()
+    part(patience=0.1)
+    assert time.monotonic() - began < 5
+    let_go.set()
+
+
+@pytest.mark.deep
+def test_what_a_rank_can_t_do_is_told_by_rank_0(two: Ranks) -> None:
+    """An error of the rank's, in its own class; then the ranks are started anew."""
+    if not two.crew.gathered:
+        two.crew.gather()
+    with pytest.raises(WanreelError, match="Rank 1: .*nothing"):
+        two.crew.ask({"do": "nothing"})
+    assert not two.crew.gathered

@@ -30,7 +30,8 @@ from wanreel.models.ranks.mesh import Mesh, Meshes, join, part
 _log = logging.getLogger(__name__)
 
 BEAT = 1.0  #: seconds between two signs of life of a rank
-SILENCE = 9.0  #: seconds without one after which a rank is taken for hung
+SILENCE = 9.0  #: seconds without one after which a rank is taken for hung while tensors are exchanged
+_BUSY = 60.0  # and at other times
 _LOOK = 0.25  # seconds between looks at the ranks
 _START = 300.0  # seconds that a rank may take to import torch and show itself
 _TELLING = 5.0  # seconds in which the reason for a broken exchange comes to light
@@ -211,7 +212,9 @@ class Crew:
             code = rank.process.poll()
             return DeviceFault(f"Rank {rank.number} ended{'' if code is None else f' with {code}'}.")
         silent = time.monotonic() - rank.heard
-        if silent > (self._silence if rank.ready else _START):
+        # While it loads, a rank may be too busy to show itself.
+        patience = (self._silence if self._exchanging else _BUSY) if rank.ready else _START
+        if silent > patience:
             return DeviceFault(f"Rank {rank.number} gave no sign of life for {silent:.0f} s.")
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -19,47 +18,16 @@ from PIL import Image
 
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import JobStatus
-from wanreel.core.settings import load_settings
 from wanreel.core.sweep import parse_sweep
 from wanreel.generation import encode
 from wanreel.media.contact_sheet import Tile, layout_of, write_sheet
 from wanreel.media.video import probe, read_frames
-from wanreel.service import Service, Terms
-from wanreel.service.sweeps import Sweeps, SweepView
-from wanreel.wiring import Runtime, build_runtime, build_service, build_worker
+from wanreel.service import Terms
+from wanreel.service.sweeps import SweepView
+from worker.place import SMALL, Place
 
-SMALL = {"width": 64, "height": 64, "num_frames": 5, "num_inference_steps": 2, "model": "demo"}
 PROMPTS = ["a red circle moves right over a blue background", "a green star moves up over a white background"]
 AXES = {"prompt": PROMPTS, "guidance": ["1", "3"], "seed": [1, 2, 3]}
-
-
-class Place:
-    """A data directory with its queue and workers that run to the end of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.runtime: Runtime = build_runtime(load_settings(data_dir=root, device="cpu"))
-        self.service: Service = build_service(self.runtime)
-        self.sweeps = Sweeps(self.service)
-
-    def create(self, axes: Any, **knobs: Any) -> SweepView:
-        view, _ = self.sweeps.create(parse_sweep({**SMALL, "axes": axes, **knobs}))
-        return view
-
-    def work(self) -> None:
-        build_worker(self.runtime).run(once=True)
-
-    def shas(self, view: SweepView) -> dict[tuple[str, ...], str]:
-        """Of the cells' videos, without the recipes in them, by their labels."""
-        found: dict[tuple[str, ...], str] = {}
-        for cell, job in zip(view.cells, view.jobs, strict=True):
-            path = self.service.results / self.service.files(job.id)["video"].name
-            found[cell.labels] = hashlib.sha256(b"".join(frame.tobytes() for frame in read_frames(path))).hexdigest()
-        return found
-
-    def close(self) -> None:
-        self.service.close()
-        self.runtime.close()
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +130,7 @@ def test_tables_hold_settings_and_timings(place: Place, done: SweepView) -> None
     assert len(rows) == 12
     assert [row["axis seed"] for row in rows[:4]] == ["seed 1", "seed 2", "seed 3", "seed 1"]
     assert {row["prompt"] for row in rows} == set(PROMPTS)
-    assert all(float(row["seconds"]) >= float(row["denoise"]) > 0 for row in rows)
+    assert all(float(row["seconds"]) >= float(row["denoise_seconds"]) > 0 for row in rows)
     assert rows[3]["guidance_high"] == "3.0"
 
 

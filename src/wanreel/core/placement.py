@@ -78,8 +78,9 @@ class Placement:
 
     @property
     def swaps(self) -> bool:
-        """Whether whole parts take turns on the GPU, so that each costs its way there."""
-        return self.plan == "exclusive"
+        """Whether whole parts take turns on the GPU, so that each costs its way there. Ranks of one video keep in step
+        with each other and not with other videos."""
+        return self.plan == "exclusive" and self.parallel.alone
 
     @property
     def keeps_experts(self) -> bool:

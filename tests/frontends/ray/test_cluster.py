@@ -7,7 +7,6 @@ import io
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -16,7 +15,10 @@ from PIL import Image
 
 from frontends.ray.clusters import Running, cluster, wait_for
 from wanreel.core.errors import SettingsError
+from wanreel.core.settings import load_settings
 from wanreel.frontends.ray import node
+from wanreel.service import Service
+from wanreel.wiring import build_runtime, build_service
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
 
@@ -28,12 +30,18 @@ POOLS = (
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with cluster(tmp_path_factory.mktemp("cluster") / "data", *POOLS) as started:
+    with cluster(tmp_path_factory.mktemp("cluster") / "data", *POOLS, "--idle", "1") as started:
         yield started
 
 
-def workers(status: dict[str, Any], pool: str) -> list[dict[str, Any]]:
-    return next(row["workers"] for row in status["pools"] if row["name"] == pool)
+@pytest.fixture(scope="module")
+def queue(running: Running) -> Iterator[Service]:
+    """The cluster's queue, looked at from here."""
+    runtime = build_runtime(load_settings(data_dir=running.data))
+    service = build_service(runtime)
+    yield service
+    service.close()
+    runtime.close()
 
 
 def process_of(running: Running) -> int:
@@ -47,7 +55,9 @@ def picture() -> str:
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def test_text_and_picture_go_each_to_a_pool_that_comes_from_nothing(running: Running) -> None:
+def test_text_and_picture_go_each_to_a_pool_that_comes_from_nothing_and_leaves(
+    running: Running, queue: Service
+) -> None:
     assert httpx.get(f"{running.url}/health").json() == {"status": "healthy"}
     assert httpx.get(f"{running.url}/ready").status_code == 200, "though no worker is there"
     text = running.make(model_type="t2v", return_frames=False, use_negative_prompt=False)
@@ -55,14 +65,15 @@ def test_text_and_picture_go_each_to_a_pool_that_comes_from_nothing(running: Run
     assert base64.b64decode(text["video_data"].removeprefix("data:video/mp4;base64,"))[4:8] == b"ftyp"
     assert {"generation_time", "model_load_time", "inference_time", "encoding_time", "total_time"} <= text.keys()
     assert len(text["stage_names"]) == len(text["stage_execution_times"]) > 0
-    seen = running.status()
-    (one,) = workers(seen, "t2v")
-    assert (one["state"], one["generation"]) == ("idle", 1) and not workers(seen, "i2v"), "nobody asked for those"
+    (attempt,) = queue.attempts(text["job_id"])
+    assert attempt.worker.startswith("placed-")
+    wait_for(lambda: not queue.store.workers())
     moving = running.make(model_type="i2v", image_data=picture())
     assert moving["success"] is True, moving
     models = {text["job_id"]: "tiny:t2v-1.3b", moving["job_id"]: "tiny:i2v-14b-480p"}
     for job_id, model in models.items():
         assert httpx.get(f"{running.url}/v1/videos/{job_id}").json()["model"] == model
+    wait_for(lambda: not queue.store.workers())
     figures = httpx.get(f"{running.url}/metrics").text
     assert 'fastvideo_requests_total{model_type="t2v-1.3b",status="success"} 1.0' in figures.replace("tiny:", "")
     assert "fastvideo_request_duration_seconds_bucket" in figures and "fastvideo_video_generation_seconds" in figures
@@ -83,13 +94,11 @@ def test_rays_token_is_the_owners_alone_and_its_dashboard_off(running: Running) 
     assert any("--include-dashboard=false" in command for command in commands)
 
 
-def test_an_update_replaces_everything_pools_go_down_to_nothing_and_the_end_ends_ray(running: Running) -> None:
-    assert "Generation 2" in running.command("update", *POOLS, "--idle", "1")
-    assert running.make()["success"] is True
-    status = wait_for(lambda: (seen := running.status())["members"] == 0 and seen)
-    assert status["generation"] == 2 and status["api"]["status"] == "RUNNING"
-    process = psutil.Process(process_of(running))
-    rays = process.children(recursive=True)
+def test_the_status_tells_of_everything_and_the_end_leaves_nothing(running: Running) -> None:
+    status = running.status()
+    assert (status["generation"], status["api"]["status"], status["unserved"]) == (1, "RUNNING", 0)
+    assert [(row["name"], row["queued"], row["faults"]) for row in status["pools"]] == [("t2v", 0, []), ("i2v", 0, [])]
+    rays = psutil.Process(process_of(running)).children(recursive=True)
     assert running.end() == 0, running.log()
     assert not [child for child in psutil.wait_procs(rays, timeout=20)[1] if child.status() != psutil.STATUS_ZOMBIE]
     assert not (running.data / "cluster.json").exists()

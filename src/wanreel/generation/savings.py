@@ -16,7 +16,7 @@ from torch import Tensor
 from wanreel.generation.state import SolverState
 
 #: Largest expected error of a velocity that is foretold, relative (L2). docs/speed.md has what becomes of it.
-LIMIT = 0.05
+LIMIT = 0.25
 #: Steps in a row that may be left out.
 IN_A_ROW = 3
 #: Share of the first steps that are always computed: they decide what the video shows.

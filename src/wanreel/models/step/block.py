@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from wanreel.models.lora.branch import BranchedLinear
 from wanreel.models.quantize import StoredLinear, multiplies_fp8
 from wanreel.models.ranks.split import Split
-from wanreel.models.step.eight import Scaled, by_rows, product, sampled, whole
-from wanreel.models.step.kernels import Attend, Eighths, torch_attend
-from wanreel.models.step.turning import Turn, rounded_key, rounded_query, turned
+from wanreel.models.step.eight import Scaled, by_rows, product
+from wanreel.models.step.kernels import Attend, torch_attend
+from wanreel.models.step.turning import Turn, turned
 
 
 class Keys(NamedTuple):
@@ -78,15 +78,8 @@ def _self_attention(attn: Any, given: Tensor, turn: Turn, way: Way) -> Tensor:
     shared = _shared(given, way.eight, attn.to_q, attn.to_k, attn.to_v)
     query, key, value = (_linear(layer, given, shared) for layer in (attn.to_q, attn.to_k, attn.to_v))
     value = value.unflatten(2, (attn.heads, -1))
-    if isinstance(way.attend, Eighths):
-        found = way.attend.scaled(
-            rounded_query(query, attn.norm_q, attn.heads, turn),
-            rounded_key(key, attn.norm_k, attn.heads, turn),
-            whole(value, sampled(value)),
-        )
-    else:
-        query, key = (turned(it, norm, attn.heads, turn) for it, norm in ((query, attn.norm_q), (key, attn.norm_k)))
-        found = way.attend(query, key, value)
+    query, key = (turned(it, norm, attn.heads, turn) for it, norm in ((query, attn.norm_q), (key, attn.norm_k)))
+    found = way.attend(query, key, value)
     return _out(attn, found, given, way.eight)
 
 

@@ -228,7 +228,5 @@ def marked(hidden: Tensor, modulation: Tensor, turn: Turn) -> None:
     mark: Any = torch._dynamo.mark_dynamic
     for tensor in (hidden, turn.cosine, turn.sine):
         mark(tensor, 1)
-    for tensor in turn.of_pairs or ():
-        mark(tensor, 0)
     if modulation.ndim == 4 and modulation.shape[1] > 1:
         mark(modulation, 1)

@@ -55,7 +55,7 @@ __all__ = ["Saving", "Target", "render"]
 _log = logging.getLogger(__name__)
 
 #: Previews cost at most this share of the run time, and skipping one loses nothing.
-PREVIEWS = Cadence(share=0.04, loss=float("inf"))
+PREVIEWS = Cadence(share=0.02, loss=float("inf"))
 FIRST_SAVE = 0.2  #: seconds that a save is taken to need before one was timed
 
 
@@ -121,7 +121,9 @@ class _Clip:
         found, refused = self._finished(identity)
         if found is None:
             latents = yield from self._made(identity, refused)
-            identity = replace(identity, environment=environment_of(self.model))  # compiling may have failed
+            identity = replace(
+                identity, environment=environment_of(self.model, self.request)
+            )  # compiling may have failed
         else:
             latents = found.latents
             yield Resumed(len(identity.sigmas) - 1, tuple(f"resumed_inexact: {it}" for it in found.inexact))
@@ -141,7 +143,7 @@ class _Clip:
             request=request_fingerprint(self.request),
             sigmas=solver.sigmas,
             conditioning="",
-            environment=environment_of(self.model),
+            environment=environment_of(self.model, self.request),
         )
 
     def _finished(self, identity: Identity) -> tuple[Finished | None, tuple[str, ...]]:

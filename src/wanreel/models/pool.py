@@ -66,9 +66,11 @@ class ModelPool:
         planning: Planning | None = None,
         machine: Callable[[], Machine] | None = None,
         closed: Callable[[str], None] | None = None,  #: told the name of each model that is let go of
+        usable: Callable[[Held], bool] = lambda held: True,  #: False: what it runs on is gone, and it is loaded again
     ) -> None:
         self._load = load
         self._closed = closed
+        self._usable = usable
         self._planning = planning
         self._machine = machine
         self._models: dict[str, Held] = {}  # used longest ago first
@@ -157,6 +159,9 @@ class ModelPool:
 
     def _find(self, spec: AnySpec) -> Held | None:
         held = self._models.get(spec.name)
+        if held is not None and not self._usable(held):
+            held = None
+            self.evict(spec.name)
         return held if held is not None and held.spec == spec else None
 
     def _load_alone(self, spec: AnySpec, placement: Placement) -> Held:

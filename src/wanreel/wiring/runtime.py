@@ -248,8 +248,11 @@ class Runtime:
 
             opener = self.opener
             shared = self._shared(opener.open)
-            load, closed = (opener.open, None) if shared is None else (shared.open, shared.close)
-            self._pool = ModelPool(load, EveryPlanner(self.planner), self.planner.machine, closed)
+            planner, machine = EveryPlanner(self.planner), self.planner.machine
+            if shared is None:
+                self._pool = ModelPool(opener.open, planner, machine)
+            else:
+                self._pool = ModelPool(shared.open, planner, machine, shared.close, shared.usable)
         return self._pool
 
     def _shared(self, open_here: Callable[[AnySpec, Placement], Held]) -> CrewOpener | None:

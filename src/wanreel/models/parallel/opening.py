@@ -43,6 +43,10 @@ class CrewOpener:
         lead_model(self.crew, model, placement.parallel)
         return model
 
+    def usable(self, held: Held) -> bool:
+        """Whether the ranks that a model was opened on are there."""
+        return not isinstance(held, WanModel) or held.lead is None or self.crew.gathered
+
     def close(self, name: str) -> None:
         """The model is let go of here: so do the others."""
         if name in self._opened and self.crew.gathered:

@@ -192,6 +192,54 @@ def test_tokens_are_counted_by_the_model_s_own_tokenizer(runtime: Any) -> None:
     assert not estimate.tokens_exact and "estimate" in estimate.tokens_by
 
 
+def chat_model(folder: Path) -> Path:
+    """A tiny random one, whose answers are nonsense."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    words = {sign: number for number, sign in enumerate(["<end>", "<unk>", *map(chr, range(32, 127))])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>", unk_token="<unk>")
+    fast.chat_template = "{% for turn in messages %}{{ turn.content }} {% endfor %}"
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_local_chat_model_answers_from_safetensors_alone(tmp_path: Path) -> None:
+    from wanreel.core.errors import BrokenWeights
+    from wanreel.models.chat import load_chat
+
+    folder = chat_model(tmp_path / "chat")
+    chat = load_chat(folder)
+    first = chat.answer("do", "a fox", most_tokens=12)
+    assert first and first == load_chat(folder).answer("do", "a fox", most_tokens=12)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(BrokenWeights):
+        load_chat(folder)
+
+
+@pytest.mark.deep
+def test_a_local_model_s_nonsense_is_not_taken(runtime: Any, tmp_path: Path) -> None:
+    """In its own process, as a server asks it."""
+    settings = PromptHelpSettings(folder=chat_model(tmp_path / "chat"), seconds=300)
+    found = PromptHelp(runtime, build_writer(settings)).enhance(asked())
+    assert found.by == "rules" and "can't be used" in found.hints[0].text and "process" not in found.hints[0].text
+
+
+def test_a_local_model_that_is_not_there_or_slow_is_said(runtime: Any, tmp_path: Path) -> None:
+    writer = build_writer(PromptHelpSettings(folder=tmp_path / "nothing", seconds=1))
+    found = PromptHelp(runtime, writer).enhance(asked())
+    assert found.hints[0].code == "model_failed" and str(tmp_path) not in found.hints[0].text
+
+
 @pytest.mark.parametrize("settings", [{"url": "nonsense", "model": "m"}, {"url": "http://127.0.0.1:1/v1"}])
 def test_settings_that_can_not_be(settings: dict[str, str]) -> None:
     with pytest.raises(SettingsError):

@@ -68,7 +68,14 @@ class Studio:
         return self.models[name]
 
     def events(self, cancel: CancelToken | None = None, stem: str = "edit", **asked: Any) -> list[Event]:
-        values: dict[str, Any] = {"prompt": INSTRUCTION, "seed": 3, "model": NAME, "image": self.given, "mode": "edit", **asked}
+        values: dict[str, Any] = {
+            "prompt": INSTRUCTION,
+            "seed": 3,
+            "model": NAME,
+            "image": self.given,
+            "mode": "edit",
+            **asked,
+        }
         resolution = resolve_picture(PictureRequest(**values), Catalog().picture, NAME)
         target = SheetTarget(self.folder / "out", self.blobs, stem)
         return list(draw(self.pool, resolution, target, cancel or CancelToken()))

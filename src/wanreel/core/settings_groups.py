@@ -71,6 +71,10 @@ class PromptHelpSettings(BaseModel):
         description="Where it is served, OpenAI-compatible, as http://127.0.0.1:11434/v1. Empty: rules alone.",
     )
     model: str = Field(default="", max_length=200, description="Its name there.")
+    folder: Path | None = Field(
+        default=None, description="In the place of url: a folder with a Transformers chat model in safetensors."
+    )
+    device: str = Field(default="cpu", description="Where the model of that folder runs: cpu, cuda:0, …")
     key: SecretStr | None = Field(default=None, description="The key it is asked with.")
     sees: bool = Field(default=False, description="It takes pictures: the first frame is shown to it.")
     seconds: float = Field(default=30.0, ge=1, le=300, description="How long its answer is waited for.")

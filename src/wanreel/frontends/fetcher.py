@@ -127,9 +127,7 @@ class Fetcher:
         except (Denied, *_FAULTS) as exc:
             raise RemoteError("It can't be reached.") from exc
 
-    def ask(
-        self, url: str, headers: Mapping[str, str], body: bytes, seconds: float, largest: int
-    ) -> tuple[int, bytes]:
+    def ask(self, url: str, headers: Mapping[str, str], body: bytes, seconds: float, largest: int) -> tuple[int, bytes]:
         """Hand `body` in at `url`; status and body of the answer, of at most `largest` bytes. Follows nothing.
 
         Raises RemoteError, saying whether it took longer than `seconds`.

@@ -9,14 +9,18 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wanreel.core.errors import RemoteError, SettingsError
 from wanreel.core.settings_groups import PromptHelpSettings
 from wanreel.frontends.addresses import Denied, Rules, origins_of
 from wanreel.frontends.fetcher import Fetcher
+from wanreel.host import start_piped
 from wanreel.media.pictures import open_picture
 
 _ORIGIN = re.compile(r"(https?://[^/\s]+)", re.IGNORECASE)
@@ -56,8 +60,49 @@ class PromptWriter:
         return _answer(body)
 
 
-def build_writer(settings: PromptHelpSettings) -> PromptWriter | None:
+@dataclass(frozen=True, slots=True)
+class LocalWriter:
+    """Asks a model in a local folder, in a process that ends with the answer: see models/chat.py."""
+
+    folder: Path
+    device: str
+    seconds: float
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model is of the kind that is shown pictures."""
+        try:
+            return json.loads((self.folder / "config.json").read_bytes()).get("model_type") == "qwen2_5_vl"
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def write(self, told: str, prompt: str, png: bytes | None = None) -> str:
+        """Its answer. Raises RemoteError whatever goes wrong, saying what."""
+        shown = base64.b64encode(png).decode() if png is not None and self.sees else ""
+        asked = {"folder": str(self.folder), "device": self.device, "told": told, "prompt": prompt, "png": shown}
+        with start_piped([sys.executable, "-m", "wanreel.models.chat"]) as process:
+            try:
+                out, _ = process.communicate(json.dumps(asked).encode(), timeout=self.seconds)
+            except subprocess.TimeoutExpired as exc:
+                raise RemoteError(f"The language model gave no answer within {self.seconds:g} s.") from exc
+            finally:
+                if process.poll() is None:
+                    process.kill()
+        try:
+            found = json.loads(out)
+        except ValueError as exc:
+            raise RemoteError("The language model's process ended without an answer.") from exc
+        if "error" in found:
+            raise RemoteError(f"The language model can't be used: {found['error']}")
+        return str(found["answer"])
+
+
+def build_writer(settings: PromptHelpSettings) -> PromptWriter | LocalWriter | None:
     """The operator's language model; None where there is none. Raises SettingsError."""
+    if settings.folder is not None:
+        if settings.url:
+            raise SettingsError("prompt_help has a url and a folder.", hint="Leave one of them out.")
+        return LocalWriter(settings.folder, settings.device, settings.seconds)
     if not settings.url:
         return None
     base = settings.url.rstrip("/")

@@ -18,6 +18,7 @@ from wanreel.core.resolve import Defaults, resolve
 from wanreel.core.settings import Settings
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.keys import LOCAL, Caller
+from wanreel.frontends.prompt_writer import build_writer
 from wanreel.frontends.ui.words import LANGUAGES
 from wanreel.service import request_of
 
@@ -27,7 +28,7 @@ _MODES: tuple[Mode, ...] = ("text", "picture", "first_last")
 
 def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]:
     """JSON values. Blocks while it looks which models are installed."""
-    models = house.models()
+    models, writer = house.models(), build_writer(settings.prompt_help)
     wanted: dict[Mode, str] = {
         "text": settings.default_text_model,
         "picture": settings.default_picture_model,
@@ -50,7 +51,7 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
             "fixed": {name: value for name, value in settings.wishes.fixed.items() if value is not None},
             "on_oom": settings.on_oom,
         },
-        "prompt_help": {"model": bool(settings.prompt_help.url), "sees": settings.prompt_help.sees},
+        "prompt_help": {"model": writer is not None, "sees": writer is not None and writer.sees},
         "storage": {"names": list(settings.storage), "default": settings.default_storage},
         "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
     }
@@ -87,6 +88,8 @@ def again(house: House, caller: Caller, job: Job) -> dict[str, Any]:
     asked = request.as_request()
     values = {name: getattr(asked, name) for name in KNOBS}
     pictures = {name: values.pop(name) for name in ("image", "last_image")}
+    # What another video has yet to make can't be given.
+    pictures = {name: None if it is not None and it.pending else it for name, it in pictures.items()}
     uploads = {
         name: house.uploads.add(caller.owner, f"{name}.png", 0, picture)
         for name, picture in pictures.items()

@@ -76,11 +76,29 @@ def _modulation(table: Tensor, given: Tensor) -> tuple[Tensor, ...]:
 
 def _self_attention(attn: Any, given: Tensor, turn: Turn, way: Way) -> Tensor:
     shared = _shared(given, way.eight, attn.to_q, attn.to_k, attn.to_v)
-    query, key, value = (_linear(layer, given, shared) for layer in (attn.to_q, attn.to_k, attn.to_v))
-    value = value.unflatten(2, (attn.heads, -1))
-    query, key = (turned(it, norm, attn.heads, turn) for it, norm in ((query, attn.norm_q), (key, attn.norm_k)))
-    found = way.attend(query, key, value)
-    return _out(attn, found, given, way.eight)
+    # In the order in which other ranks, where there are some, can be sent what is made while more is made.
+    value = _sent(_linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1)), way)
+    key = _sent(turned(_linear(attn.to_k, given, shared), attn.norm_k, attn.heads, turn), way)
+    query = _sent(turned(_linear(attn.to_q, given, shared), attn.norm_q, attn.heads, turn), way)
+    return _out(attn, _attended(query, key, value, attn.heads, way), given, way.eight)
+
+
+def _sent(x: Tensor, way: Way) -> Tensor:
+    return x if way.split is None else way.split.to_heads(x)
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, heads: int, way: Way) -> Tensor | Scaled:
+    """[b, tokens, heads, d] of what was `_sent`."""
+    split = way.split
+    if split is None:
+        return way.attend(query, key, value)
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        found = way.attend(query, key, value)
+        # Each rank has a scale of its own, so e4m3 numbers of several can't lie side by side.
+        return _wide(found.numbers, found.scale, query) if isinstance(found, Scaled) else found
+
+    return split.to_tokens(split.attend(split.arrived(query), split.arrived(key), split.arrived(value), kernel), heads)
 
 
 def _cross_attention(attn: Any, given: Tensor, keys: Keys, eight: bool) -> Tensor:

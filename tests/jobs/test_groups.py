@@ -226,6 +226,8 @@ def test_what_a_dead_worker_was_making_is_made_by_another(store: JobStore) -> No
     assert store.groups.claim("w", KINDS) is not None
     store.leases.take_back({"w"})
     assert store.groups.claim("v", KINDS) is not None
+    assert "v" in store.leases.known()  # though it never announced itself: it is found dead all the same
+    assert store.leases.overdue(60.0).get("v") == 0.0
     store.groups.give_back(group.id, "v")
     assert store.groups.claim("u", KINDS) is not None
 

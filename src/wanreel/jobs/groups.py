@@ -18,14 +18,14 @@ import secrets
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, literal, select, update
 
 from wanreel.core.errors import GroupNotFound, IllegalTransition
 from wanreel.core.group import After, Group, NewGroup, due
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus, NewJob
 from wanreel.jobs import locks, log, records
 from wanreel.jobs.rows import failure_columns, job_of
-from wanreel.jobs.tables import groups, jobs, waits
+from wanreel.jobs.tables import groups, jobs, waits, workers
 from wanreel.jobs.transactions import Transactions
 
 TRIES = 3
@@ -244,6 +244,17 @@ def wait_for(connection: Connection, job_id: str, afters: Sequence[After]) -> No
 def take_back(connection: Connection, dead: Collection[str]) -> None:
     """What dead workers were making is for others to make."""
     connection.execute(update(groups).where(groups.c.worker.in_(dead)).values(worker=None, pending=True))
+
+
+def holders() -> Select[Any]:
+    """Names of the workers that are making a group's result."""
+    return select(groups.c.worker).where(groups.c.worker.is_not(None))
+
+
+def unlisted_holders() -> Select[Any, Any]:
+    """Those of them that are not on the list of workers, with a 0 beside."""
+    unlisted = ~exists().where(workers.c.name == groups.c.worker)
+    return select(groups.c.worker, literal(0.0)).where(groups.c.worker.is_not(None), unlisted)
 
 
 def _stop(connection: Connection, job_id: str, at: float) -> None:

@@ -317,10 +317,10 @@ class Leases:
     # Dead workers
 
     def known(self) -> frozenset[str]:
-        """The workers that hold jobs or are on the list."""
+        """The workers that hold jobs, make a group's result or are on the list."""
         holders = select(jobs.c.worker).where(jobs.c.status == JobStatus.IN_PROGRESS)
-        both = union(holders, select(workers.c.name))
-        return self._database.read(lambda c: frozenset(c.scalars(both)))
+        all_of_them = union(holders, groups.holders(), select(workers.c.name))
+        return self._database.read(lambda c: frozenset(c.scalars(all_of_them)))
 
     def overdue(self, seconds: float) -> dict[str, float]:
         """The workers that have not renewed for so long, by the database's clock, and when they last did."""
@@ -329,8 +329,8 @@ class Leases:
         holders = select(jobs.c.worker, literal(0.0)).where(jobs.c.status == JobStatus.IN_PROGRESS, unlisted)
 
         def body(c: Connection) -> dict[str, float]:
-            both = union(late.where(workers.c.renewed_at < locks.now(c) - seconds), holders)
-            return {row[0]: row[1] for row in c.execute(both)}
+            found = union(late.where(workers.c.renewed_at < locks.now(c) - seconds), holders, groups.unlisted_holders())
+            return {row[0]: row[1] for row in c.execute(found)}
 
         return self._database.read(body)
 

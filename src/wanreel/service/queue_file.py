@@ -23,8 +23,11 @@ _ALL = 100_000
 
 
 def export_queue(service: Service, pictures: Blobs) -> str:
-    """The queued jobs, next one first, with their pictures. Raises InvalidRequest for one that is gone."""
-    jobs = service.store.queued(limit=_ALL)
+    """The queued jobs, next one first, with their pictures; without those that wait for another one's result.
+
+    Raises InvalidRequest for a picture that is gone.
+    """
+    jobs = [job for job in service.store.queued(limit=_ALL) if not service.store.groups.afters(job.id)]
     requests = [request_of(job) for job in jobs]
     wanted = {picture.sha256 for request in requests for picture in (request.image, request.last_image) if picture}
     sounds = {sound.sha256 for request in requests if (sound := request.finishing.audio)}

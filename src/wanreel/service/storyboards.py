@@ -46,6 +46,8 @@ class StoryboardView:
     def status(self) -> str:
         """As a job's: completed only when the film of all scenes is there."""
         states = {job.status for job in self.jobs}
+        if self.missing:
+            return "failed"
         if JobStatus.IN_PROGRESS in states or (JobStatus.QUEUED in states and JobStatus.COMPLETED in states):
             return "in_progress"
         if JobStatus.QUEUED in states:
@@ -58,9 +60,15 @@ class StoryboardView:
         return "completed" if self.film is not None and self.whole else "in_progress"
 
     @property
+    def missing(self) -> tuple[int, ...]:
+        """Scenes, from 0, whose clip was deleted: `redo` or `revise` makes them again."""
+        there = {job.cell for job in self.jobs}
+        return tuple(place for place in range(len(self.board.scenes)) if place not in there)
+
+    @property
     def whole(self) -> bool:
         """Whether the film is of all scenes as they are now."""
-        return self.group.made_of == tuple(job.id for job in self.jobs)
+        return not self.missing and self.group.made_of == tuple(job.id for job in self.jobs)
 
     @property
     def film(self) -> Mapping[str, Any] | None:
@@ -77,6 +85,7 @@ class Storyboards:
     def create(self, board: Storyboard, terms: Terms | None = None, *, body: str | None = None) -> StoryboardView:
         """Accept a storyboard: all its scenes or none. Raises InvalidRequest by scene, ModelError, QueueFull."""
         terms = terms or Terms()
+        digest = hashlib.sha256((body or json_text(board.to_dict())).encode()).hexdigest()
         board = pinned(board)
         group_id = new_id()
         planned = plan_scenes(board, self.service.resolve)
@@ -89,7 +98,6 @@ class Storyboards:
             title=board.title or board.scenes[0].prompt[:200],
             gathering="leading",
         )
-        digest = hashlib.sha256((body or json_text(board.to_dict())).encode()).hexdigest()
         store = self.service.store
         group = store.groups.create(new, jobs, key=terms.idempotency_key, digest=digest)
         ring(self.service.data.workers)

@@ -13,6 +13,7 @@ from typing import cast
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.chain import chain_of
+from wanreel.core.errors import GenerationError
 from wanreel.core.group import Group
 from wanreel.core.job import Job
 from wanreel.core.storyboard import parse_storyboard
@@ -35,6 +36,9 @@ class Films:
     def finish(self, group: Group, jobs: Sequence[Job], cancel: CancelToken) -> str:
         """Joins the scenes that these jobs made. Raises what joining raises."""
         board = parse_storyboard(json.loads(group.spec)["board"])
+        jobs = [job for place, job in enumerate(jobs) if job.cell == place]  # up to one whose clip was deleted
+        if not jobs:
+            raise GenerationError("The clip of scene 1 was deleted.", hint="Redo it.")
         clips = [clip_of(self.store, self.results, job.id) for job in jobs]
         title = board.title or board.scenes[0].prompt
         path = self.results / f"{self._stem(group, title, jobs)}{clips[0].path.suffix}"

@@ -219,7 +219,8 @@ def _tell(boards: Storyboards, view: StoryboardView, output: Output) -> None:
     row = _row(boards, view)
     output.result(row)
     clips = {clip["job"]: clip for clip in view.film["clips"]} if view.film else {}
-    for place, job in enumerate(view.jobs):
+    for job in view.jobs:
+        place = job.cell or 0
         drift = f", drift {clips[job.id]['shown_drift']:.1f} ΔE" if job.id in clips else ""
         why = f": {job.error.message}" if job.error else ""
         name = view.board.scenes[place].name or view.board.scenes[place].prompt[:60]

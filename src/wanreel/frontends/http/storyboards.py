@@ -289,8 +289,7 @@ class StoryboardRoutes:
         film = view.film
         clips = {clip["job"]: clip for clip in film["clips"]} if film else {}
         scenes = [
-            self._scene(view, place, job, clips.get(job.id), film["fps"] if film else 1.0)
-            for place, job in enumerate(view.jobs)
+            self._scene(view, job.cell or 0, job, clips.get(job.id), film["fps"] if film else 1.0) for job in view.jobs
         ]
         share = sum(scene.progress for scene in scenes) // max(1, len(scenes))
         done = view.status == "completed"
@@ -304,7 +303,7 @@ class StoryboardRoutes:
             settings=settings,
             scenes=scenes,
             film=_film(view),
-            error=f"{view.group.error[1]} {view.group.error[2]}".strip() if view.group.error else None,
+            error=_error(view),
         )
 
     def _scene(
@@ -325,6 +324,13 @@ class StoryboardRoutes:
             shown_drift=clip["shown_drift"] if clip else None,
             begins_at=round(clip["start"] / fps, 3) if clip else None,
         )
+
+
+def _error(view: StoryboardView) -> str | None:
+    if view.missing:
+        numbers = ", ".join(str(place + 1) for place in view.missing)
+        return f"The clip of scene {numbers} was deleted. Redo it."
+    return f"{view.group.error[1]} {view.group.error[2]}".strip() if view.group.error else None
 
 
 def _film(view: StoryboardView) -> Film | None:

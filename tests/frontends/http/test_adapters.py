@@ -50,6 +50,8 @@ def test_fastvideos_request_and_answer(worked: Place) -> None:
     head, _, data = made["video_data"].partition(",")
     assert head == "data:video/mp4;base64" and b"ftyp" in base64.b64decode(data)[:16]
     assert made["generation_time"] >= 0 and len(made["stage_names"]) == len(made["stage_execution_times"])
+    named = generate(worked, model_path="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+    assert worked.client.get(f"/v1/videos/{named['job_id']}").json()["model"] == "t2v-1.3b", "by the hub's name"
     assert worked.client.get("/health").json() == {"status": "healthy"}
 
 
@@ -57,7 +59,6 @@ def test_fastvideos_failures_are_told_in_the_body(worked: Place) -> None:
     for values in (
         {"prompt": ""},
         {"model": "nope"},
-        {"model_path": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"},
         {"model_type": "v2v"},
         {"model_type": "i2v"},
         {"image_path": "/etc/passwd", "model_type": "i2v"},

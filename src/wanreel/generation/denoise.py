@@ -85,7 +85,8 @@ class _Run:
         generator = Generator("cpu").manual_seed(request.seed)
         solver = planned_solver(model, request, generator)
         total = len(solver.timesteps)
-        savings = Savings(total) if request.compute == "turbo" else None
+        rounded = model.placement.precision == "fp8"
+        savings = Savings(total, rounded) if request.compute == "turbo" else None
         if start is None:
             noise = draw_noise(conditioning.shape, generator).to(model.device)
             start = DenoiseState(0, total, noise, solver.state(), generator.get_state())

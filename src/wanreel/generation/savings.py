@@ -17,6 +17,10 @@ from wanreel.generation.state import SolverState
 
 #: Largest expected error of a velocity that is foretold, relative (L2). docs/speed.md has what becomes of it.
 LIMIT = 0.25
+#: The same where velocities are rounded to fp8 on their way: what a line misses then is rounding for the most part.
+ROUNDED_LIMIT = 0.75
+#: And of the line's slope this share is taken, as a line through two rounded points multiplies what was rounded.
+ROUNDED_SLOPE = 0.5
 #: Steps in a row that may be left out.
 IN_A_ROW = 3
 #: Share of the first steps that are always computed: they decide what the video shows.
@@ -30,6 +34,7 @@ class Savings:
     """Of one run of `total` steps."""
 
     total: int
+    rounded: bool = False  #: velocities are computed in fp8
     left_out: int = 0
     _row: int = 0  # steps left out since the last one that was computed
     _kind: int = 0
@@ -45,7 +50,7 @@ class Savings:
         first = max(2, round(FIRST * self.total))
         if self.total < FEWEST or index < first or index == self.total - 1 or kind != self._kind:
             return None
-        if len(self._kept) < 2 or self._row >= IN_A_ROW or self._bend * self._distance(sigma) > LIMIT:
+        if len(self._kept) < 2 or self._row >= IN_A_ROW or self._bend * self._distance(sigma) > self._limit:
             return None
         self._row += 1
         self.left_out += 1
@@ -81,7 +86,15 @@ class Savings:
     def _line(self, sigma: float) -> Tensor:
         """Through both velocities, at `sigma`."""
         (before, last), (start, end) = self._kept, self._sigmas
-        return last + (last - before) * ((sigma - end) / (end - start))
+        return last + (last - before) * (self._slope * (sigma - end) / (end - start))
+
+    @property
+    def _limit(self) -> float:
+        return ROUNDED_LIMIT if self.rounded else LIMIT
+
+    @property
+    def _slope(self) -> float:
+        return ROUNDED_SLOPE if self.rounded else 1.0
 
     def _distance(self, sigma: float) -> float:
         start, end = self._sigmas

@@ -56,6 +56,7 @@ def test_an_axis_may_be_given_as_a_list_and_by_its_short_name() -> None:
         ({"seed": list(range(12))}, (3, 4)),
         ({"seed": [1, 2, 3], "steps": [4, 8]}, (3, 2)),
         ({"prompt": ["a", "b"], "seed": [1, 2], "steps": [4, 8, 9]}, (4, 3)),
+        ({"prompt": ["a", "b", "c"], "seed": [1, 2], "steps": [4, 8]}, (3, 4)),
     ],
 )
 def test_the_grid(axes: Any, grid: tuple[int, int]) -> None:

@@ -78,11 +78,15 @@ class Sweep:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns that cells are laid out in: the last axis across, or one axis alone wrapped."""
-        count = math.prod(len(axis.values) for axis in self.axes)
-        columns = len(self.axes[-1].values)
-        if len(self.axes) == 1 and columns > _SHORTEST_WRAP:
-            columns = math.ceil(math.sqrt(count))
+        """Rows and columns that cells are laid out in: of two axes the last across, of more those that make it nearest
+        to a square, and one axis alone wrapped."""
+        sizes = [len(axis.values) for axis in self.axes]
+        count = math.prod(sizes)
+        if len(sizes) == 1:
+            columns = count if count <= _SHORTEST_WRAP else math.ceil(math.sqrt(count))
+        else:
+            across = [math.prod(sizes[place:]) for place in range(1, len(sizes))]
+            columns = across[0] if len(sizes) == 2 else min(across, key=lambda it: abs(math.log(it * it / count)))
         return math.ceil(count / columns), columns
 
     def cells(self) -> tuple[Cell, ...]:

@@ -80,10 +80,11 @@ class SweepSheets:
                 (self.results / name).unlink(missing_ok=True)
 
     def _tile(self, cell: Cell, job: Job, done: set[str]) -> Tile:
+        words = sorted(cell.labels, key=len)  # prompts last: they may be cut
         if job.id not in done:
-            return Tile((*cell.labels, str(job.status)))
+            return Tile((str(job.status), *words))
         files = {file.kind: self.results / file.name for file in self.store.artifacts(job.id)}
-        return Tile(cell.labels, files["poster"], files["video"])
+        return Tile(words, files["poster"], files["video"])
 
     def _row(self, sweep: Sweep, cell: Cell, job: Job) -> dict[str, Any]:
         """Settings and timings of a cell."""

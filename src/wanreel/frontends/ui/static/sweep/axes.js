@@ -28,18 +28,18 @@ export function editor(now, setup, set) {
   const change = (at, some, redraw) => set(now.axes.map((axis, n) => (n === at ? Object.assign(axis, some) : axis)), redraw);
   const rows = now.axes.map((axis, at) => row(axis, at, now, (some, redraw) => change(at, some, redraw), () => set(now.axes.filter((_, n) => n !== at), true)));
   const free = NAMES.filter((name) => !now.axes.some((axis) => axis.name === name));
-  return [rows, now.axes.length < MOST && free.length > 0 && h("button.quiet#s-add", { type: "button", onclick: () => set([...now.axes, { name: free[0], text: "" }], true) }, icon("plus"), t("sweep.axis.add"))];
+  return [rows, now.axes.length < MOST && free.length > 0 && h("button.quiet#sw-add", { type: "button", onclick: () => set([...now.axes, { name: free[0], text: "" }], true) }, icon("plus"), t("sweep.axis.add"))];
 }
 
 function row(axis, at, now, set, remove) {
-  const id = `s-axis-${at}`;
+  const id = `sw-axis-${at}`;
   const choices = NAMES.filter((name) => name === axis.name || !now.axes.some((other) => other.name === name));
   const area = LINES.includes(axis.name);
   const example = t(has(`sweep.example.${axis.name}`) ? `sweep.example.${axis.name}` : "sweep.example");
   const text = h(area ? "textarea" : "input", { id: `${id}-values`, value: axis.text, placeholder: example, ...(area ? { rows: 3 } : { type: "text", autocomplete: "off" }),
     aria: { label: t("sweep.values", { name: label(axis.name) }) }, oninput: () => set({ text: text.value }, false) });
-  return h("div.s-axis", { dataset: { axis: axis.name } },
-    h("div.s-axis-head", h("select", { id: `${id}-name`, aria: { label: t("sweep.axis") }, onchange: (event) => set({ name: event.target.value, text: "" }, true) },
+  return h("div.sw-axis", { dataset: { axis: axis.name } },
+    h("div.sw-axis-head", h("select", { id: `${id}-name`, aria: { label: t("sweep.axis") }, onchange: (event) => set({ name: event.target.value, text: "" }, true) },
       choices.map((name) => h("option", { value: name, selected: name === axis.name }, label(name)))),
     h("button.bare", { type: "button", aria: { label: t("sweep.axis.remove", { name: label(axis.name) }) }, onclick: remove }, icon("close"))),
     axis.name === "lora" && lora(axis, id, set), text);

@@ -22,12 +22,12 @@ let stops = []; // of the newest mount
 export function mount(root, studio) {
   form.open(studio.setup);
   const may = studio.setup.account.can_submit;
-  const parts = { form: h("form.s-form", { novalidate: true, aria: { label: t("sweep.form") }, onsubmit: (event) => { event.preventDefault(); submit(); } }), list: h("div.s-list"), one: h("div.s-one") };
+  const parts = { form: h("form.sw-form", { novalidate: true, aria: { label: t("sweep.form") }, onsubmit: (event) => { event.preventDefault(); submit(); } }), list: h("div.sw-list"), one: h("div.sw-one") };
   let sweep = null, shown = false, again = null, sent = false;
 
   stops.forEach((stop) => stop());
   stops = [live.on(heard), live.onResync(soon), form.onChange(() => { if (shown) drawForm(); })];
-  fill(root, h("h1", t("nav.sweep")), h("div.s-screen", may && h("div.s-side", parts.form), h("div.s-main", parts.list, parts.one)));
+  fill(root, h("h1", t("nav.sweep")), h("div.sw-screen", may && h("div.sw-side", parts.form), h("div.sw-main", parts.list, parts.one)));
   drawForm();
 
   // What is asked
@@ -37,17 +37,17 @@ export function mount(root, studio) {
     const kept = document.activeElement?.id;
     const cells = count(now);
     const most = 64;
-    const prompt = h("textarea#s-prompt", { rows: 3, value: now.prompt, placeholder: t("sweep.prompt.hint"), oninput: () => change({ prompt: prompt.value }, false) });
-    const title = h("input#s-title", { type: "text", maxLength: 200, value: now.title, placeholder: t("sweep.title.hint"), oninput: () => change({ title: title.value }, false) });
+    const prompt = h("textarea#sw-prompt", { rows: 3, value: now.prompt, placeholder: t("sweep.prompt.hint"), oninput: () => change({ prompt: prompt.value }, false) });
+    const title = h("input#sw-title", { type: "text", maxLength: 200, value: now.title, placeholder: t("sweep.title.hint"), oninput: () => change({ title: title.value }, false) });
     fill(parts.form,
-      h("div.field", h("label", { htmlFor: "s-prompt" }, t("knob.prompt")), prompt),
-      h("fieldset.s-axes", h("legend", t("sweep.axes")), editor(now, studio.setup, (axes, redraw) => change({ axes }, redraw)),
+      h("div.field", h("label", { htmlFor: "sw-prompt" }, t("knob.prompt")), prompt),
+      h("fieldset.sw-axes", h("legend", t("sweep.axes")), editor(now, studio.setup, (axes, redraw) => change({ axes }, redraw)),
         h("div.help", t("sweep.axes.help"))),
-      h("div.field", h("label", { htmlFor: "s-title" }, t("sweep.title")), title),
-      h("p.s-base.soft", icon("info"), h("span", t("sweep.base", { model: form.model().title, steps: form.values().num_inference_steps ?? form.official().num_inference_steps }), " ", h("a", { href: "#/create" }, t("sweep.base.change")))),
-      h("p.s-count", { role: "status", class: cells > most ? "s-much" : "" }, cells > most ? t("sweep.too_many", { count: number(cells), most }) : t("sweep.count", { count: number(cells) })),
-      h("div.fault#s-fault", { hidden: true, role: "alert" }),
-      h("button.primary.big#s-make", { type: "submit", disabled: sent || !cells || cells > most }, icon("sweep"), t("sweep.make", { count: number(cells) })));
+      h("div.field", h("label", { htmlFor: "sw-title" }, t("sweep.title")), title),
+      h("p.sw-base.soft", icon("info"), h("span", t("sweep.base", { model: form.model().title, steps: form.values().num_inference_steps ?? form.official().num_inference_steps }), " ", h("a", { href: "#/create" }, t("sweep.base.change")))),
+      h("p.sw-count", { role: "status", class: cells > most ? "sw-much" : "" }, cells > most ? t("sweep.too_many", { count: number(cells), most }) : t("sweep.count", { count: number(cells) })),
+      h("div.fault#sw-fault", { hidden: true, role: "alert" }),
+      h("button.primary.big#sw-make", { type: "submit", disabled: sent || !cells || cells > most }, icon("sweep"), t("sweep.make", { count: number(cells) })));
     if (kept?.startsWith("s-")) document.getElementById(kept)?.focus();
   }
 
@@ -55,8 +55,8 @@ export function mount(root, studio) {
     prefs.set("sweep", { ...draft(), ...some });
     if (redraw) return drawForm();
     const cells = count(draft());
-    const place = $(".s-count", parts.form), button = $("#s-make", parts.form);
-    place.classList.toggle("s-much", cells > 64);
+    const place = $(".sw-count", parts.form), button = $("#sw-make", parts.form);
+    place.classList.toggle("sw-much", cells > 64);
     fill(place, cells > 64 ? t("sweep.too_many", { count: number(cells), most: 64 }) : t("sweep.count", { count: number(cells) }));
     button.disabled = sent || !cells || cells > 64;
     fill(button, icon("sweep"), t("sweep.make", { count: number(cells) }));
@@ -89,13 +89,13 @@ export function mount(root, studio) {
   }
 
   function drawFormButton() {
-    const button = $("#s-make", parts.form);
+    const button = $("#sw-make", parts.form);
     const cells = count(draft());
     if (button) button.disabled = !cells || cells > 64;
   }
 
   function tell(error) {
-    const place = $("#s-fault", parts.form);
+    const place = $("#sw-fault", parts.form);
     if (!place) return;
     place.hidden = !error;
     fill(place, error ? [icon("warning"), h("span", error.problems?.length ? error.problems.map((one) => `${one.message} ${one.hint}`.trim()).join(" ") : `${error.message} ${error.hint}`.trim())] : null);
@@ -115,9 +115,9 @@ export function mount(root, studio) {
   }
 
   function drawList(data) {
-    fill(parts.list, data.length > 1 || (data.length === 1 && data[0].id !== sweep?.id) ? h("nav.s-recent", { aria: { label: t("sweep.recent") } }, data.map((one) =>
+    fill(parts.list, data.length > 1 || (data.length === 1 && data[0].id !== sweep?.id) ? h("nav.sw-recent", { aria: { label: t("sweep.recent") } }, data.map((one) =>
       h("button.quiet", { type: "button", aria: { pressed: String(one.id === sweep?.id) }, onclick: () => { open(one.id); } },
-        h("span.s-name", one.title), h("span.soft", ago(one.created_at))))) : null);
+        h("span.sw-name", one.title), h("span.soft", ago(one.created_at))))) : null);
   }
 
   async function open(id) {
@@ -153,7 +153,7 @@ export function mount(root, studio) {
     cell.progress = Math.round(95 * (event.step / Math.max(1, event.total_steps)));
     const bar = $(".meter > *", tile);
     if (bar) bar.style.setProperty("width", `${cell.progress}%`);
-    const picture = $("img.s-preview", tile);
+    const picture = $("img.sw-preview", tile);
     if (picture) picture.src = api.address(`/v1/videos/${cell.video}/preview?at=${event.seq}`);
   }
 
@@ -163,14 +163,14 @@ export function mount(root, studio) {
     const missing = sweep.cells.some((cell) => cell.status === "failed" || cell.status === "cancelled");
     const tool = (name, mark, text, run, kind = "button.quiet") => h(kind, { type: "button", dataset: { act: name }, onclick: run }, icon(mark), text);
     fill(parts.one,
-      h("div.s-head", h("h2", sweep.title), h("span.chip.s-status", { class: TONES[sweep.status] }, t(`sweep.status.${sweep.status}`)),
-        h("div.s-tools",
+      h("div.sw-head", h("h2", sweep.title), h("span.chip.sw-status", { class: TONES[sweep.status] }, t(`sweep.status.${sweep.status}`)),
+        h("div.sw-tools",
           busy && may && tool("cancel", "stop", t("sweep.stop"), () => act("cancel")),
           !busy && missing && may && tool("retry", "retry", t("sweep.retry"), () => act("retry")),
           may && tool("delete", "trash", t("sweep.delete"), remove))),
       h("div.meter", { role: "progressbar", aria: { valuenow: String(sweep.progress), valuemin: "0", valuemax: "100", label: t("sweep.progress") } }, h("div", { style: { width: `${sweep.progress}%` } })),
-      sweep.error && h("p.s-error", { role: "alert" }, sweep.error),
-      h("div.s-grid", { role: "list", aria: { label: t("sweep.grid") }, style: { "--columns": String(sweep.columns) } }, sweep.cells.map(tile)),
+      sweep.error && h("p.sw-error", { role: "alert" }, sweep.error),
+      h("div.sw-grid", { role: "list", aria: { label: t("sweep.grid") }, style: { "--columns": String(sweep.columns) } }, sweep.cells.map(tile)),
       made());
   }
 
@@ -178,13 +178,13 @@ export function mount(root, studio) {
     const words = cell.labels.join(" · ");
     const picture = {
       completed: () => h("img", { src: api.address(`/v1/videos/${cell.video}/content?variant=thumbnail`), alt: words, loading: "lazy" }),
-      in_progress: () => [h("img.s-preview", { src: api.address(`/v1/videos/${cell.video}/preview?at=0`), alt: words, onerror: (event) => { event.target.hidden = true; }, onload: (event) => { event.target.hidden = false; } }),
+      in_progress: () => [h("img.sw-preview", { src: api.address(`/v1/videos/${cell.video}/preview?at=0`), alt: words, onerror: (event) => { event.target.hidden = true; }, onload: (event) => { event.target.hidden = false; } }),
         h("div.meter", h("div", { style: { width: `${cell.progress}%` } }))],
       failed: () => icon("warning"), cancelled: () => icon("stop"), queued: () => icon("history"),
     }[cell.status]();
-    const box = h("a.s-cell", { href: `#/create?id=${cell.video}`, role: "listitem", dataset: { cell: String(cell.number), status: cell.status }, title: cell.error ?? words,
+    const box = h("a.sw-cell", { href: `#/create?id=${cell.video}`, role: "listitem", dataset: { cell: String(cell.number), status: cell.status }, title: cell.error ?? words,
       onmouseenter: () => play(box, cell), onmouseleave: () => rest(box), onfocus: () => play(box, cell), onblur: () => rest(box) },
-    h("span.s-picture", picture), h("span.s-words", cell.labels.map((label) => h("span", label))), cell.error && h("span.s-error", cell.error));
+    h("span.sw-picture", picture), h("span.sw-words", cell.labels.map((label) => h("span", label))), cell.error && h("span.sw-error", cell.error));
     return box;
   }
 
@@ -192,8 +192,8 @@ export function mount(root, studio) {
   function play(box, cell) {
     if (cell.status !== "completed" || $("video", box) || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     const video = h("video", { src: api.address(`/v1/videos/${cell.video}/content`), muted: true, loop: true, autoplay: true, playsInline: true, aria: { hidden: "true" } });
-    video.addEventListener("playing", () => video.classList.add("s-plays"));
-    $(".s-picture", box).append(video);
+    video.addEventListener("playing", () => video.classList.add("sw-plays"));
+    $(".sw-picture", box).append(video);
   }
 
   const rest = (box) => $("video", box)?.remove();
@@ -203,10 +203,10 @@ export function mount(root, studio) {
     const there = KINDS.filter((kind) => kind in sweep.files);
     if (!there.length) return sweep.status === "completed" ? loading() : null;
     const at = (kind) => api.address(`/v1/sweeps/${sweep.id}/content?variant=${kind}&of=${sweep.files[kind].sha256.slice(0, 12)}`);
-    return h("section.s-made", { aria: { label: t("sweep.made") } }, h("h2", t("sweep.made")),
-      h("div.s-both", h("figure", h("img.s-sheet", { src: at("sheet"), alt: t("sweep.file.sheet") }), h("figcaption", t("sweep.file.sheet"))),
-        h("figure", h("video.s-film", { src: at("video"), controls: true, loop: true, muted: true, playsInline: true, aria: { label: t("sweep.file.video") } }), h("figcaption", t("sweep.file.video")))),
-      h("div.s-files", there.map((kind) => h("a.quiet", { href: at(kind), download: sweep.files[kind].name }, icon("download"), t(`sweep.file.${kind}`)))));
+    return h("section.sw-made", { aria: { label: t("sweep.made") } }, h("h2", t("sweep.made")),
+      h("div.sw-both", h("figure", h("img.sw-sheet", { src: at("sheet"), alt: t("sweep.file.sheet") }), h("figcaption", t("sweep.file.sheet"))),
+        h("figure", h("video.sw-film", { src: at("video"), controls: true, loop: true, muted: true, playsInline: true, aria: { label: t("sweep.file.video") } }), h("figcaption", t("sweep.file.video")))),
+      h("div.sw-files", there.map((kind) => h("a.quiet", { href: at(kind), download: sweep.files[kind].name }, icon("download"), t(`sweep.file.${kind}`)))));
   }
 
   async function act(what) {

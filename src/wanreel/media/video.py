@@ -1,6 +1,6 @@
 """VideoWriter: frames to a file, chunk by chunk. Knows nothing of where frames come from.
 
-The same frames and recipe give the same bytes: one encoder thread, no clocks, no library versions in the file.
+The same frames and recipe give the same bytes: a fixed number of encoder threads, no clocks, no library versions in the file.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ _CRF: Mapping[str, Mapping[Quality, int]] = {
 }
 #: ProRes has no such factor but profiles: proxy, standard, HQ and 4444 (FFmpeg, prores_ks).
 _PRORES: Mapping[Quality, str] = {"low": "0", "medium": "2", "high": "3", "maximum": "4"}
+#: The same on every machine: x264's bytes depend on how many it is told to use, not on how many cores there are.
+_X264_THREADS = "8"
 _OPTIONS: Mapping[str, Mapping[str, str]] = {
     "libx264": {
         "preset": "medium",
-        "threads": "1",
+        "threads": _X264_THREADS,
         "forced-idr": "1",
-        "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0",
+        "x264-params": f"threads={_X264_THREADS}:lookahead-threads=1:sliced-threads=0",
     },
     "libvpx-vp9": {"b": "0", "threads": "1", "row-mt": "0", "cpu-used": "4"},
     "prores_ks": {"threads": "1", "vendor": "apl0"},  # editors take no other vendor's files for ProRes

@@ -98,8 +98,8 @@ class Run:
 
     @property
     def rest(self) -> float:
-        """What was neither encoding, a step nor a wait for frames."""
-        return self.total - self.load - self.encode - sum(self.steps) - self.decode
+        """What was neither encoding, a step, decoding nor writing."""
+        return self.total - self.load - self.encode - sum(self.steps) - self.export
 
 
 @dataclass
@@ -119,8 +119,9 @@ class Bench:
         """Every line of the report. Raises what a generation raises."""
         say("first request …")
         cold = self._run()
-        say("second request …")
+        say(f"{_told(cold)}; second request …")
         self.warm = warm = self._run()
+        say(_told(warm))
         say("its parts …")
         model = self.pool.acquire(self.resolution.spec).model
         conditioning, text = self._parts(model)
@@ -137,7 +138,9 @@ class Bench:
             self._decode(decoded, off, theirs),
             Figure("decode beside writing", warm.decode, note="what a request waits for frames"),
             Figure("until the file is there", warm.export - warm.decode, note="what writing takes beside decoding"),
-            Figure("everything else", warm.rest, note="of a warm request: no encoding, step or wait for frames"),
+            Figure(
+                "everything else", warm.rest, note="of a warm request: previews, records, what lies between the stages"
+            ),
             Figure("first request", cold.total),
             Figure("warm request", warm.total, note=f"{len(warm.steps)} steps"),
             *self._official(warm),
@@ -264,6 +267,15 @@ class Bench:
             return []
         seconds = run.total + (steps - len(run.steps)) * run.step
         return [Figure(f"request of {steps} steps", seconds, note="predicted from the above")]
+
+
+def _told(run: Run) -> str:
+    """For whoever waits."""
+    steps = ", ".join(f"{seconds:.2f}" for seconds in run.steps)
+    return (
+        f"{run.total:.1f} s: load {run.load:.1f}, encode {run.encode:.2f}, steps {steps}, frames {run.decode:.2f}, "
+        f"file {run.export - run.decode:.2f} ({run.plan})"
+    )
 
 
 class _Marks:

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from frontends.http.places import Open, Place
+from wanreel.core.catalog import Catalog
+from wanreel.frontends.http.fastvideo import _translated
+from wanreel.frontends.http.forms import Body
 
 
 @pytest.fixture
@@ -50,9 +53,18 @@ def test_fastvideos_request_and_answer(worked: Place) -> None:
     head, _, data = made["video_data"].partition(",")
     assert head == "data:video/mp4;base64" and b"ftyp" in base64.b64decode(data)[:16]
     assert made["generation_time"] >= 0 and len(made["stage_names"]) == len(made["stage_execution_times"])
-    named = generate(worked, model_path="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
-    assert worked.client.get(f"/v1/videos/{named['job_id']}").json()["model"] == "t2v-1.3b", "by the hub's name"
     assert worked.client.get("/health").json() == {"status": "healthy"}
+
+
+def test_fastvideos_clients_name_models_as_the_hub_does() -> None:
+    named = {
+        "FastVideo/FastWan2.1-T2V-1.3B-Diffusers": "fastwan2.1-t2v-1.3b",
+        "/weights/demo/": "demo",
+        "../demo": "demo",
+    }
+    for path, model in named.items():
+        values = _translated(Body({"prompt": "x", "model_path": path}, {})).values
+        assert Catalog().get(str(values["model"])).name == model
 
 
 def test_fastvideos_failures_are_told_in_the_body(worked: Place) -> None:

@@ -38,7 +38,7 @@ def step_seconds(work: Workload, machine: Machine, parallel: Parallel) -> float:
     passes = -(-work.passes // parallel.cfg)
     if not known(work.spec):
         return passes * (1.0 + 0.1 * (parallel.sequence > 1)) / parallel.sequence
-    linear, attention = work.forward_operations()
+    _, attention = work.forward_operations()
     size = TRANSFORMERS[work.spec.parameters]
     padded = -(-size.heads // parallel.ulysses) * parallel.ulysses / size.heads
     attention_seconds = padded * attention / machine.attention * (RING_COST if parallel.ring > 1 else 1.0)

@@ -18,7 +18,7 @@ from wanreel.core.cancel import CancelToken
 from wanreel.models.lean import Rows, lean_block
 from wanreel.models.lora.rack import Rack
 from wanreel.models.offload import (
-    BlockStream,
+    Blocks,
     Guest,
     GuestRoom,
     ModuleGuest,
@@ -41,7 +41,7 @@ class Expert:
     def __init__(
         self,
         transformer: WanTransformer3DModel,
-        stream: BlockStream | None = None,
+        stream: Blocks | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.transformer: Any = transformer

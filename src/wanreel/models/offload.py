@@ -26,6 +26,23 @@ class Guest(Protocol):
     def leave(self) -> None: ...
 
 
+class Blocks(Guest, Protocol):
+    """Blocks that come together one by one, from wherever their weights are."""
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]: ...
+
+    def walk(self) -> Iterator[nn.Module]:
+        """Each block in order, ready to be called."""
+        ...
+
+    def renew(self) -> None:
+        """Blocks have got or lost tensors."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class ModuleGuest:
     """A whole module, except the tensors of the submodules in `skip`."""
 
@@ -125,7 +142,7 @@ class BlockStream:
         self, blocks: Sequence[nn.Module], device: torch.device, *, pinned: bool = False, pin_limit: int | None = None
     ) -> None:
         """`pin_limit`: bytes that may be page-locked; blocks beyond it stay pageable."""
-        self.blocks = tuple(blocks)
+        self._blocks = tuple(blocks)
         self._device = device
         self._pin_limit = pin_limit
         self._registered: list[Tensor] = []
@@ -137,6 +154,11 @@ class BlockStream:
         self._take_in()
         self._slots: tuple[_Slot, _Slot] | None = None
         self._copies: torch.cuda.Stream | None = None
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """In order."""
+        return self._blocks
 
     @property
     def device_bytes(self) -> int:

@@ -51,7 +51,7 @@ class SharedBlocks:
 
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device, circle: Circle) -> None:
         """Takes the blocks' weights, wherever they are, and keeps this rank's part of them on `device`."""
-        self.blocks = tuple(blocks)
+        self._blocks = tuple(blocks)
         self._device = device
         # A group of its own, so that gathering waits for no other exchange, and none waits for it.
         self._group = dist.new_group(list(circle.ranks), timeout=PATIENCE)
@@ -65,6 +65,11 @@ class SharedBlocks:
             self._parts = [self._part(places, own) for places in self._places]
             self._slots = (_Slot(self._memory(self._nbytes)), _Slot(self._memory(self._nbytes)))
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """In order."""
+        return self._blocks
 
     @property
     def device_bytes(self) -> int:

@@ -26,8 +26,8 @@ def share_out(model: WanModel, circle: Circle, crew: Crew | None = None) -> Shar
     All ranks call it at the same time; `crew` is given on rank 0. Returns the text encoder's blocks.
     """
     for expert in model.experts:
-        expert.stream = SharedBlocks(expert.transformer.blocks, model.device, circle)
-        _bring(expert.transformer, model.device, expert.stream.blocks)
+        expert.stream = stream = SharedBlocks(expert.transformer.blocks, model.device, circle)
+        _bring(expert.transformer, model.device, stream.blocks)
     encoder: Any = model.text_encoder
     if isinstance(encoder, Later):
         raise ValueError("The text encoder is not loaded.")

@@ -33,7 +33,7 @@ class Circle:
         return len(self.ranks)
 
     @property
-    def name(self) -> str:
+    def name(self) -> Any:
         """Of the process group, for exchanges inside of compiled code."""
         return self.group.group_name
 
@@ -111,11 +111,12 @@ class Meshes:
 def join(device: torch.device, store: Path, rank: int, ranks: int) -> Meshes:
     """Meet the other ranks at the file `store`; returns when all are there. NCCL between GPUs, gloo between CPUs."""
     prepare_for_ranks()
+    library: Any = dist  # which names FileStore and exports it not
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=dist.FileStore(str(store), ranks),
+        store=library.FileStore(str(store), ranks),
         rank=rank,
         world_size=ranks,
         timeout=PATIENCE,
@@ -129,7 +130,8 @@ def part(*, broken: bool = False, patience: float = 5.0) -> None:
     if not dist.is_initialized():
         return
     # In a thread, because NCCL may wait for kernels that wait for a rank that is gone.
-    leave = distributed_c10d._abort_process_group if broken else dist.destroy_process_group
+    library: Any = distributed_c10d  # the only door to an abort
+    leave = library._abort_process_group if broken else dist.destroy_process_group
     leaving = threading.Thread(target=leave, name="parting", daemon=True)
     leaving.start()
     leaving.join(patience)
@@ -137,5 +139,6 @@ def part(*, broken: bool = False, patience: float = 5.0) -> None:
 
 def gather_into(out: torch.Tensor, own: torch.Tensor, group: Any, *, wait: bool = True) -> Any:
     """All ranks' `own`, one after another, into `out`. The name that torch 2.13 gave it, or the one before."""
-    gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    library: Any = dist
+    gather = library.all_gather_single if hasattr(dist, "all_gather_single") else library.all_gather_into_tensor
     return gather(out.view(-1), own.reshape(-1), group=group, async_op=not wait)

@@ -1,0 +1,203 @@
+"""Measures the VAE on this GPU: precisions and their errors, encoding a picture's clip, writing the video beside it.
+
+Random weights of the real shapes; rows are printed as they are found and written as JSON at the end.
+
+    PYTHONPATH=src PYTORCH_ALLOC_CONF=expandable_segments:True python scripts/bench_vae.py --json vae.json
+"""
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wanreel.core.catalog import Catalog
+from wanreel.core.vae_work import decode_operations, encode_operations
+from wanreel.generation.bench.clock import timed
+from wanreel.media.video import VideoFormat, VideoWriter
+from wanreel.models.components import full_modules
+from wanreel.models.random_weights import _fill
+from wanreel.models.tiny import build_tiny
+from wanreel.models.vae.guarded import Finish, GuardedDecoder
+from wanreel.models.vae.lean import LeanVae
+from wanreel.models.vae.plain import PlainDecoder, frames_of
+from wanreel.models.vae.steady import Steady, encoder_stages, lean_stages, moments
+
+Chunks = Callable[[Finish], Iterator[Tensor]]
+SIZES = {"480p": (832, 480, 81), "720p": (1280, 720, 81), "1080p": (1920, 1072, 81), "tiny": (32, 16, 9)}
+_BEGAN = time.monotonic()
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="480p,720p,1080p")
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which nothing new is begun")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--profile", action="store_true", help="what the kernels of one chunk take")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    rows: list[Row] = []
+    torch.set_grad_enabled(False)
+    for row in measured(chosen):
+        rows.append(row | {"at": round(time.monotonic() - _BEGAN, 1)})
+        print(json.dumps(rows[-1]), flush=True)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(rows, indent=1))
+
+
+def measured(chosen: argparse.Namespace) -> Iterator[Row]:
+    device, spec = torch.device(chosen.device), Catalog().get("i2v-a14b")
+    with torch.device("meta"):
+        vae = full_modules(spec)["vae"]
+    if chosen.sizes == "tiny":
+        vae = build_tiny(spec).vae
+    else:
+        _fill(vae, torch.float32, device, device)
+    latents = torch.empty(0)
+    for name in chosen.sizes.split(","):
+        width, height, frames = SIZES[name]
+        shape = (1, 16, (frames - 1) // 4 + 1, height // 8, width // 8)
+        latents = torch.randn(shape, device=device, generator=torch.Generator(device).manual_seed(1))
+        work = decode_operations(spec, width, height, frames) / 1e12
+        for row in decodings(vae, latents, name, chosen):
+            yield row | {"size": name, "tflops": round(work / row["seconds"], 1)}
+        work = encode_operations(spec, width, height, frames) / 1e12
+        for row in encodings(vae, (width, height, frames), chosen):
+            yield row | {"size": name, "tflops": round(work / row["seconds"], 1)}
+    if chosen.profile:
+        profile(vae, latents)
+    if chosen.sizes != "tiny":
+        yield from writing()
+
+
+def decodings(vae: Any, latents: Tensor, size: str, chosen: argparse.Namespace) -> Iterator[Row]:
+    """Reference first: fp32 without TF32, which Diffusers' is not by default. Times are those of 8-bit frames."""
+    device = latents.device
+
+    def plain(finish: Finish) -> Iterator[Tensor]:
+        return (finish(chunk).to("cpu") for chunk in PlainDecoder(vae).chunks(latents))
+
+    def lean(dtype: torch.dtype, step: int) -> Chunks:
+        return lambda finish: GuardedDecoder(vae, finish, step, dtype).chunks(latents)
+
+    torch.backends.cudnn.allow_tf32 = False
+    truth = None if size == "1080p" else whole(plain)
+    torch.backends.cudnn.allow_tf32 = True
+    kinds: list[tuple[str, Chunks]] = [
+        ("decode, lean fp16", lean(torch.float16, 1)),
+        ("decode, Diffusers fp32", plain),
+        ("decode, lean fp16, 2 latent frames", lean(torch.float16, 2)),
+        ("decode, lean bf16", lean(torch.bfloat16, 1)),
+        ("decode, lean fp32", lean(torch.float32, 1)),
+    ]
+    for name, chunks in kinds[: 1 if size == "1080p" else None]:
+        if time.monotonic() - _BEGAN < chosen.budget:
+            yield decoding(name, device, chunks, truth)
+    if device.type == "cuda" and size == "720p":
+        torch.backends.cudnn.benchmark = True
+        yield decoding("decode, lean fp16, cuDNN's benchmark", device, kinds[0][1], truth)
+        torch.backends.cudnn.benchmark = False
+
+
+def decoding(name: str, device: torch.device, chunks: Chunks, truth: Tensor | None) -> Row:
+    """The first run warms up, and its pixels are compared."""
+    gc.collect()
+    off = {} if truth is None else {"error": error(whole(chunks), truth)}
+    found = timed(device, lambda: sum(len(chunk) for chunk in chunks(frames_of)), 2 if truth is not None else 1)
+    return row_of(name, found) | off
+
+
+def whole(chunks: Chunks) -> Tensor:
+    return torch.cat(list(chunks(lambda pixels: pixels.clamp(-1, 1).half())), dim=2)
+
+
+def encodings(vae: Any, size: tuple[int, int, int], chosen: argparse.Namespace) -> Iterator[Row]:
+    width, height, frames = size
+    device = next(vae.parameters()).device
+    video = torch.zeros(1, 3, frames, height, width, device=device)
+    video[:, :, 0].uniform_(-1, 1)
+    if time.monotonic() - _BEGAN > chosen.budget:
+        return
+    full = timed(device, lambda: vae.encode(video, return_dict=False)[0].mode())
+    yield row_of("encode, Diffusers fp32", full)
+
+    def steady(stages: Callable[[], Any], dtype: torch.dtype) -> Callable[[], tuple[Tensor, int]]:
+        def work() -> tuple[Tensor, int]:
+            encoder, cuts = Steady(stages()), [0, *range(1, frames + 1, 4)]
+            parts = [moments(vae, encoder, video[:, :, a:b].to(dtype)) for a, b in itertools.pairwise(cuts)]
+            return torch.cat(parts, dim=2), encoder.runs
+
+        return work
+
+    exact = timed(device, steady(lambda: encoder_stages(vae), torch.float32))
+    found = vae.quant_conv(exact.value[0]).chunk(2, dim=1)[0]
+    yield row_of("encode, nothing twice", exact) | {
+        "equal": torch.equal(found, full.value),
+        "error": error(found, full.value),
+        "runs": exact.value[1],
+        "of": 21 * len(encoder_stages(vae)),
+    }
+    work = steady(lambda: lean_stages(LeanVae(vae, torch.float16)), torch.float16)
+    work()
+    lean = timed(device, work)
+    yield row_of("encode, nothing twice, lean fp16", lean) | {
+        "error": error(lean.value[0].chunk(2, dim=1)[0], full.value),
+        "runs": lean.value[1],
+    }
+
+
+def writing() -> Iterator[Row]:
+    """The encoder alone, of moving soft noise."""
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    rng = np.random.default_rng(0)
+    rough = Image.fromarray(rng.integers(0, 255, (90, 160, 3), dtype=np.uint8)).resize((1280, 720))
+    base = np.asarray(rough.filter(ImageFilter.GaussianBlur(3))).astype(np.int16)
+    grain = rng.integers(-6, 7, base.shape).astype(np.int16)
+    frames = np.stack(
+        [np.clip(np.roll(base, (2 * i, 3 * i), (0, 1)) + np.roll(grain, 17 * i, 1), 0, 255) for i in range(81)]
+    ).astype(np.uint8)
+    with TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        with VideoWriter(Path(folder) / "a.mp4", VideoFormat(1280, 720, 16)) as writer:
+            writer.write(frames)
+        yield {"name": "writing an MP4", "size": "720p", "seconds": time.perf_counter() - began}
+
+
+def row_of(name: str, found: Any) -> Row:
+    return {"name": name, "seconds": round(found.seconds, 4), "peak_gib": found.peak_gib}
+
+
+def error(found: Tensor, truth: Tensor) -> float:
+    return float((found.float() - truth.float()).norm() / truth.float().norm())
+
+
+def profile(vae: Any, latents: Tensor) -> None:
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    lean, memory = LeanVae(vae, torch.float16), dict[Any, Tensor]()
+    for start in range(3):
+        lean.decode(latents[:, :, start : start + 1], memory, first=start == 0)
+    torch.cuda.synchronize()
+    with profiled(activities=[ProfilerActivity.CUDA]) as found:
+        lean.decode(latents[:, :, 3:4], memory, first=False)
+        torch.cuda.synchronize()
+    print(found.key_averages().table(sort_by="cuda_time_total", row_limit=16, max_name_column_width=70))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,18 @@
-"""Speed of the store on PostgreSQL: `python bench_postgres.py [URL] [--seconds N] [--writers N] [--workers N]`.
+"""Speed of the store on PostgreSQL: `python tests/jobs/bench_postgres.py [URL] [--json]`, and see `--help`.
 
-Without a URL it starts a server with its syncs on, in the system's temporary folder. Three figures: single calls one after
-another; how many events a second many writers get in side by side; and whether the load of so many workers is kept up with.
+Without a URL it starts a server with its syncs on, in the system's temporary folder. Four figures: single calls one after
+another; what they cost in processor time; how many events a second many writers get in side by side; and whether the calls of
+so many workers are kept up with: progress, renewals, samples, and jobs that end and are claimed. `--json` writes them to
+docs/measured/postgres.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
+import os
+import random
 import sys
 import tempfile
 import threading
@@ -23,44 +28,88 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from jobs.bench_store import measure
 from jobs.postgres_server import Server, needed
-from wanreel.core.job import NewJob, Progress
+from wanreel.core.job import Job, NewJob, Progress
 from wanreel.jobs import JobStore
+from wanreel.worker.sampling import Probe
 
 #: Writes a second of one busy worker: a step's progress at most every 2 s where a step takes that long, a renewal every
 #: 5 s, a sample every 5 s, and a job's own beginnings and ends, about ten a minute.
-PER_WORKER = 1 / 2 + 1 / 5 + 1 / 5 + 10 / 60
+RATES = {"progress": 1 / 2, "renew": 1 / 5, "sample": 1 / 5, "ends": 10 / 60}
+PER_WORKER = sum(RATES.values())
+REPORT = Path(__file__).parents[2] / "docs" / "measured" / "postgres.json"
+
+
+class Busy:
+    """What workers do, by one process in the place of many."""
+
+    def __init__(self, store: JobStore, name: str) -> None:
+        self._store, self._name, self._count = store, name, 0
+        self._chance = random.Random(name)
+        self._sample = Probe(Path(tempfile.gettempdir()), "cpu").sample()
+        store.leases.register(name)
+        self._job = self._claimed()
+
+    def progress(self) -> int:
+        self._count += 1
+        self._store.leases.heartbeat(self._job.id, self._job.attempt, Progress("denoise", self._count % 50, 50))
+        return 1
+
+    def renew(self) -> int:
+        self._store.leases.renew(self._name)
+        return 1
+
+    def sample(self) -> int:
+        self._store.leases.report(self._name, self._sample)
+        return 1
+
+    def ends(self) -> int:
+        """A job ends, another one is handed in and claimed."""
+        self._store.leases.complete(self._job.id, self._job.attempt, "ab", seconds=1.0)
+        self._store.enqueue(NewJob("{}", "demo"))
+        self._job = self._claimed()
+        return 3
+
+    def any(self) -> int:
+        """One of these, as often as workers do it. Returns how many writes it was."""
+        weights = [RATES["progress"], RATES["renew"], RATES["sample"], RATES["ends"] / 3]
+        (deed,) = self._chance.choices((self.progress, self.renew, self.sample, self.ends), weights)
+        return deed()
+
+    def _claimed(self) -> Job:
+        job = self._store.leases.claim(self._name)
+        assert job is not None
+        return job
 
 
 def opened(url: str) -> JobStore:
     return JobStore.open_server(url, Path(tempfile.gettempdir()), patience=30.0, capacity=10**6)
 
 
-def write(url: str, name: str, seconds: float, pause: float, told: Any) -> None:
-    """Heartbeats of one process's jobs, as fast as they go, or one every `pause` seconds."""
+def write(url: str, name: str, seconds: float, rate: float, told: Any) -> None:
+    """Progress of one process's job, as fast as it goes, or all that workers do at `rate` writes a second."""
     store = opened(url)
-    job = store.leases.claim(name)
-    assert job is not None
+    busy = Busy(store, name)
     slowest, count, until = 0.0, 0, time.monotonic() + seconds
     due = time.monotonic()
     while (began := time.monotonic()) < until:
-        if pause:
-            due += pause
+        if rate:
             time.sleep(max(0.0, due - began))
             began = time.monotonic()
-        store.leases.heartbeat(job.id, job.attempt, Progress("denoise", count % 50, 50))
-        slowest, count = max(slowest, time.monotonic() - began), count + 1
+        done = busy.any() if rate else busy.progress()
+        due += done / rate if rate else 0.0
+        slowest, count = max(slowest, time.monotonic() - began), count + done
     told.put((count, slowest))
     store.close()
 
 
-def side_by_side(url: str, writers: int, seconds: float, pause: float = 0.0) -> tuple[float, float, float]:
-    """Events a second of all writers, the slowest write, and the longest a tail was behind, in seconds."""
+def side_by_side(url: str, writers: int, seconds: float, rate: float = 0.0) -> tuple[float, float, float]:
+    """Writes a second of all writers, the slowest write, and the longest a tail was behind, in seconds."""
     store = opened(url)
     for _ in range(writers):
         store.enqueue(NewJob("{}", "demo"))
     told: Any = multiprocessing.Queue()
     processes = [
-        multiprocessing.Process(target=write, args=(url, f"w{number}", seconds, pause, told))
+        multiprocessing.Process(target=write, args=(url, f"w{number}-{rate:g}", seconds, rate / writers, told))
         for number in range(writers)
     ]
     over, late = threading.Event(), [0.0]
@@ -85,8 +134,9 @@ def side_by_side(url: str, writers: int, seconds: float, pause: float = 0.0) -> 
     return sum(count for count, _ in results) / seconds, max(slowest for _, slowest in results), late[0]
 
 
-def processor_time(url: str, times: int) -> None:
-    """What calls cost in processor time, which hardly depends on what else the machine does: ours, and the server's."""
+def processor_time(url: str, times: int) -> dict[str, tuple[float, float]]:
+    """What calls cost in ms of processor time, which hardly depends on what else the machine does: ours, and the server's."""
+    found: dict[str, tuple[float, float]] = {}
     store = opened(url)
     pid = store._database.read(_server_pid)  # pyright: ignore[reportPrivateUsage]
     server = psutil.Process(pid).parent()
@@ -108,8 +158,19 @@ def processor_time(url: str, times: int) -> None:
         for _ in range(times):
             call()
         ours, theirs = time.process_time() - ours, _seconds(server) - theirs
-        sys.stdout.write(f"{name:34} {1000 * ours / times:6.2f} ms client {1000 * theirs / times:6.2f} ms server\n")
+        found[name] = (1000 * ours / times, 1000 * theirs / times)
+        sys.stdout.write(f"{name:34} {found[name][0]:6.2f} ms client {found[name][1]:6.2f} ms server\n")
+    store.resume()
+    _empty(store)
     store.close()
+    return found
+
+
+def _empty(store: JobStore) -> None:
+    for job in store.leases.held_by({"w"}):
+        store.leases.complete(job.id, job.attempt, "ab")
+    for job in store.queued(10**6):
+        store.delete(job.id)
 
 
 def _server_pid(connection: Connection) -> int:
@@ -122,27 +183,51 @@ def _seconds(server: psutil.Process) -> float:
     return sum(it.user + it.system for it in times)
 
 
-def main(url: str, options: argparse.Namespace) -> None:
-    if options.cpu:
-        processor_time(url, options.times)
-        return
+def main(url: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Says the figures, and returns them."""
+    figures: dict[str, Any] = {"load_before": os.getloadavg()[0], "cores": os.cpu_count()}
     store = opened(url)
+    figures["server"] = store._database.read(_version)  # pyright: ignore[reportPrivateUsage]
     sys.stdout.write("one call after another\n")
-    measure(store, NewJob('{"prompt": "' + "x" * 500 + '"}', "demo", owner="first"), options.times)
-    for job in store.queued(10**6):
-        store.delete(job.id)
+    measured = measure(store, NewJob('{"prompt": "' + "x" * 500 + '"}', "demo", owner="first"), options.times)
+    figures["ms median, ms p99, a second"] = {name: _rounded(it) for name, it in measured.items()}
+    _empty(store)
     store.close()
+    if options.here:
+        figures["ms client, ms server"] = {
+            it: _rounded(cost) for it, cost in processor_time(url, options.times).items()
+        }
     rate, slowest, late = side_by_side(url, options.writers, options.seconds)
+    figures["side by side"] = _told(options.writers, rate, slowest, late)
     sys.stdout.write(
         f"\n{options.writers} writers: {rate:.0f} events a second; slowest write {1000 * slowest:.0f} ms; "
         f"a tail that looks every 200 ms was behind by {1000 * late:.0f} ms at most\n"
     )
     wanted = options.workers * PER_WORKER
-    rate, slowest, late = side_by_side(url, options.writers, options.seconds, options.writers / wanted)
+    rate, slowest, late = side_by_side(url, options.writers, options.seconds, wanted)
+    figures["of workers"] = {"workers": options.workers, "wanted": wanted} | _told(options.writers, rate, slowest, late)
     sys.stdout.write(
         f"the writes of {options.workers} workers, {wanted:.0f} a second: {rate:.0f} were made; slowest "
         f"{1000 * slowest:.0f} ms; tail behind by {1000 * late:.0f} ms at most\n"
     )
+    return figures | {"load_after": os.getloadavg()[0]}
+
+
+def _told(writers: int, rate: float, slowest: float, late: float) -> dict[str, float]:
+    return {
+        "writers": writers,
+        "writes_a_second": round(rate, 1),
+        "slowest_ms": round(1000 * slowest),
+        "tail_behind_ms": round(1000 * late),
+    }
+
+
+def _rounded(values: tuple[float, ...]) -> list[float]:
+    return [round(value, 2) for value in values]
+
+
+def _version(connection: Connection) -> str:
+    return str(connection.execute(text("SHOW server_version")).scalar_one())
 
 
 if __name__ == "__main__":
@@ -152,11 +237,15 @@ if __name__ == "__main__":
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--times", type=int, default=200)
-    parser.add_argument("--cpu", action="store_true", help="Processor time of single calls; the server must be here.")
+    parser.add_argument("--here", action="store_true", help="The server runs here: measure its processor time too.")
+    parser.add_argument("--json", nargs="?", type=Path, const=REPORT, help="Write the figures to a file.")
     given = parser.parse_args()
     if given.url:
-        main(given.url, given)
+        told = main(given.url, given)
     else:
         with Server(needed(), folder=Path(tempfile.gettempdir()), fsync="on", full_page_writes="on") as server:
             server.sql("postgres", "CREATE DATABASE bench")
-            main(server.url("bench"), given)
+            given.here = True
+            told = main(server.url("bench"), given)
+    if given.json:
+        given.json.write_text(json.dumps(told, indent=1) + "\n")

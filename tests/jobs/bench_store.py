@@ -39,13 +39,16 @@ def timed(times: int, call: Callable[[], object]) -> tuple[float, float, float]:
     return statistics.median(took), sorted(took)[int(0.99 * times)], 1000 / statistics.mean(took)
 
 
-def say(what: str, figures: tuple[float, float, float]) -> None:
+Figures = tuple[float, float, float]
+
+
+def say(what: str, figures: Figures) -> tuple[str, Figures]:
     sys.stdout.write(f"{what:34} {figures[0]:8.2f} ms median {figures[1]:8.2f} ms p99 {figures[2]:8.0f} /s\n")
+    return what, figures
 
 
-def measure(store: JobStore, new: NewJob, times: int) -> None:
-    say("enqueue", timed(times, lambda: store.enqueue(new)))
-
+def measure(store: JobStore, new: NewJob, times: int) -> dict[str, Figures]:
+    """Says and returns the figures of each kind of call."""
     claimed: list[Job] = []
 
     def claim() -> None:
@@ -53,18 +56,20 @@ def measure(store: JobStore, new: NewJob, times: int) -> None:
         assert job is not None
         claimed.append(job)
 
-    say("claim", timed(times, claim))
-    beat = iter(claimed)
-    say("heartbeat with progress", timed(times, lambda: store.leases.heartbeat(next(beat).id, 1, Progress("d", 1, 2))))
-    still = iter(claimed)
-    say("heartbeat without", timed(times, lambda: store.leases.heartbeat(next(still).id, 1)))
-    done = iter(claimed)
-    say("complete", timed(times, lambda: store.leases.complete(next(done).id, 1, "ab", seconds=1.0)))
-    say("list of 20", timed(times, lambda: store.list(limit=20)))
+    found = [say("enqueue", timed(times, lambda: store.enqueue(new))), say("claim", timed(times, claim))]
+    beat, still, done = iter(claimed), iter(claimed), iter(claimed)
+    calls: dict[str, Callable[[], object]] = {
+        "heartbeat with progress": lambda: store.leases.heartbeat(next(beat).id, 1, Progress("d", 1, 2)),
+        "heartbeat without": lambda: store.leases.heartbeat(next(still).id, 1),
+        "complete": lambda: store.leases.complete(next(done).id, 1, "ab", seconds=1.0),
+        "list of 20": lambda: store.list(limit=20),
+    }
+    found += [say(name, timed(times, call)) for name, call in calls.items()]
     last = store.queued(1)
     if last:
-        say("state of the queue", timed(times // 4, store.queue))
-        say("standing of the first", timed(times // 4, lambda: store.standing(last[0].id)))
+        found.append(say("state of the queue", timed(times // 4, store.queue)))
+        found.append(say("standing of the first", timed(times // 4, lambda: store.standing(last[0].id))))
+    return dict(found)
 
 
 def main(folder: Path) -> None:

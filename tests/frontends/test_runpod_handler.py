@@ -434,7 +434,7 @@ def test_a_picture_is_edited_and_an_edited_picture_animated(bench: Bench) -> Non
     asked = {"image_base64": QUICK["image_base64"], "prompt": "make it night", "num_inference_steps": 2, "seed": 4}
     edited = bench.answer("edit", {"mode": "edit", "model": EDITOR, "width": 64, "height": 64, **asked})
     assert edited["success"] and edited["images"][0].startswith("data:image/png;base64,"), edited
-    assert bench.answer("none", {"mode": "edit", "prompt": "make it night"})["problems"][0]["field"] == "image"
+    assert bench.answer("none", {"mode": "edit", "prompt": "make it night"})["problems"][0]["field"] == "image_base64"
     chained = {**QUICK, "seed": 4, "edit_prompt": "make it night", "edit_model": EDITOR}
     made = bench.answer("chain", chained)
     assert made["success"] and made["video_base64"] and made["last_frame_base64"] and made["keyframe_base64"], made

@@ -1,0 +1,91 @@
+"""The sweep screen in a real browser: axes are counted and handed in, the grid fills, files are offered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from frontends.ui.shelves import CHROMIUM, Shop, open_shop, visit
+from wanreel.service.sweeps import Sweeps
+from wanreel.worker.gathering import Gatherer
+from wanreel.worker.sweeps import KIND, SweepSheets
+
+pytestmark = [
+    pytest.mark.xdist_group("page"),
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
+    # Gradio's and Playwright's: loops left open, names that go.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
+
+
+def test_a_sweep_on_the_page(page: Page, shop: Shop) -> None:
+    visit(page, shop, "sweep")
+    page.locator("#sw-prompt").fill("a kite")
+    page.locator("#sw-axis-0-values").fill("1, 2")
+    expect(page.locator(".sw-count")).to_have_text("2 videos")
+    page.locator("#sw-axis-1-values").fill(", ".join(str(n) for n in range(1, 41)))
+    expect(page.locator(".sw-count")).to_contain_text("80 videos are too many")
+    expect(page.locator("#sw-make")).to_be_disabled()
+    page.locator("#sw-axis-1-values").fill("wobble")
+    page.locator("#sw-make").click()
+    expect(page.locator("#sw-fault")).to_contain_text("wobble")
+    page.locator("#sw-axis-1-values").fill("1, 3:4")
+    page.locator("#sw-title").fill("Kites")
+    page.locator("#sw-make").click()
+    cells = page.locator(".sw-cell")
+    expect(cells).to_have_count(4)
+    expect(cells.nth(1)).to_contain_text("seed 1")
+    expect(cells.nth(1)).to_contain_text("guidance 3 : 4")
+    (view,) = Sweeps(shop.service).list(owner=None)
+    assert (view.group.title, len(view.jobs)) == ("Kites", 4)
+    assert {json.loads(job.request)["prompt"] for job in view.jobs} == {"a kite"}
+    shop.hand.complete(shop.hand.claim())
+    expect(page.locator(".sw-cell[data-status=completed] img")).to_have_count(1)
+    page.locator("[data-act=cancel]").click()
+    expect(page.locator(".sw-cell[data-status=cancelled]")).to_have_count(3)
+    sheets = SweepSheets(shop.service.store, shop.service.results)
+    assert Gatherer(shop.service.store, {KIND: sheets.finish}).gather("hand")
+    expect(page.locator(".sw-status")).to_have_text("completed")
+    expect(page.locator(".sw-sheet")).to_be_visible()
+    expect(page.locator(".sw-files a")).to_have_count(4)
+    found = Axe().run(page, "#studio-sweep").response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("[data-act=delete]").click()
+    page.locator("dialog .danger").click()
+    expect(page.locator(".sw-cell")).to_have_count(0)
+    assert Sweeps(shop.service).list(owner=None) == ()
+
+
+def test_finishing_is_asked_for_from_the_form(page: Page, shop: Shop) -> None:
+    visit(page, shop, "create")
+    page.locator("#knob-prompt").fill("a kite")
+    part = page.locator("details[data-part=finish]")
+    part.locator("summary").click()
+    part.locator("[data-knob=loop] input[value=boomerang]").check(force=True)
+    part.locator("#knob-speed").fill("0.5")
+    part.locator("#knob-speed").press("Tab")
+    part.locator("#knob-interpolate_fps").select_option("30")
+    page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": {"message": "Later."}}))
+    with page.expect_request("**/v1/videos") as sent:
+        page.locator("#generate").click()
+    body = sent.value.post_data_json or {}
+    assert (body["loop"], body["speed"], body["interpolate_fps"]) == ("boomerang", 0.5, 30)
+    assert not {"trim_start", "trim_end", "upscale", "audio"} & body.keys()

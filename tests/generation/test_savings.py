@@ -66,7 +66,7 @@ def test_a_resumed_run_leaves_out_the_same_steps(tmp_path: Path) -> None:
     conditioning = case.encode()
     states = list(denoise(case.model(), conditioning, case.request))
     left_out = [state.foretold for state in states]
-    assert 0.4 * 20 <= sum(left_out) == states[-1].savings.scalars["left_out"]
+    assert 4 <= sum(left_out) == states[-1].savings.scalars["left_out"]
     for at_step in (6, 9, 14):
         store.save(identity, states[at_step - 1])
         restored = store.latest(identity).state

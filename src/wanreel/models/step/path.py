@@ -125,7 +125,8 @@ class StepPath:
             try:
                 return compiler.run(block, hidden, keys, modulation, turn, way)
             except _compile_faults() as error:
-                compiler.failure = str(error).strip().splitlines()[0][:200] or type(error).__name__
+                said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+                compiler.failure = said[:200] or type(error).__name__
                 _log.warning("blocks run without being compiled: %s", compiler.failure, exc_info=error)
         return step_block(block, hidden, keys, modulation, turn, way)
 

@@ -203,10 +203,10 @@ def _edit(body: Body) -> Body:
     values, files = dict(body.values), dict(body.files)
     if values.pop("mask", None) or files.pop("mask", None) is not None:
         raise InvalidRequest.of("mask", "unsupported", "masks are not taken.", "Say in words what is to change.")
-    for given in (values, files):
-        one = given.pop("image[]", None)
-        if one is not None:
-            given.setdefault("image", one)
+    if (one := values.pop("image[]", None)) is not None:
+        values.setdefault("image", one)
+    if (file := files.pop("image[]", None)) is not None:
+        files.setdefault("image", file)
     match values.get("image"):
         case [one]:
             values["image"] = one

@@ -17,7 +17,9 @@ SIZE = (64, 48)
 ERROR = 6.0  # mean difference of pixels that the codec makes at this quality, 0 to 255
 
 
-def clip(folder: Path, name: str, numbers: list[int], *, kind: str = "mp4", fresh: int = 1, quality: str = "high") -> Path:
+def clip(
+    folder: Path, name: str, numbers: list[int], *, kind: str = "mp4", fresh: int = 1, quality: str = "high"
+) -> Path:
     """A clip whose frame n is made of the number n alone, so that any frame can be told from any other."""
     path = folder / f"{name}.{kind}"
     form = VideoFormat(*SIZE, 8, kind, quality, fresh)  # pyright: ignore[reportArgumentType]
@@ -32,11 +34,11 @@ def frame(number: int) -> Frames:
     return np.stack([(shade + x) % 256, (2 * shade + y) % 256, 255 - x - y], axis=-1).astype(np.uint8)
 
 
-def pieces(folder: Path, *, kind: str = "mp4", skip: int = 1, **more: str) -> list[Piece]:
+def pieces(folder: Path, *, kind: str = "mp4", skip: int = 1) -> list[Piece]:
     """Three clips that go on from one another: each begins with the frame that the one before ends with."""
     ranges = (range(9), range(8, 17), range(16, 25))
     return [
-        Piece(clip(folder, f"{kind}{n}", list(numbers), kind=kind, **more), 9, skip if n else 0)
+        Piece(clip(folder, f"{kind}{n}", list(numbers), kind=kind), 9, skip if n else 0)
         for n, numbers in enumerate(ranges)
     ]
 

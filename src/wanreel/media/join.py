@@ -156,14 +156,14 @@ class _Copier:
         for packet in source.demux(given):
             if packet.pts is None or packet.dts is None:
                 continue  # the end
-            if first is None:
-                first = packet.pts
-            number = round((packet.pts - first) / frame)
+            begun: int = packet.pts if first is None else first
+            first = begun
+            number = round((packet.pts - begun) / frame)
             if number < piece.skip:
                 continue
             if number == piece.skip and not packet.is_keyframe:
                 raise _NotAlike(f"frame {piece.skip} of {piece.path.name} needs those before it")
-            move = round((self._at - piece.skip) * frame) - first
+            move = round((self._at - piece.skip) * frame) - begun
             packet.pts, packet.dts = packet.pts + move, packet.dts + move
             if self._last is not None and packet.dts <= self._last:
                 raise _NotAlike("their frames would overlap")

@@ -290,8 +290,6 @@ class Attempt:
         match event:
             case events.ModelLoaded() | events.PlanChanged():
                 self._placed(event)
-            case events.KeyframeStep() | events.KeyframeDrawn():
-                self._keyframe(event)
             case events.Encoded(seconds=seconds):
                 pace.stage = "denoise"
                 self._reserve.release_checkpoints()
@@ -334,15 +332,6 @@ class Attempt:
                 self.plan = after
                 self._again = stage if stage in ("denoise", "decode") else ""
                 self._tell("plan_changed", asdict(event))
-
-    def _keyframe(self, event: events.KeyframeStep | events.KeyframeDrawn) -> None:
-        match event:
-            case events.KeyframeStep(step=step, total_steps=total, eta_seconds=eta):
-                self.keeper.pace.stage = "keyframe"
-                detail = {"step": step, "total_steps": total, "eta_seconds": round(eta, 1)}
-                self._progress("keyframe", detail, last=step in (0, total), share=step / total if total else 0.0)
-            case events.KeyframeDrawn():
-                self._tell("keyframe_drawn", asdict(event), stage="keyframe")
 
     def _counted(
         self, event: events.Decoded | events.Downloading | events.KeyframeStep | events.KeyframeDrawn
@@ -498,9 +487,7 @@ def _notes_of(event: Event) -> tuple[str, ...]:
     match event:
         case events.ModelLoaded(notes=notes) | events.Encoded(notes=notes) | events.Resumed(notes=notes):
             return notes
-        case events.KeyframeStep(notes=notes):
-            return notes
-        case events.KeyframeStep(notes=notes):
+        case events.KeyframeStep(notes=notes) | events.Exported(notes=notes):
             return notes
         case events.LorasApplied(applied=applied):
             return tuple(str(lora) for lora in applied)

@@ -1,8 +1,9 @@
-"""Measures the denoise step on this GPU: exact, compiled, fp8, by each attention kernel, against Diffusers in the same run.
+r"""Measures the denoise step on this GPU: exact, compiled, fp8, by each attention kernel, against Diffusers in the same run.
 
 Random weights of the real shapes. Every row is printed as it is found, and all of them written as JSON at the end.
 
-    PYTHONPATH=src TORCHINDUCTOR_CACHE_DIR=… PYTORCH_ALLOC_CONF=expandable_segments:True python scripts/bench_step.py --parts 480p,720p --json step.json
+    PYTHONPATH=src TORCHINDUCTOR_CACHE_DIR=… PYTORCH_ALLOC_CONF=expandable_segments:True \
+    python scripts/bench_step.py --parts 480p,720p --json step.json
 
 Parts: kernels (attention alone, and its error), 480p (I2V-14B), 720p (one expert of I2V-A14B), errors (with outlying
 channels), profile (by kernel), ratios (20 sizes, counting compilations), latents (8 steps of T2V-1.3B, exact against fast), warm (compiles
@@ -91,7 +92,7 @@ def kernels(bench: Bench) -> None:
                     tokens=tokens,
                     ms=milliseconds(kernel, Shape(40, 128, tokens), bench.device),
                 )
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a row that fails costs no other
                 traceback.print_exc()
                 bench.add("kernels", kernel=kernel.name, tokens=tokens, failed=f"{type(error).__name__}: {error}"[:300])
                 break
@@ -103,7 +104,7 @@ def kernels(bench: Bench) -> None:
                 found = attend_of(kernel.name)(query, key, value)
                 found = found.numbers.float() * found.scale if isinstance(found, Scaled) else found.float()
                 bench.add("kernels", kernel=kernel.name, given=name, error=error_of(found, wanted))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a row that fails costs no other
                 bench.add("kernels", kernel=kernel.name, given=name, failed=f"{error}"[:200])
     fused_projection(bench)
 
@@ -330,7 +331,7 @@ def main() -> None:
             continue
         try:
             PARTS[part](bench)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a row that fails costs no other
             traceback.print_exc()
             bench.add(part, failed=f"{type(error).__name__}: {error}"[:400])
         torch.cuda.empty_cache()

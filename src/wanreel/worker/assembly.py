@@ -116,10 +116,9 @@ def assemble(
 
 
 def _shift(chain: Chain, place: int, looks: Sequence[Look]) -> Shift:
-    """What the next clip's first frame was made of this one's last frame with; nothing where none goes on from it."""
+    """What the next clip's first frame was made of this one's last frame with; the last one of a run is treated alike."""
     root = chain.root(place)
-    follows = place + 1 < len(looks) and chain.links[place + 1].seam.continues
-    if not chain.colour or not follows or place == root:
+    if not chain.colour or place == root:
         return Shift()
     return Shift.between(looks[place], looks[root], chain.colour)
 

@@ -24,8 +24,8 @@ CURES: dict[str, dict[str, object]] = {
     "none": {},
     "colour_match 0.5": {"colour_match": 0.5},
     "colour_match 1": {"colour_match": 1.0},
-    "overlap 2": {"transition": "crossfade", "transition_frames": 2},
-    "colour_match 1, overlap 2": {"colour_match": 1.0, "transition": "crossfade", "transition_frames": 2},
+    "overlap 1": {"transition": "crossfade", "transition_frames": 1},
+    "colour_match 1, overlap 1": {"colour_match": 1.0, "transition": "crossfade", "transition_frames": 1},
     "anchor every third": {"anchor": 3},
 }
 

@@ -162,7 +162,8 @@ def bench_step(
         row, found = measured(expert, given, work, variant, timed)
         if reference is None:
             reference = found
-        yield StepRow(**(row | {"error": error_of(found, reference)}))
+        row["error"] = error_of(found, reference)
+        yield StepRow(**row)
     expert.unload()
 
 

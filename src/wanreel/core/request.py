@@ -39,7 +39,9 @@ class VideoRequest:
     )
     wildcards: bool | None = knob("flag", "Draw {red|green|blue} in the prompt by the seed. Yes by default.")
     enhance: bool | None = knob(
-        "flag", "Add what the prompt does not say of camera, light and look, by rules.", aliases=("use_prompt_enhancer",)
+        "flag",
+        "Add what the prompt does not say of camera, light and look, by rules.",
+        aliases=("use_prompt_enhancer",),
     )
     negative_prompt: str | None = knob("text", "What to avoid. The authors' own text by default.", maximum=4000)
     image: PictureRef | None = knob(

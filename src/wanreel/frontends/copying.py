@@ -46,7 +46,13 @@ def copy_video(settings: Settings, profile: str, video: Video, cancel: CancelTok
     return tuple(copies)
 
 
-_MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif", ".mov": "video/quicktime"}
+_MEDIA_TYPES = {
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".mov": "video/quicktime",
+}
 
 
 def _digest(path: Path) -> str:

@@ -333,9 +333,7 @@ class Attempt:
                 self._again = stage if stage in ("denoise", "decode") else ""
                 self._tell("plan_changed", asdict(event))
 
-    def _counted(
-        self, event: events.Decoded | events.Downloading | events.KeyframeStep | events.KeyframeDrawn
-    ) -> None:
+    def _counted(self, event: events.Decoded | events.Downloading | events.KeyframeStep | events.KeyframeDrawn) -> None:
         match event:
             case events.KeyframeStep(step=step, total_steps=total, eta_seconds=eta):
                 self.keeper.pace.stage = "keyframe"

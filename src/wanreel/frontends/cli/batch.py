@@ -53,7 +53,9 @@ def _rows(path: Path, text: str) -> Iterator[Row]:
             raise InvalidRequest.of("tasks", "unreadable", f"{name} is not JSON: {exc}.") from exc
         if not isinstance(values, dict):
             raise InvalidRequest.of("tasks", "wrong_type", f"{name} is not an object.", 'Write {"prompt": "…"}.')
-        pictures = {key: _beside(path, name, values.pop(key)) for key in ("image", "last_image", "audio") if values.get(key)}
+        pictures = {
+            key: _beside(path, name, values.pop(key)) for key in ("image", "last_image", "audio") if values.get(key)
+        }
         yield Row(name, values, **pictures)
 
 

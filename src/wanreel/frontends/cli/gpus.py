@@ -17,21 +17,23 @@ NAMES = ("multi_gpu", "gpus", "parallel")
 
 def gpu_options(command: Command) -> Command:
     """--multi-gpu, --gpus and --parallel; None where they are not given."""
-    for option in reversed((
-        click.option(
-            "--multi-gpu/--no-multi-gpu",
-            "--use_multi_gpu",
-            "multi_gpu",
-            default=None,
-            help="One video on several GPUs; see docs/multi-gpu.md.",
-        ),
-        click.option("--gpus", metavar="0,1", help="The GPUs that may be used; all by default."),
-        click.option(
-            "--parallel",
-            metavar="PLAN",
-            help="How GPUs share videos: auto, together, each, or parts as cfg=2,ulysses=2,fsdp.",
-        ),
-    )):
+    for option in reversed(
+        (
+            click.option(
+                "--multi-gpu/--no-multi-gpu",
+                "--use_multi_gpu",
+                "multi_gpu",
+                default=None,
+                help="One video on several GPUs; see docs/multi-gpu.md.",
+            ),
+            click.option("--gpus", metavar="0,1", help="The GPUs that may be used; all by default."),
+            click.option(
+                "--parallel",
+                metavar="PLAN",
+                help="How GPUs share videos: auto, together, each, or parts as cfg=2,ulysses=2,fsdp.",
+            ),
+        )
+    ):
         command = option(command)
     return command
 

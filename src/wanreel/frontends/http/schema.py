@@ -84,7 +84,9 @@ class Detail(Wire):
     """What OpenAI's object has no place for."""
 
     status: JobStatus = Field(description="The finer status: `cancelled` is one of its own.")
-    stage: str = Field(description="downloading, keyframe, load, encode, denoise, decode or export; empty while queued.")
+    stage: str = Field(
+        description="downloading, keyframe, load, encode, denoise, decode or export; empty while queued."
+    )
     step: int = Field(description="Denoise steps done.")
     total_steps: int
     cancel_requested: bool

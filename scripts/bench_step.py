@@ -34,7 +34,11 @@ from wanreel.core.catalog import Catalog
 from wanreel.core.compute import EDGES
 from wanreel.core.workload import Workload
 from wanreel.models.quantize import quantize
-from wanreel.models.step.bench import (
+from wanreel.models.step.choice import Shape, milliseconds
+from wanreel.models.step.eight import Scaled
+from wanreel.models.step.kernels import KERNELS, attend_of, torch_attend, usable
+from wanreel.models.step.path import Compiler, Manner, StepPath
+from wanreel.models.step_bench import (
     FLOOR_RATE,
     Variant,
     bench_step,
@@ -43,10 +47,6 @@ from wanreel.models.step.bench import (
     random_expert,
     variants,
 )
-from wanreel.models.step.choice import Shape, milliseconds
-from wanreel.models.step.eight import Scaled
-from wanreel.models.step.kernels import KERNELS, attend_of, torch_attend, usable
-from wanreel.models.step.path import Compiler, Manner, StepPath
 
 Row = dict[str, Any]
 _BEGAN = time.monotonic()

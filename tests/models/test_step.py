@@ -19,13 +19,13 @@ from wanreel.core.workload import Workload
 from wanreel.generation.environment import environment_of
 from wanreel.models.expert import Expert
 from wanreel.models.step import bench, kernels
-from wanreel.models.step.bench import Variant, bench_step, error_of
 from wanreel.models.step.block import step_block
 from wanreel.models.step.eight import FP8, by_rows, product, sampled, whole
 from wanreel.models.step.kernels import KERNELS, Eighths, Kernel, emulated_eight, torch_attend, usable
 from wanreel.models.step.path import Compiler, Manner, StepPath
-from wanreel.models.step.suit import steps_of, suit
 from wanreel.models.step.turning import centred
+from wanreel.models.step_bench import Variant, bench_step, error_of
+from wanreel.models.suit import steps_of, suit
 from wanreel.models.tiny import build_tiny
 
 PLAIN = Manner("torch", "torch", compiled=False)

@@ -7,7 +7,7 @@ import torch
 
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.models.held import Held
-from wanreel.models.step.suit import step_facts
+from wanreel.models.suit import step_facts
 from wanreel.models.wan_model import WanModel
 
 

@@ -46,7 +46,7 @@ from wanreel.generation.turns import Turns, parts_of
 from wanreel.media.animation import encode_animation
 from wanreel.media.pictures import open_picture
 from wanreel.models.pool import ModelPool
-from wanreel.models.step.suit import steps_of, suit, unsuited
+from wanreel.models.suit import steps_of, suit, unsuited
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
 

@@ -20,7 +20,7 @@ from wanreel.generation.ladder import Kept
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.machine import restart_peak
 from wanreel.models.pool import ModelPool
-from wanreel.models.step.suit import suit
+from wanreel.models.suit import suit
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
 

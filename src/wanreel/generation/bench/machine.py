@@ -10,7 +10,7 @@ import torch
 from wanreel.core.bench import BenchMachine
 from wanreel.generation.bench.clock import GIB
 from wanreel.host import processor_name, total_memory, usable_cores
-from wanreel.models.step.suit import step_facts
+from wanreel.models.suit import step_facts
 from wanreel.models.wan_model import WanModel
 
 

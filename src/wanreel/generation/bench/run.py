@@ -36,7 +36,7 @@ from wanreel.generation.export import Target
 from wanreel.generation.render import render
 from wanreel.media.pictures import open_picture
 from wanreel.models.pool import ModelPool, Planning
-from wanreel.models.step.suit import suit, unsuited
+from wanreel.models.suit import suit, unsuited
 from wanreel.models.wan_model import WanModel
 
 

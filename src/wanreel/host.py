@@ -277,10 +277,10 @@ def start_detached(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def start_piped(command: Sequence[str]) -> subprocess.Popen[bytes]:
     """The same with pipes to its stdin and from its stdout."""
-    pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipe = subprocess.PIPE
     if sys.platform == "win32":
-        return subprocess.Popen(command, **pipes, creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
-    return subprocess.Popen(command, **pipes, start_new_session=True)
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
 
 
 def confine(memory: int, seconds: int) -> None:

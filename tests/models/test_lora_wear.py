@@ -375,13 +375,14 @@ class _Locks:
 
 def test_locked_memory_of_branches_is_given_back(wardrobe: Wardrobe, monkeypatch: pytest.MonkeyPatch) -> None:
     from wanreel.models import offload
+    from wanreel.models.offload import BlockStream
 
     locks = _Locks()
     monkeypatch.setattr(offload, "_cudart", lambda: locks)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
     model, resident = _model_of("native", "streamed"), _model_of("native", "resident")
     stream = model.experts[0].stream
-    assert stream is not None
+    assert isinstance(stream, BlockStream)
     stream._pinned = True  # as on a GPU; the weights themselves stay pageable here
     plain = predict_as_is(model)
     lora = wardrobe.put("x", RandomLora.of(_wide()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import NoReturn
 
 import pytest
 
@@ -166,13 +167,22 @@ def test_a_paused_queue_waits(bench: Bench) -> None:
     assert bench.service.get(job.id).status is JobStatus.COMPLETED
 
 
+def _nothing_to_take(data: bytes) -> NoReturn:
+    pytest.fail("nothing was exported that could be taken")
+
+
 def test_a_queue_goes_through_a_file_once(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
     blobs, other = MemoryBlobs(), Bench(tmp_path_factory.mktemp("other"))
     jobs = [bench.submit(f"number {number}", seed=number) for number in range(3)]
     bench.service.move(jobs[2].id, before=jobs[0].id)
     text = export_queue(bench.service, blobs)
     for _ in range(2):
-        import_queue(other.service, text, lambda data: pytest.fail("no picture was exported"), pytest.fail)
+        import_queue(
+            other.service,
+            text,
+            lambda data: pytest.fail("no picture was exported"),
+            lambda data: pytest.fail("no sound was exported"),
+        )
     taken = other.store.queued()
     assert [request_of(job).prompt for job in taken] == ["number 2", "number 0", "number 1"]
     assert taken[0].request == jobs[2].request
@@ -184,7 +194,12 @@ def test_a_queue_goes_through_a_file_once(bench: Bench, tmp_path_factory: pytest
 )
 def test_a_foreign_queue_file_is_refused(bench: Bench, text: str) -> None:
     with pytest.raises(InvalidRequest):
-        import_queue(bench.service, text, lambda data: pytest.fail("nothing to take"), pytest.fail)
+        import_queue(
+            bench.service,
+            text,
+            lambda data: pytest.fail("nothing to take"),
+            lambda data: pytest.fail("nothing to take"),
+        )
 
 
 def test_the_bell_hears_only_who_may_read_its_file(bench: Bench) -> None:

@@ -177,6 +177,8 @@ class Service:
         if other:
             text = "changes what is generated, and not how it is written."
             raise InvalidRequest.of(other[0], "unsupported", text, f"Give {', '.join(EXPORT_KNOBS)}.")
+        if wrong := VideoRequest(**cast("Any", {"prompt": "-", **changes})).problems():
+            raise InvalidRequest(*wrong)
         job = self.store.get(job_id)
         if job.status is not JobStatus.COMPLETED:
             raise IllegalTransition(

@@ -6,6 +6,7 @@ import pytest
 
 from frontends.http.places import Open, Place
 from wanreel.core.machines import card_named, machine_of_card
+from wanreel.wiring.forecast import Forecast
 from wanreel.core.memory import PlanRun
 
 BODY = {"prompt": "a red circle", "model": "demo"}
@@ -60,7 +61,7 @@ def test_a_price_holds_at_once_and_the_machine_tells_the_total(place: Place) -> 
 def test_alternatives_of_a_plan_tell_what_they_take(open_place: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     place = open_place(gpu_price_per_hour=2.0)
     card = machine_of_card(card_named("RTX 3060"), host_gib=64)
-    monkeypatch.setattr(place.runtime, "machine", lambda: card)
+    monkeypatch.setattr(Forecast, "machine", lambda _forecast: card)
     monkeypatch.setattr(type(place.runtime.shelf), "has", lambda _shelf, _spec: True)
     plan = place.client.post("/v1/plan", json={"prompt": "a cat", "model": "t2v-14b", "offload": "streamed"}).json()
     assert plan["machine"]["gpu"] == "RTX 3060" and plan["memory"]["plan"] == "streamed"

@@ -25,7 +25,7 @@ from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
 
 #: Where memory may run out: stage, part of the model, and the method that needs it.
-PARTS = {"text": ("text_encoder", "forward"), "picture": ("image_encoder", "forward"), "condition": ("vae", "encoder")}
+PARTS = {"text": ("text_encoder", "forward"), "picture": ("image_encoder", "forward"), "condition": ("vae", "encoder.conv_in")}
 
 
 def descending(root: Path, name: str = "i2v-14b-480p", mode: Any = "picture", **wishes: Any) -> Studio:
@@ -63,7 +63,7 @@ def running_out(studio: Studio, stage: str, at: range, error: Exception | None =
         with mock.patch.object(owner, "forward", failing(owner.forward, at, error)):
             yield
         return
-    inner = getattr(owner, method)
+    inner = owner.get_submodule(method)
     with mock.patch.object(inner, "forward", failing(inner.forward, at, error)):
         yield
 

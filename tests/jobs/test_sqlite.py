@@ -173,6 +173,6 @@ def test_the_next_job_is_found_by_the_index_alone(tmp_path: Path) -> None:
     event.listen(engine, "before_cursor_execute", lambda *call: queries.append(call[2]))
     with writing(engine).begin() as connection:
         next_in_line(connection)
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {queries[-1]}", ("queued", 1, 0)).all()
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {queries[-1]}", ("queued", 0, 1, 0)).all()
     assert [row.detail for row in plan] == ["SEARCH jobs USING INDEX ix_jobs_line (status=?)"]
     engine.dispose()

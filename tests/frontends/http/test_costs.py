@@ -6,8 +6,8 @@ import pytest
 
 from frontends.http.places import Open, Place
 from wanreel.core.machines import card_named, machine_of_card
-from wanreel.wiring.forecast import Forecast
 from wanreel.core.memory import PlanRun
+from wanreel.wiring.forecast import Forecast
 
 BODY = {"prompt": "a red circle", "model": "demo"}
 

@@ -16,6 +16,7 @@ from playwright.sync_api import Page, Route, expect
 from frontends.ui.shelves import CHROMIUM, Shop, open_shop, visit
 from wanreel.core.machines import card_named, machine_of_card
 from wanreel.core.settings_groups import StorageProfile
+from wanreel.wiring.forecast import Forecast
 
 pytestmark = [
     pytest.mark.xdist_group("page"),
@@ -46,7 +47,7 @@ def test_ways_to_run_are_told_and_the_one_chosen_is_asked_for(
     page: Page, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = machine_of_card(card_named("RTX 4090"), host_gib=96)
-    monkeypatch.setattr(shop.runtime, "machine", lambda: card)
+    monkeypatch.setattr(Forecast, "machine", lambda _forecast: card)
     monkeypatch.setattr(type(shop.runtime.shelf), "has", lambda _shelf, _spec: True)
     monkeypatch.setattr(shop.service, "gpu_price_per_hour", 0.5)
     visit(page, shop, "create")
@@ -57,7 +58,7 @@ def test_ways_to_run_are_told_and_the_one_chosen_is_asked_for(
     expect(panel.locator(".mem-way")).to_contain_text("Block by block")
     expect(panel.locator(".mem-facts")).to_contain_text("19.9 of 23 GB")
     expect(panel.locator(".mem-facts")).to_contain_text("Cost")
-    expect(page.locator(".plan-main")).to_contain_text("costs 0.8")
+    expect(page.locator(".plan-main")).to_contain_text("costs 0.75")
     expect(panel.locator(".mem-stages .highest")).to_contain_text("Decoding")
     ways = panel.locator(".way")
     expect(ways.filter(has_text="All on the GPU").first).to_contain_text("does not fit")
@@ -90,7 +91,7 @@ def test_what_the_operator_fixed_is_shown_and_locked_and_a_cpu_has_no_ways(
     card = machine_of_card(card_named("RTX 4090"), host_gib=96)
     fixed = shop.runtime.settings.model_copy(update={"precision": "fp8"})
     monkeypatch.setattr(shop.runtime, "settings", fixed)
-    monkeypatch.setattr(shop.runtime, "machine", lambda: card)
+    monkeypatch.setattr(Forecast, "machine", lambda _forecast: card)
     monkeypatch.setattr(type(shop.runtime.shelf), "has", lambda _shelf, _spec: True)
     page.reload()
     page.locator("#knob-model").select_option("t2v-14b")

@@ -26,6 +26,7 @@ from wanreel.core.settings import load_settings
 from wanreel.frontends.http.settings_api import ROWS
 from wanreel.media.recipe import recipe_metadata
 from wanreel.media.video import VideoFormat, VideoWriter
+from wanreel.wiring.forecast import Forecast
 from wanreel.worker.orders import Orders
 
 pytestmark = [
@@ -142,7 +143,7 @@ def test_a_dropped_video_gives_its_settings_back(page: Page, shop: Shop, tmp_pat
     expect(page.locator("#knob-prompt")).to_have_value("a kite over the sea", timeout=15_000)
     visit(page, shop, "library")
     (tmp_path / "other.mp4").write_bytes(b"no video")
-    page.locator("input[type=file]").set_input_files(tmp_path / "other.mp4")
+    page.get_by_label("Settings from a video").set_input_files(tmp_path / "other.mp4")
     expect(page.get_by_role("alert").filter(has_text="other.mp4")).to_be_visible()
 
 
@@ -266,7 +267,7 @@ def test_what_fits_the_gpu_is_said_and_why(page: Page, shop: Shop, monkeypatch: 
     expect(page.locator(".plan-main")).to_contain_text("steps")
     expect(page.locator(".plan .chip, [data-knob=model] option:has-text('fits')")).to_have_count(0)  # a CPU: unknown
     card = machine_of_card(card_named("RTX 3060"), host_gib=64)
-    monkeypatch.setattr(shop.runtime, "machine", lambda: card)
+    monkeypatch.setattr(Forecast, "machine", lambda _forecast: card)
     monkeypatch.setattr(
         type(shop.runtime.shelf), "has", lambda _shelf, _spec: True
     )  # plans are of models that are here
@@ -280,7 +281,7 @@ def test_what_fits_the_gpu_is_said_and_why(page: Page, shop: Shop, monkeypatch: 
     expect(page.locator(".mem-why")).to_contain_text("resident needs 42.2 GiB to denoise")
     visit(page, shop, "models")
     expect(page.locator(".m-card[data-id='t2v-14b']")).to_contain_text("10 GB at its own size fits with offload")
-    monkeypatch.setattr(shop.runtime, "machine", lambda: replace(card, gpu_free=2 * GIB))
+    monkeypatch.setattr(Forecast, "machine", lambda _forecast: replace(card, gpu_free=2 * GIB))
     visit(page, shop, "create")
     page.reload()
     expect(options.filter(has_text="t2v-14b")).to_contain_text("does not fit")

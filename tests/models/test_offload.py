@@ -135,14 +135,16 @@ def test_parts_take_turns() -> None:
     given = inputs_for(model)
     with model.resident("text_encoder") as encoder:
         assert encoder is model.text_encoder
-        assert room._guest is not None
-    assert room._guest is None
+        visitor = room._guest
+        assert visitor is not None
+    assert room._guest is visitor  # it stays until another part comes: the next run may want it too
     for timestep in (900.0, 100.0):
         model.expert_at(timestep).predict(given.latents, given.timestep, given.text, None, CancelToken())
     assert room._guest is model.experts[1].guest
     with model.resident("vae"):
         assert room._guest is not model.experts[1].guest
     model.vacate()
+    assert room._guest is None
     assert len(log) == 4
 
 

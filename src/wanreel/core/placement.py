@@ -142,4 +142,5 @@ class Placement:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Placement:
         tile, parallel = values["tile"], Parallel.from_dict(values["parallel"])
-        return cls(**{**values, "tile": Tile(**tile) if tile else None, "parallel": parallel})
+        whole: dict[str, Any] = {**values, "tile": Tile(**tile) if tile else None, "parallel": parallel}
+        return cls(**whole)

@@ -206,7 +206,9 @@ def facts(device: torch.device) -> dict[str, Any]:
     return {"torch": torch.__version__, "device": name, "cuda": torch.version.cuda}
 
 
-def inputs_for(spec: ModelSpec, size: str, device: torch.device, *, tiny: bool) -> tuple[Any, ...]:
+def inputs_for(
+    spec: ModelSpec, size: str, device: torch.device, *, tiny: bool
+) -> tuple[Tensor, Tensor, list[Tensor], None]:
     """Latents, timestep, both texts and no picture embeddings."""
     generator = torch.Generator().manual_seed(1)
     height, width = (64, 64) if tiny else SIZES[size]
@@ -360,13 +362,17 @@ def main() -> int:
     return 0
 
 
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2, choices=sorted(PLANS))
     parser.add_argument("--first", type=int, default=0, help="number of the first GPU")
     parser.add_argument("--model", default="i2v-a14b")
-    parser.add_argument("--sizes", type=lambda text: text.split(","), default=["480", "720"])
-    names: Any = {"type": lambda text: [it for it in text.split(",") if it]}
+    names: Any = {"type": _names}
+    parser.add_argument("--sizes", **names, default=["480", "720"])
     parser.add_argument("--manners", **names, default=["eager"], help="eager, compiled, fp8 (last)")
     parser.add_argument("--large-manners", **names, default=["eager"], help="those at 720p")
     parser.add_argument("--large", type=int, default=2, help="plans at 720p, and of other manners than eager")

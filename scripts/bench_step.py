@@ -304,9 +304,12 @@ def profile(bench: Bench) -> None:
         run(expert, given)
         with recording(activities=[ProfilerActivity.CUDA]) as recorded:
             run(expert, given)
-        found = [(it.self_device_time_total / 1e3 / blocks, it.count, it.key) for it in recorded.key_averages()]
-        for milliseconds_, count, name in sorted(found, reverse=True)[:24]:
-            bench.add("profile", variant=variant.name, ms=milliseconds_, calls=count / blocks, kernel=name[:110])
+        averages: Any = recorded.key_averages()
+        found: list[tuple[float, int, str]] = [
+            (it.self_device_time_total / 1e3 / blocks, it.count, it.key) for it in averages
+        ]
+        for taken, count, name in sorted(found, reverse=True)[:24]:
+            bench.add("profile", variant=variant.name, ms=taken, calls=count / blocks, kernel=name[:110])
         bench.add("profile", variant=variant.name, ms=sum(it[0] for it in found), kernel="all")
     expert.unload()
 

@@ -165,10 +165,12 @@ def test_the_last_frame_is_the_last_that_trimming_leaves(made: Made) -> None:
     from PIL import Image
 
     still = made.place.service.results / made.place.service.files(made.again["trim"].id)["last_frame"].name
-    shown = np.asarray(Image.open(still).convert("RGB")).astype(int)
+    with Image.open(still) as image:
+        shown = np.asarray(image.convert("RGB")).astype(int)
     assert np.abs(shown - made.frames("trim")[-1]).mean() < 6
     of_all = made.place.service.results / made.place.service.files(made.again["all"].id)["last_frame"].name
-    assert Image.open(of_all).size == (64, 64)  # as generated: another video may go on from it
+    with Image.open(of_all) as whole:
+        assert whole.size == (64, 64)  # as generated: another video may go on from it
 
 
 @pytest.mark.parametrize(

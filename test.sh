@@ -6,7 +6,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 case ${1:-} in
     -h | --help)
         printf '%s\n' "Usage: ./test.sh [--deep] [ARGUMENTS OF pytest]" "" \
-            "Sets up .venv with the 'dev' extra, then runs the tests on two processes." \
+            "Sets up .venv with the 'dev' extra, then runs the tests on three processes: they often wait for a server." \
             "  --deep   the long variants instead; results go to build/deep-results.md"
         exit 0 ;;
 esac
@@ -18,7 +18,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
 unset PYTHONDONTWRITEBYTECODE
 cd "$root"
 if [ "${1:-}" != --deep ]; then
-    exec "$python" -I -S scripts/setup --quiet --extras dev -- pytest -n 2 --dist loadgroup "$@"
+    exec "$python" -I -S scripts/setup --quiet --extras dev -- pytest -n 3 --dist loadgroup "$@"
 fi
 
 shift

@@ -58,7 +58,7 @@ def test_python_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(list((tmp_path / "data" / "outputs").glob("*.mp4"))) == 3
 
 
-@pytest.mark.parametrize("script", ["prompt_list.py", "folder_of_pictures.py"])
+@pytest.mark.parametrize("script", ["prompt_list.py", pytest.param("folder_of_pictures.py", marks=pytest.mark.deep)])
 def test_examples_run(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

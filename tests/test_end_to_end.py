@@ -61,7 +61,7 @@ def shift_between(first: Frames, last: Frames) -> int:
     ("prompt", "colour", "axis", "sign"),
     [
         ("a red circle moves right over a blue background", (1, 0, 0), 0, 1),
-        ("a yellow star moves up over a black background", (1, 1, 0), 1, -1),
+        pytest.param("a yellow star moves up over a black background", (1, 1, 0), 1, -1, marks=pytest.mark.deep),
     ],
 )
 def test_a_shape_moves_as_told(

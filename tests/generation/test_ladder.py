@@ -25,7 +25,11 @@ from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
 
 #: Where memory may run out: stage, part of the model, and the method that needs it.
-PARTS = {"text": ("text_encoder", "forward"), "picture": ("image_encoder", "forward"), "condition": ("vae", "encoder.conv_in")}
+PARTS = {
+    "text": ("text_encoder", "forward"),
+    "picture": ("image_encoder", "forward"),
+    "condition": ("vae", "encoder.conv_in"),
+}
 
 
 def descending(root: Path, name: str = "i2v-14b-480p", mode: Any = "picture", **wishes: Any) -> Studio:

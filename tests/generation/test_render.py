@@ -284,7 +284,8 @@ def folder_of(root: Path, name: str, mode: Mode) -> Path:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("solver", ["unipc", pytest.param("dpm++", marks=pytest.mark.deep)])
+@pytest.mark.deep  # one architecture, and the whole program, in tests/faults/test_kills.py
+@pytest.mark.parametrize("solver", ["unipc", "dpm++"])
 def test_what_a_killed_process_saved_goes_on_in_another(tmp_path: Path, solver: str) -> None:
     """Every architecture, begun in one process and ended in this one, against begun and ended here."""
     command = [sys.executable, "-c", PROCESS, str(Path(__file__).parents[1]), str(tmp_path), solver]

@@ -21,7 +21,7 @@ from wanreel.jobs.database import Database
 
 FAILURES = [
     "pwrite64:error=ENOSPC",
-    "pwrite64:error=EIO",
+    pytest.param("pwrite64:error=EIO", marks=pytest.mark.deep),
     "fsync,fdatasync:error=EIO",
     "openat:error=EMFILE",
     "unlink:error=EIO",

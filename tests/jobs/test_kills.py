@@ -32,8 +32,9 @@ def loop(kills: int, seed: int, place: str = "") -> dict[str, object]:
 
 
 @posix_only
-def test_500_kills_lose_and_double_nothing() -> None:
-    figures = loop(kills=500, seed=1)
+def test_200_kills_lose_and_double_nothing() -> None:
+    """Each failpoint at least twice, and at random moments."""
+    figures = loop(kills=200, seed=1)
     assert figures["faults"] == []
     assert figures["failpoints_missed"] == []
 

@@ -193,6 +193,7 @@ def test_jobs_of_before_are_found_by_their_words(tmp_path: Path, before_library:
 
 @posix_only
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside xdist's threads
+@pytest.mark.deep
 def test_the_migration_killed_at_each_statement(tmp_path: Path, before_library: Path) -> None:
     number = 0
     for number in range(1, 100):

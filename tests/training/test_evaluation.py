@@ -132,6 +132,7 @@ def maker(request: pytest.FixtureRequest, demo: Path, tmp_path: Path) -> ClipMak
     return Pipelines(demo / "weights", "cpu")
 
 
+@pytest.mark.deep
 def test_every_round_runs(maker: ClipMaker) -> None:
     photos = dict(list(pictures(64, 64, cuts=False).items())[:1])
     shapes = rounds.shapes_round(maker, shape_cases(1, QUICK.frame)[-2:], QUICK, 0)

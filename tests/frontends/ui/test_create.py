@@ -223,6 +223,7 @@ def test_the_other_language_is_whole(enter: Enter) -> None:
     assert page.evaluate(r"/\b(knob|mode|plan|result|stage)\.[a-z_]+/.test(document.body.innerText)") is False
 
 
+@pytest.mark.deep
 def test_eight_tabs_share_one_connection(enter: Enter) -> None:
     visit = enter()
     pages = [visit.page, *(visit.context.new_page() for _ in range(7))]

@@ -388,7 +388,7 @@ def test_language_and_colours_are_kept(page: Page, shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("width", "scheme"),
     [
-        (1440, "light"),
+        pytest.param(1440, "light", marks=pytest.mark.deep),
         (390, "dark"),
         pytest.param(1440, "dark", marks=pytest.mark.deep),
         pytest.param(390, "light", marks=pytest.mark.deep),

@@ -79,7 +79,9 @@ def test_finishing_is_asked_for_from_the_form(page: Page, shop: Shop) -> None:
     page.locator("#knob-prompt").fill("a kite")
     part = page.locator("details[data-part=finish]")
     part.locator("summary").click()
-    part.locator("[data-knob=loop] input[value=boomerang]").check(force=True)
+    there_and_back = page.locator("input[value=boomerang]")
+    part.locator("[data-knob=loop] label", has=there_and_back).click()  # waits until what opened lies still
+    expect(there_and_back).to_be_checked()
     part.locator("#knob-speed").fill("0.5")
     part.locator("#knob-speed").press("Tab")
     part.locator("#knob-interpolate_fps").select_option("30")

@@ -154,13 +154,13 @@ def test_a_step_takes_what_the_table_says(modules: Modules, spec: PictureSpec) -
 
 
 def test_the_vae_takes_what_the_formula_says(modules: Modules) -> None:
-    pixels = SIDE * SIDE
+    vae, pixels = modules.vae, SIDE * SIDE  # built before its peak is looked for
     latents, picture = (
         meta(1, 4, SIDE // 8, SIDE // 8, dtype=torch.float32),
         meta(1, 3, SIDE, SIDE, dtype=torch.float32),
     )
-    decoded = peak(lambda: modules.vae.decode(latents, return_dict=False))
-    encoded = peak(lambda: modules.vae.encode(picture, return_dict=False))
+    decoded = peak(lambda: vae.decode(latents, return_dict=False))
+    encoded = peak(lambda: vae.encode(picture, return_dict=False))
     assert decoded == pytest.approx(DECODE_FLOATS * FULL * pixels, rel=0.02)
     assert encoded == pytest.approx(ENCODE_FLOATS * FULL * pixels, rel=0.02)
 

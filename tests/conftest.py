@@ -48,6 +48,7 @@ def s3() -> Iterator[Seaweed]:
         yield server
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:

@@ -101,6 +101,7 @@ def test_a_new_process_goes_on_to_the_same_bits(new_farm: NewFarm, picture: byte
         assert not [note for note in killed.service.get(job.id).notes if note.startswith("resumed_inexact")]
 
 
+@pytest.mark.deep
 def test_inexact_resume_is_noted(new_farm: NewFarm) -> None:
     """Another number of threads may add up in another order: the record says so."""
     farm = new_farm("inexact")

@@ -282,6 +282,7 @@ def test_a_rebuilt_pool_equals_the_one_that_was_renewed_step_by_step() -> None:
         rebuilt.advance(step + 1)
 
 
+@pytest.mark.deep
 def test_the_command_trains_every_stage_and_writes_what_diffusers_loads(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path), "--config", "tiny", "--seed", "3"]
     for stage in STAGES:

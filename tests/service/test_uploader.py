@@ -213,6 +213,7 @@ def test_killed_in_the_middle_of_an_upload(s3: Seaweed, tmp_path: Path) -> None:
             depots = Depots(lambda _: s3.destination(proxy.url, prefix="wan"), lambda it: S3Storage(it, part=part))
             return Uploader(store, tmp_path, depots)
 
+        child = 0
         for _ in range(3):  # other tests' threads may hold a lock at the moment of the fork; such a child does nothing
             child = os.fork()
             if child == 0:

@@ -18,7 +18,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
 unset PYTHONDONTWRITEBYTECODE
 cd "$root"
 if [ "${1:-}" != --deep ]; then
-    exec "$python" -I -S scripts/setup --quiet --extras dev -- pytest -n 3 --dist loadgroup "$@"
+    exec "$python" -I -S scripts/setup --quiet --extras dev -- pytest -n 3 --dist loadgroup --no-loadscope-reorder "$@"
 fi
 
 shift

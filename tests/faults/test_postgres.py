@@ -20,7 +20,7 @@ from jobs.places import posix_only
 from jobs.postgres_server import Server
 from wanreel.core.job import JobStatus, Outcome
 
-pytestmark = [posix_only, pytest.mark.xdist_group("postgres_whole")]
+pytestmark = posix_only
 
 STEPS = 24
 

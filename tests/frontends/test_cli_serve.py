@@ -32,8 +32,6 @@ from wanreel.worker import supervisor
 from wanreel.worker.arrangement import GpuChoice
 from wanreel.worker.supervisor import worker_commands
 
-pytestmark = pytest.mark.xdist_group("http_server")
-
 #: What Gradio's tunnel does, without a network.
 FAKE_GRADIO = """
 CERTIFICATE_PATH = BINARY_URL = ""

@@ -17,7 +17,7 @@ from frontends.http.places import serving
 from frontends.http.started import Served, serve
 from wanreel.frontends.selftest import SelfTest
 
-pytestmark = [pytest.mark.xdist_group("http_server"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 def selftest(*arguments: str, **variables: str) -> tuple[int, dict[str, Any], str]:

@@ -44,8 +44,6 @@ from wanreel.storage.digests import Digests
 from wanreel.testing import build_tiny
 from wanreel.wiring.ranks import rank_command, told
 
-pytestmark = pytest.mark.xdist_group("ranks")
-
 #: Of a ring, whose sums are added up in another order; latents are about 1.
 ROUNDING = 1e-5
 SILENCE = 4.0  #: seconds; busy machines starve a process for some

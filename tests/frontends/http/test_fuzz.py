@@ -17,8 +17,6 @@ from schemathesis.config import SchemathesisConfig
 from frontends.http.places import HERE, Place, serving
 from wanreel.jobs import Liveness
 
-pytestmark = pytest.mark.xdist_group("http_fuzz")
-
 #: Not fuzzed: streams without end, and one that waits for a worker.
 _ENDLESS = ("/v1/events", "/v1/videos/sync", "/v1/images/generations")
 #: These answer 501 to whatever comes; see test_unbuilt.

@@ -32,8 +32,6 @@ from frontends.http.started import Served, serve
 from wanreel.host import open_file_limit
 
 pytestmark = [
-    # One server for all: its worker takes seconds to import torch.
-    pytest.mark.xdist_group("http_server"),
     pytest.mark.filterwarnings("ignore:.*Sora.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*[Vv]ideos API.*:DeprecationWarning"),
     pytest.mark.timeout(240),

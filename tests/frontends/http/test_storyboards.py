@@ -27,7 +27,7 @@ from wanreel.media.video import probe, read_frames
 from wanreel.service.storyboards import Storyboards, StoryboardView
 from wanreel.wiring import build_worker
 
-pytestmark = [pytest.mark.xdist_group("storyboards"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 FRAMES = 5
 #: Mean difference of pixels, 0 to 255: between a frame and what codec and VAE make of it in so small a video.

@@ -20,7 +20,7 @@ from wanreel.frontends.ray import node
 from wanreel.service import Service
 from wanreel.wiring import build_runtime, build_service
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 POOLS = (
     "--pool", "t2v=tiny:t2v-1.3b workers=0-2 cpus=0.5",

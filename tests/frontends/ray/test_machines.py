@@ -23,7 +23,7 @@ from wanreel.core.settings import load_settings
 from wanreel.service import Service
 from wanreel.wiring import build_runtime, build_service
 
-pytestmark = [pytest.mark.deep, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(1800)]
 
 MODEL = "tiny:ti2v-5b"
 LONG = 100  # steps

@@ -22,8 +22,6 @@ from wanreel.frontends.ui import studio
 from wanreel.frontends.ui.apart import Apart, check_backend
 from wanreel.frontends.ui.relay import Relay, open_backend
 
-pytestmark = pytest.mark.xdist_group("http_server")
-
 HERE = "http://127.0.0.1:7860"
 OPEN = Entrance("0.0.0.0", 7860)
 

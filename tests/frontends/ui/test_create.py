@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwri
 
 from frontends.ui.served import PATIENCE, Served, Visit, chromium, serve, visiting
 
-pytestmark = [pytest.mark.xdist_group("page"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 Enter = Callable[..., Visit]
 #: Enough steps to be seen at work and to be stopped.

@@ -15,7 +15,6 @@ from playwright.sync_api import Page, expect
 from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_shop, visit
 
 pytestmark = [
-    pytest.mark.xdist_group("page"),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -19,7 +19,6 @@ from wanreel.core.settings_groups import StorageProfile
 from wanreel.wiring.forecast import Forecast
 
 pytestmark = [
-    pytest.mark.xdist_group("page"),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
     # Gradio's and Playwright's: loops left open, names that go.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -30,7 +30,6 @@ from wanreel.wiring.forecast import Forecast
 from wanreel.worker.orders import Orders
 
 pytestmark = [
-    pytest.mark.xdist_group("page"),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
     # Gradio's and Playwright's: loops left open, names that go.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -184,6 +183,29 @@ def test_a_running_video_is_followed_and_the_line_can_be_changed(page: Page, sho
         expect(rows.filter(has_text=prompt)).to_have_count(0)
     shop.hand.complete(running)
     expect(card).to_have_count(0)
+
+
+def test_a_row_in_the_hand_is_not_drawn_anew(page: Page, shop: Shop) -> None:
+    for number in range(2):
+        shop.submit(f"held {number}")
+    visit(page, shop, "queue")
+    rows = page.locator(".q-line .q-words")
+    expect(rows).to_have_text(["held 0", "held 1"])
+    rows.nth(1).hover()
+    page.mouse.down()
+    shop.submit("newcomer")
+    page.wait_for_timeout(1500)  # without a hand on it the line is drawn anew within a quarter of a second
+    assert rows.count() == 2
+    above = rows.nth(0).bounding_box()
+    assert above is not None
+    page.mouse.move(above["x"] + 20, above["y"] + above["height"] / 2, steps=5)
+    page.mouse.move(above["x"] + 20, above["y"], steps=3)
+    page.mouse.up()
+    expect(rows).to_have_text(["held 1", "held 0", "newcomer"])
+    assert shop.waiting() == ["held 1", "held 0", "newcomer"]
+    for prompt in ("held 0", "held 1", "newcomer"):
+        page.get_by_role("button", name=f"Cancel: {prompt}").click()
+        expect(rows.filter(has_text=prompt)).to_have_count(0)
 
 
 def test_a_failed_video_offers_its_cure(page: Page, shop: Shop) -> None:

@@ -20,7 +20,6 @@ from wanreel.frontends.ui.studio import STATIC
 from wanreel.frontends.ui.words import LANGUAGES, words
 
 pytestmark = [
-    pytest.mark.xdist_group("page"),
     pytest.mark.timeout(240),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

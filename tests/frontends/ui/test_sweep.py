@@ -19,7 +19,6 @@ from wanreel.worker.gathering import Gatherer
 from wanreel.worker.sweeps import KIND, SweepSheets
 
 pytestmark = [
-    pytest.mark.xdist_group("page"),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
     # Gradio's and Playwright's: loops left open, names that go.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -22,7 +22,6 @@ from wanreel.service.storyboards import Storyboards, StoryboardView
 from wanreel.wiring import build_worker
 
 pytestmark = [
-    pytest.mark.xdist_group("page"),
     pytest.mark.timeout(240),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -24,7 +24,7 @@ export function mount(root, studio) {
   const head = h("div.q-head");
   const told = h("p.sr", { role: "status", aria: { live: "polite" } });
   const sections = {};
-  let line = null, queue = null, again = null, shown = false, dragged = null;
+  let line = null, queue = null, again = null, shown = false, pressed = false, dragged = null;
 
   stops.forEach((stop) => stop());
   stats?.stop();
@@ -38,6 +38,8 @@ export function mount(root, studio) {
   fill(parts.state, loading());
   parts.line.addEventListener("dragover", over);
   parts.line.addEventListener("drop", drop);
+  parts.line.addEventListener("pointerdown", (event) => { pressed = Boolean(event.target.closest("[draggable='true']")); });
+  for (const name of ["pointerup", "pointercancel", "pointerleave"]) parts.line.addEventListener(name, () => { pressed = false; });
 
   // What the server says
 
@@ -57,6 +59,7 @@ export function mount(root, studio) {
       const recent = (status, limit) => api.get(`/v1/videos?status=${status}&limit=${limit}`);
       const [state, videos, done, bad] = await Promise.all([
         api.get("/v1/queue?limit=1"), api.get("/v1/queue/videos"), recent("completed", 5), recent("failed", RECENT)]);
+      if (pressed || dragged) return soon();  // a row drawn anew under the hand could not be dropped
       [queue, line] = [state, videos.data];
       draw(done.data, bad.data);
     } catch (error) {

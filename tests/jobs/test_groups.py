@@ -87,6 +87,14 @@ def test_one_that_is_taken_twice_counts_twice_and_is_let_go_once(store: JobStore
     assert complete(store) == second
 
 
+def test_who_finds_only_jobs_that_wait_opens_no_transaction(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain(store, 2)
+    assert claim(store) is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(store._database, "write", None)  # pyright: ignore[reportPrivateUsage]
+        assert claim(store) is None
+
+
 def test_what_has_completed_already_is_not_waited_for(store: JobStore) -> None:
     first = store.enqueue(NewJob("{}", "demo")).id
     complete(store)

@@ -111,7 +111,7 @@ class Leases:
             return None if row is None else self._hand_over(c, row, worker)
 
         # Most looks find nothing, and should keep nobody from writing.
-        if not self._database.read(lambda c: line.has_queued(c, only) and _may_claim(c, worker)):
+        if not self._database.read(lambda c: line.has_ready(c, only) and _may_claim(c, worker)):
             return None
         return self._database.write("claim", body, urgent=True)
 

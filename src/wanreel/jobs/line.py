@@ -82,9 +82,9 @@ def next_in_line(
     return row
 
 
-def has_queued(connection: Connection, only: Collection[str] = ()) -> bool:
-    """Whether anybody waits, for these models."""
-    return connection.execute(_only(select(jobs.c.seq).where(_QUEUED).limit(1), only)).first() is not None
+def has_ready(connection: Connection, only: Collection[str] = ()) -> bool:
+    """Whether a job could be claimed, of these models; one that waits for other jobs can't be."""
+    return connection.execute(_only(select(jobs.c.seq).where(_READY).limit(1), only)).first() is not None
 
 
 def _only(query: Select[Any], models: Collection[str]) -> Select[Any]:

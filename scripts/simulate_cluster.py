@@ -47,7 +47,7 @@ MIX: tuple[tuple[str, str, dict[str, Any], float], ...] = (
 )
 OWNERS = 200
 HOLDS = 2  #: models that fit in a machine's memory beside each other
-WRITE_PROGRESS = 0.5  #: seconds between two writes of a job's progress at least (worker/attempt.py)
+WRITE_PROGRESS = 0.5  #: seconds between two writes of a job's progress at least (worker/report.py)
 RECORDS = 7  #: further writes of a job: accepted, claimed, loaded, encoded, exported, measured, completed
 RENEW, SAMPLE, IDLE_LOOK, ORDERS_LOOK = 5.0, 5.0, 5.0, 5.0  #: seconds; of a shared store
 READS_A_LOOK = 4  #: statements with which a worker finds that there is nothing for it

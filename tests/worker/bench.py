@@ -30,11 +30,12 @@ from wanreel.jobs import JobStore
 from wanreel.service import Service, make_less
 from wanreel.storage.disk import BlobStore
 from wanreel.storage.shared import SharedStates
-from wanreel.worker.attempt import Task, Workshop
 from wanreel.worker.retention import Retention
 from wanreel.worker.space import Reserve
 from wanreel.worker.taking import Taking
+from wanreel.worker.task import Task
 from wanreel.worker.worker import Life, Worker
+from wanreel.worker.workshop import Workshop
 
 Trick = Callable[[Task, str], object]
 

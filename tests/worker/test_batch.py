@@ -20,8 +20,8 @@ from wanreel.models.pool import ModelPool
 from wanreel.models.tiny import build_tiny
 from wanreel.storage.digests import Digests
 from wanreel.storage.disk import MemoryBlobs
-from wanreel.worker.attempt import Task
 from wanreel.worker.renderer import render_task
+from wanreel.worker.task import Task
 from worker.bench import Bench
 
 MODEL = "tiny:t2v-a14b"

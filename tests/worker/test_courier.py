@@ -28,7 +28,7 @@ from wanreel.storage.disk import BlobStore
 from wanreel.storage.objects import MemoryObjects, Parcel
 from wanreel.storage.shared import Shared, SharedBlobs, SharedStates, open_shared
 from wanreel.wiring import Runtime, build_runtime, build_service, build_worker, queue
-from wanreel.worker.attempt import Task
+from wanreel.worker.task import Task
 from worker.bench import Bench
 
 

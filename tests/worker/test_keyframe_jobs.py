@@ -13,7 +13,7 @@ from wanreel.core.job import JobStatus
 from wanreel.core.request import VideoRequest
 from wanreel.core.settings import load_settings
 from wanreel.wiring import build_runtime, build_service, build_worker, queue
-from wanreel.worker.attempt import Task
+from wanreel.worker.task import Task
 
 PHOTO = Path(__file__).parents[2] / "examples" / "cat.jpg"
 

@@ -20,7 +20,7 @@ from wanreel.core.work import AnySpec
 from wanreel.service import Service
 from wanreel.storage.digests import Digests
 from wanreel.wiring import Runtime, build_runtime, build_service, build_worker, queue
-from wanreel.worker.attempt import Task
+from wanreel.worker.task import Task
 from wanreel.worker.weights import hashes_of_work, same_weights, weight_hashes
 from wanreel.worker.worker import Worker
 

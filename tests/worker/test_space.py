@@ -11,9 +11,9 @@ from wanreel.core.errors import InsufficientStorage
 from wanreel.core.job import JobStatus
 from wanreel.host import free_bytes
 from wanreel.service import request_of
-from wanreel.worker.attempt import Task
 from wanreel.worker.retention import Retention
 from wanreel.worker.space import Reserve, checkpoint_bytes, needed_bytes, result_bytes, sweep
+from wanreel.worker.task import Task
 from worker.bench import Bench
 
 

@@ -25,7 +25,7 @@ from wanreel.host import free_bytes
 from wanreel.jobs import JobStore, Liveness
 from wanreel.jobs.database import Database
 from wanreel.service.bell import Bell
-from wanreel.worker.attempt import Task
+from wanreel.worker.task import Task
 from wanreel.worker.worker import REPLACE
 from worker.bench import Bench, Trick
 

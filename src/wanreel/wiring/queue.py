@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wanreel.jobs.checkup import Finding
     from wanreel.service import Service
     from wanreel.worker.arrangement import QueueLook
-    from wanreel.worker.attempt import Task
+    from wanreel.worker.task import Task
     from wanreel.worker.worker import Worker
 
 
@@ -131,13 +131,13 @@ def build_worker(
     from wanreel.service import make_less
     from wanreel.service.uploader import build_uploader
     from wanreel.worker import storyboards, sweeps
-    from wanreel.worker.attempt import Workshop
     from wanreel.worker.gathering import Gatherer
     from wanreel.worker.retention import Retention
     from wanreel.worker.space import Reserve
     from wanreel.worker.taking import Taking
     from wanreel.worker.weights import weight_hashes
     from wanreel.worker.worker import Life, Worker
+    from wanreel.worker.workshop import Workshop
 
     digests = Digests(runtime.settings.data.digests)
     settings = runtime.settings

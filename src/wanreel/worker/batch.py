@@ -21,7 +21,8 @@ from contextlib import AbstractContextManager
 from wanreel.core.events import PARTS, Turn
 from wanreel.core.job import Job
 from wanreel.jobs import JobStore
-from wanreel.worker.attempt import Attempt, Ending, Running, Workshop
+from wanreel.worker.attempt import Attempt, Ending, Running
+from wanreel.worker.workshop import Workshop
 
 _log = logging.getLogger(__name__)
 

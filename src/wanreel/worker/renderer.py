@@ -19,7 +19,7 @@ from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.pool import ModelPool
 from wanreel.storage.disk import Blobs
 from wanreel.storage.keeping import Keeping
-from wanreel.worker.attempt import Task
+from wanreel.worker.task import Task
 
 
 def render_task(

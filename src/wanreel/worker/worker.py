@@ -24,13 +24,14 @@ from wanreel.host import FileLock
 from wanreel.jobs import JobStore, Liveness, signals
 from wanreel.service import adapters_of, work_of
 from wanreel.service.bell import Bell, sweep_bells
-from wanreel.worker.attempt import Ending, Workshop
+from wanreel.worker.attempt import Ending
 from wanreel.worker.batch import Batch, Trace
 from wanreel.worker.orders import Orders
 from wanreel.worker.recovery import take_back
 from wanreel.worker.retention import Retention
 from wanreel.worker.sampling import Probe, Sampler
 from wanreel.worker.space import needed_bytes, sweep
+from wanreel.worker.workshop import Workshop
 
 _log = logging.getLogger(__name__)
 

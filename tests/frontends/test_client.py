@@ -38,6 +38,9 @@ from wanreel.frontends.http.app import create_app
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.server import build_server
 from wanreel.wiring import build_runtime, build_service
+from wanreel.worker.gathering import Gatherer
+from wanreel.worker.storyboards import Films
+from wanreel.worker.sweeps import SweepSheets
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +192,7 @@ def test_the_verbs_of_the_command_line(
 ) -> None:
     """In this process; the next test has one of its own."""
     monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path / "other"))
-
-    def run(*words: str, code: int = 0) -> Any:
-        with pytest.raises(SystemExit) as ended:
-            main(["--server", url, *words, "--json"])
-        out, err = capsys.readouterr()
-        assert (ended.value.code or 0) == code, out + err
-        return json.loads(out.splitlines()[-1])
-
+    run = functools.partial(said, url, capsys)
     first, second = (run("submit", prompt, "--model", "demo")["id"] for prompt in ("a red circle", "a blue star"))
     assert {row["id"] for row in run("jobs")["jobs"]} >= {first, second}
     assert run("move", second, "--before", first[:8])["wanreel"]["position"] == 1
@@ -213,6 +209,56 @@ def test_the_verbs_of_the_command_line(
     assert run("generate", "a star", "--steps", "900", code=2)["error"]["code"] == "invalid_request"
     assert any(model["id"] == "demo" for model in run("models"))
     assert not (tmp_path / "other").exists()
+
+
+def test_sweeps_and_storyboards_of_the_command_line(
+    url: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made there and saved here; what is wrong with a file is said by its line, before anything is sent."""
+    monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path / "other"))
+    run = functools.partial(said, url, capsys)
+    Image.new("RGB", (96, 64), (200, 30, 30)).save(tmp_path / "photo.png")
+    asked = (str(tmp_path / "photo.png"), "it moves", "-m", "demo", "--frames", "9", "--seed", "1,2", "--title", "Two")
+    made = run("sweep", *asked, "--key", "k")
+    assert run("sweep", *asked, "--key", "k")["id"] == made["id"] and made["axes"][0]["values"] == [1, 2]
+    assert run("sweeps", "save", made["id"][:8], code=2)["error"]["code"] == "invalid_request"
+    assert run("sweeps", "show", "ffff", code=2)["error"]["code"] == "group_not_found"
+    for _ in range(2):
+        job = place.hand.claim()
+        assert json.loads(job.request)["mode"] == "picture"
+        place.hand.complete(job)
+    sheets = SweepSheets(place.service.store, place.service.results)
+    Gatherer(place.service.store, {"sweep": sheets.finish}).gather("hand")
+    saved = run("sweeps", "watch", made["id"], "--out", str(tmp_path / "sweep"))["saved"]
+    assert set(saved) == {"sheet", "video", "csv", "json"} and Path(saved["sheet"]).read_bytes()[:4] == b"\x89PNG"
+    assert [row["id"] for row in [run("sweeps", "list")]] == [made["id"]]
+
+    file = tmp_path / "walk.yaml"
+    file.write_text("model: demo\nscenes:\n- {prompt: one, keyframe: photo.png}\n- {prompt: two, stps: 3}\n")
+    assert "line 4" in run("storyboard", "render", str(file), code=2)["error"]["message"]
+    file.write_text("model: demo\nscenes:\n- {prompt: one, keyframe: photo.png}\n- {prompt: two, start: text}\n")
+    board = run("storyboard", "render", str(file))
+    assert run("storyboard", "update", board["id"], str(file))["scenes"] == board["scenes"]
+    redone = run("storyboard", "redo", board["id"][:8], "--scene", "2", "--set", "prompt=three")
+    assert [scene["scene"]["prompt"] for scene in redone["scenes"]] == ["one", "three"]
+    assert redone["scenes"][0]["video"] == board["scenes"][0]["video"]
+    for _ in range(2):
+        place.hand.complete(place.hand.claim())
+    films = Films(place.service.store, place.service.results)
+    Gatherer(place.service.store, {"storyboard": films.finish}).gather("hand")
+    film = Path(run("storyboard", "save", board["id"], "--out", str(tmp_path))["film"])
+    assert film.name == f"wanreel_{board['id'][:8]}.mp4" and film.read_bytes()[4:8] == b"ftyp"
+    assert run("storyboard", "delete", board["id"])["deleted"] and run("sweeps", "delete", made["id"])["deleted"]
+    assert not (tmp_path / "other").exists()
+
+
+def said(url: str, capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
+    """What a command said last as JSON."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--server", url, *words, "--json"])
+    out, err = capsys.readouterr()
+    assert (ended.value.code or 0) == code, out + err
+    return json.loads(out.splitlines()[-1])
 
 
 def test_generate_waits_and_saves(url: str, place: Place, tmp_path: Path) -> None:

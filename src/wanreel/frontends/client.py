@@ -28,6 +28,7 @@ from wanreel.core.errors import (
 )
 from wanreel.core.job import TERMINAL
 from wanreel.core.request import VideoRequest
+from wanreel.frontends.client_groups import RemoteGroups
 
 Picture = str | Path | bytes  #: a file on this machine, or the bytes of one (PNG, JPEG, WebP)
 Variant = Literal["video", "thumbnail", "spritesheet", "last_frame"]
@@ -154,7 +155,7 @@ class Client:
         """Queue another export of a finished video: fps, output_format, quality and the knobs of finishing, of which
         audio is a file. Raises IllegalTransition."""
         audio = knobs.pop("audio", None)
-        body = knobs if audio is None else knobs | {"audio": self._upload(audio, "audio")}
+        body = knobs if audio is None else knobs | {"audio": self.upload(audio, "audio")}
         return _video(self._json("POST", f"/v1/videos/{_id(video_id)}/export", json=body))
 
     def queue(self) -> Mapping[str, Any]:
@@ -197,24 +198,37 @@ class Client:
 
     def download(self, video_id: str, to: str | Path, variant: Variant = "video") -> Path:
         """Save a finished video, or its thumbnail, spritesheet or last frame, to a file. Raises IllegalTransition."""
-        to = Path(to)
-        part = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.part")
-        tries = _Tries(self._patience)
-        while True:
-            try:
-                self._save(f"/v1/videos/{_id(video_id)}/content", variant, part)
-                return part.replace(to)
-            except httpx.TransportError as exc:
-                tries.wait(exc)
-            finally:
-                with suppress(FileNotFoundError):
-                    part.unlink()
+        return self._fetch(f"/v1/videos/{_id(video_id)}/content", Path(to), variant)
 
     def generate(self, request: VideoRequest | str, to: str | Path, **asked: Any) -> Path:
         """Submit, wait and download in one. Takes what `submit` takes."""
         video = self.submit(request, **asked)
         self.wait(video.id)
         return self.download(video.id, to)
+
+    def upload(self, picture: Picture, knob: str = "image") -> str:
+        """The id of a picture, or with `knob` "audio" of a sound, that the server took in. Raises InvalidRequest."""
+        if isinstance(picture, bytes):
+            name, data = "picture", picture
+        else:
+            name = Path(picture).name
+            try:
+                data = Path(picture).read_bytes()
+            except OSError as exc:
+                text = f"{picture} can't be read: {exc.strerror}."
+                kind = InvalidRequest if knob == "audio" else UnreadablePicture
+                raise kind.of(knob, "unreadable_picture", text) from exc
+        return self._json("POST", "/v1/files", files={"file": (name, data)})["id"]
+
+    @property
+    def sweeps(self) -> RemoteGroups:
+        """One request made many times, side by side."""
+        return RemoteGroups("sweeps", self._json, self._fetch)
+
+    @property
+    def storyboards(self) -> RemoteGroups:
+        """Scenes that become one video."""
+        return RemoteGroups("storyboards", self._json, self._fetch)
 
     def close(self) -> None:
         self._http.close()
@@ -235,22 +249,22 @@ class Client:
         body = {name: value for name, value in (values | dict(knobs)).items() if value is not None}
         for knob, picture in (("image", image), ("last_image", last_image), ("audio", body.pop("audio", None))):
             if picture is not None:
-                body[knob] = self._upload(picture, knob)
+                body[knob] = self.upload(picture, knob)
         return body
 
-    def _upload(self, picture: Picture, knob: str) -> str:
-        """The id of a picture that the server took in."""
-        if isinstance(picture, bytes):
-            name, data = "picture", picture
-        else:
-            name = Path(picture).name
+    def _fetch(self, path: str, to: Path, variant: str) -> Path:
+        """Saves a file whole or not at all."""
+        part = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.part")
+        tries = _Tries(self._patience)
+        while True:
             try:
-                data = Path(picture).read_bytes()
-            except OSError as exc:
-                text = f"{picture} can't be read: {exc.strerror}."
-                kind = InvalidRequest if knob == "audio" else UnreadablePicture
-                raise kind.of(knob, "unreadable_picture", text) from exc
-        return self._json("POST", "/v1/files", files={"file": (name, data)})["id"]
+                self._save(path, variant, part)
+                return part.replace(to)
+            except httpx.TransportError as exc:
+                tries.wait(exc)
+            finally:
+                with suppress(FileNotFoundError):
+                    part.unlink()
 
     def _stream(self, video_id: str, after: int) -> Iterator[RemoteEvent]:
         headers = {"last-event-id": str(after)}
@@ -263,8 +277,9 @@ class Client:
                     data = json.loads(event.data)
                     yield RemoteEvent(event.event, video_id, int(data.get("seq", after)), data)
 
-    def _save(self, path: str, variant: Variant, file: Path) -> None:
-        with self._http.stream("GET", path, params={"variant": variant}) as answer, file.open("wb") as out:
+    def _save(self, path: str, variant: str, file: Path) -> None:
+        query = {"variant": variant} if variant else {}
+        with self._http.stream("GET", path, params=query) as answer, file.open("wb") as out:
             _check(answer)
             for chunk in answer.iter_bytes():
                 out.write(chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wanreel.core.errors import Cancelled, InvalidRequest, JobNotFound, WanreelError
 from wanreel.core.job import JobStatus
-from wanreel.core.settings import load_settings
 from wanreel.frontends.cli.answer import json_option, say
 from wanreel.frontends.cli.failure import as_json, explain
 from wanreel.frontends.cli.generate import SOME_FAILED
 from wanreel.frontends.cli.knobs import asked_values, export_options, knob_options
 from wanreel.frontends.cli.output import Output
+from wanreel.frontends.cli.remote_groups import COMMANDS as GROUP_COMMANDS
+from wanreel.frontends.cli.server_link import with_client
 from wanreel.frontends.cli.tasks import Task, is_batch, request_options, tasks_of
 from wanreel.frontends.client import Client, RemoteVideo
 
@@ -26,25 +26,12 @@ _ID_LENGTH = 32
 _LOOKED_AT = 100  # videos among which the beginning of an id is looked for
 
 
-def _with_client(command: Callable[..., int]) -> Callable[..., int]:
-    """Gives the command a Client of the server that the group was told."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> int:
-        key = load_settings().remote.api_key
-        url: str = click.get_current_context().find_root().params["server"]
-        with Client(url, key.get_secret_value() if key else None) as client:
-            return command(client, *args, **kwargs)
-
-    return run
-
-
 @click.command()
 @request_options
 @click.option("--out", "-o", type=click.Path(path_type=Path), default=Path(), help="Folder for the results.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @json_option
-@_with_client
+@with_client
 def generate(client: Client, inputs: tuple[str, ...], dry_run: bool, json_: bool, **options: Any) -> int:
     """Make a video on the server, wait for it, and save it here."""
 
@@ -65,7 +52,7 @@ def generate(client: Client, inputs: tuple[str, ...], dry_run: bool, json_: bool
 @request_options
 @click.option("--key", "idempotency_key", help="Handing in the same request with the same key again is the same job.")
 @json_option
-@_with_client
+@with_client
 def submit(client: Client, inputs: tuple[str, ...], idempotency_key: str | None, json_: bool, **options: Any) -> int:
     """Queue a video, or a batch of them, on the server and return at once."""
     if idempotency_key is not None and is_batch(inputs):
@@ -84,7 +71,7 @@ def submit(client: Client, inputs: tuple[str, ...], idempotency_key: str | None,
 @click.option("--status", type=click.Choice([str(status) for status in JobStatus]), help="Only these.")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="At most so many.")
 @json_option
-@_with_client
+@with_client
 def jobs(client: Client, status: str | None, limit: int, json_: bool) -> int:
     """List your videos on the server, newest first, and the state of the queue."""
     found, line = client.list(limit=limit, status=status), client.queue()
@@ -102,7 +89,7 @@ def jobs(client: Client, status: str | None, limit: int, json_: bool) -> int:
 @click.command()
 @click.argument("job")
 @json_option
-@_with_client
+@with_client
 def show(client: Client, job: str, json_: bool) -> int:
     """Show everything about a JOB. The beginning of its id is enough."""
     video = client.get(_find(client, job))
@@ -121,7 +108,7 @@ def show(client: Client, job: str, json_: bool) -> int:
 @click.argument("job")
 @click.option("--after", type=click.IntRange(0), default=0, help="Only events after this number.")
 @json_option
-@_with_client
+@with_client
 def watch(client: Client, job: str, after: int, json_: bool) -> int:
     """Show a JOB's events, those that were and those to come, until it has ended. Exits with 5 when it failed."""
     video_id = _find(client, job)
@@ -138,7 +125,7 @@ def watch(client: Client, job: str, after: int, json_: bool) -> int:
 @click.command()
 @click.argument("job")
 @json_option
-@_with_client
+@with_client
 def cancel(client: Client, job: str, json_: bool) -> int:
     """Stop a JOB: a queued one at once, a running one within a step."""
     return _tell(client.cancel(_find(client, job)), json_)
@@ -147,7 +134,7 @@ def cancel(client: Client, job: str, json_: bool) -> int:
 @click.command()
 @click.argument("job")
 @json_option
-@_with_client
+@with_client
 def retry(client: Client, job: str, json_: bool) -> int:
     """Queue a failed or cancelled JOB again. It goes on from its last checkpoint if there is one."""
     return _tell(client.retry(_find(client, job)), json_)
@@ -156,7 +143,7 @@ def retry(client: Client, job: str, json_: bool) -> int:
 @click.command()
 @click.argument("job")
 @json_option
-@_with_client
+@with_client
 def reduce(client: Client, job: str, json_: bool) -> int:
     """Queue a smaller job in the place of a JOB that ran out of memory, and say what differs."""
     made = client.reduce(_find(client, job))
@@ -171,7 +158,7 @@ def reduce(client: Client, job: str, json_: bool) -> int:
 @click.option("--prompt", help="What happens in the video.")
 @knob_options
 @json_option
-@_with_client
+@with_client
 def edit(client: Client, job: str, prompt: str | None, json_: bool, **options: Any) -> int:
     """Change knobs of a queued JOB, which keeps its place in line."""
     changes = asked_values(options) | ({"prompt": prompt} if prompt is not None else {})
@@ -186,7 +173,7 @@ def edit(client: Client, job: str, prompt: str | None, json_: bool, **options: A
 @click.option("--last", is_flag=True, help="Go to the end of the line.")
 @click.option("--priority", type=int, help="Take this priority; higher goes first.")
 @json_option
-@_with_client
+@with_client
 def move(client: Client, job: str, before: str | None, last: bool, priority: int | None, json_: bool) -> int:
     """Give a queued JOB another place in line."""
     if sum((before is not None, last, priority is not None)) != 1:
@@ -199,7 +186,7 @@ def move(client: Client, job: str, before: str | None, last: bool, priority: int
 @click.argument("job")
 @export_options
 @json_option
-@_with_client
+@with_client
 def reexport(client: Client, job: str, json_: bool, **options: Any) -> int:
     """Queue another export of a finished JOB, in another format or finished otherwise, without denoising again."""
     given = asked_values(options) | ({"audio": options["audio"]} if options["audio"] is not None else {})
@@ -210,7 +197,7 @@ def reexport(client: Client, job: str, json_: bool, **options: Any) -> int:
 @click.argument("job")
 @click.option("--out", "-o", type=click.Path(path_type=Path), default=Path(), help="Folder for the file.")
 @json_option
-@_with_client
+@with_client
 def download(client: Client, job: str, out: Path, json_: bool) -> int:
     """Save a finished JOB's video here."""
     video = client.get(_find(client, job))
@@ -222,7 +209,7 @@ def download(client: Client, job: str, out: Path, json_: bool) -> int:
 @click.command()
 @click.option("--reason", default="paused by hand", help="Why, for others to read.")
 @json_option
-@_with_client
+@with_client
 def pause(client: Client, reason: str, json_: bool) -> int:
     """Let no worker of the server take another job."""
     return _tell_line(client.pause(reason), json_)
@@ -230,7 +217,7 @@ def pause(client: Client, reason: str, json_: bool) -> int:
 
 @click.command()
 @json_option
-@_with_client
+@with_client
 def resume(client: Client, json_: bool) -> int:
     """Let the server's workers take jobs again."""
     return _tell_line(client.resume(), json_)
@@ -238,7 +225,7 @@ def resume(client: Client, json_: bool) -> int:
 
 @click.command()
 @json_option
-@_with_client
+@with_client
 def models(client: Client, json_: bool) -> int:
     """List the models of the server."""
     rows = client.models()
@@ -258,7 +245,7 @@ COMMANDS: Mapping[str, click.Command] = {
         generate, submit, jobs, show, watch, cancel, retry, reduce, edit, move, reexport, download, pause, resume, models,
     )
     if command.name
-}  # fmt: skip
+} | GROUP_COMMANDS  # fmt: skip
 
 
 def each_task(

@@ -8,18 +8,16 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from wanreel.core.errors import InvalidRequest
-from wanreel.core.request import KNOBS
-from wanreel.core.sweep import AXES, GUIDANCE, LORA, Sweep, parse_sweep
+from wanreel.core.sweep import Sweep, parse_sweep
 from wanreel.frontends.cli.answer import json_option, say
-from wanreel.frontends.cli.knobs import asked_values, options_of
 from wanreel.frontends.cli.output import Output
 from wanreel.frontends.cli.session import open_service
-from wanreel.frontends.storyboard_file import parse_text
+from wanreel.frontends.cli.sweep_words import asked_sweep, sweep_options
 from wanreel.service import Terms
 from wanreel.service.sweeps import FILES, Sweeps, SweepView
 from wanreel.wiring import Runtime, build_worker
@@ -27,39 +25,10 @@ from wanreel.wiring import Runtime, build_worker
 _LOOK = 0.5  # seconds between looks at a sweep that is watched
 _FAILED = 5  # exit code of one that failed
 _ENDED = ("completed", "failed", "cancelled")
-_LARGEST = 2**20  # bytes of a file
-_SUFFIXES = (".yaml", ".yml", ".json")
-_FILE_KNOBS = ("image", "last_image", "audio")
-#: Axes with a flag of their own, in the place of the knob's flag; their values are separated by commas.
-_FLAGS: Mapping[str, tuple[str, ...]] = {
-    "seed": ("--seed",),
-    GUIDANCE: ("--guidance",),
-    "num_inference_steps": ("--steps",),
-    "flow_shift": ("--shift",),
-    "solver": ("--solver",),
-    "preset": ("--preset", "-p"),
-}
-
-
-def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, flags in reversed(list(_FLAGS.items())):
-        what = "pairs high:low" if name == GUIDANCE else KNOBS[name].help
-        command = click.option(*flags, f"axis_{name}", metavar="A,B,…", help=f"Values to compare: {what}")(command)
-    base = {name: knob for name, knob in KNOBS.items() if name not in _FLAGS}
-    return options_of(base)(command)
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, metavar="[SWEEP.yaml | [IMAGE] PROMPT]")
-@click.option("--prompt", "prompts", multiple=True, help="A prompt to compare with the others; once for each.")
-@click.option(
-    "--lora-strength", "strengths", multiple=True, metavar="NAME=A,B,…", help="Strengths of a LoRA; H:L for pairs."
-)
-@click.option("--axis", "axes", multiple=True, metavar="NAME=A,B,…", help=f"Values of another axis: {', '.join(AXES)}.")
-@click.option("--title", help="What stands above the sheet.")
-@click.option("--last-image", type=click.Path(path_type=Path), help="The last frame, for models that take one.")
-@click.option("--audio", type=click.Path(path_type=Path), help=KNOBS["audio"].help)
-@_axis_options
+@sweep_options
 @click.option("--owner", default="", help="Whose it is; owners take turns.")
 @click.option("--priority", type=int, default=0, help="Higher goes first.")
 @click.option("--key", "idempotency_key", help="The same sweep with the same key again is the same one.")
@@ -71,7 +40,7 @@ def sweep(inputs: tuple[str, ...], json_: bool, check: bool, watch: bool, here: 
     """Compare seeds, guidance, steps, prompts or LoRA strengths: every combination as a video, then a contact sheet, a
     video of all side by side and tables."""
     with _open() as (runtime, sweeps, output):
-        asked = _asked(runtime, inputs, options)
+        asked = _asked(runtime, *asked_sweep(inputs, options))
         if check:
             planned, resolutions = sweeps.plan(asked)
             for cell in planned.cells():
@@ -172,55 +141,13 @@ def _open() -> Generator[tuple[Runtime, Sweeps, Callable[[bool], Output]]]:
         yield runtime, Sweeps(service), functools.cache(Output.open)
 
 
-def _asked(runtime: Runtime, inputs: tuple[str, ...], options: Mapping[str, Any]) -> Sweep:
-    """The file's values, and over them what words and flags say. Raises InvalidRequest."""
-    words, values, folder = list(inputs), dict[str, Any](), Path()
-    if words and words[0].lower().endswith(_SUFFIXES):
-        file = Path(words.pop(0))
-        values, folder = _read(file), file.parent
-    files = {name: folder / str(values.pop(name)) for name in _FILE_KNOBS if values.get(name)}
-    files |= {name: options[name] for name in ("last_image", "audio") if options[name] is not None}
-    if len(words) > 2:
-        raise click.UsageError(f"At most a picture and a prompt are expected, got {len(words)} words.")
-    if len(words) == 2:
-        files["image"] = Path(words.pop(0))
-    if words:
-        values["prompt"] = words[0]
-    values |= asked_values(options) | ({"title": options["title"]} if options["title"] else {})
-    axes = values.get("axes", {})
-    values["axes"] = (dict(axes) | _axes(options)) if isinstance(axes, dict) else axes
-    for name, path in files.items():
-        values[name] = runtime.take_sound_file(path) if name == "audio" else runtime.take_picture_file(path, name)
-    return parse_sweep(values)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = file.read_bytes()[: _LARGEST + 1]
-    except OSError as exc:
-        raise InvalidRequest.of("sweep", "unreadable", f"{file} can't be read: {exc.strerror}.") from exc
-    values = parse_text(data, file.name).values if len(data) <= _LARGEST else None
-    if not isinstance(values, dict):
-        raise InvalidRequest.of("sweep", "bad_file", f"{file.name} is no list of knobs and axes, YAML or JSON.")
-    return cast("dict[str, Any]", values)
-
-
-def _axes(options: Mapping[str, Any]) -> dict[str, object]:
-    axes: dict[str, object] = {"prompt": list(options["prompts"])} if options["prompts"] else {}
-    for name in _FLAGS:
-        if options[f"axis_{name}"] is not None:
-            axes[name] = _values(options[f"axis_{name}"])
-    for flag, prefix, pairs in (("--lora-strength", LORA, options["strengths"]), ("--axis", "", options["axes"])):
-        for pair in pairs:
-            name, equals, text = pair.rpartition("=") if prefix else pair.partition("=")
-            if not equals:
-                raise click.UsageError(f"{flag} {pair!r}: NAME=A,B was expected.")
-            axes[prefix + name] = _values(text)
-    return axes
-
-
-def _values(text: str) -> list[str]:
-    return [value.strip() for value in text.split(",")]
+def _asked(runtime: Runtime, values: Mapping[str, Any], files: Mapping[str, Path]) -> Sweep:
+    """Raises InvalidRequest."""
+    taken = {
+        name: runtime.take_sound_file(path) if name == "audio" else runtime.take_picture_file(path, name)
+        for name, path in files.items()
+    }
+    return parse_sweep({**values, **taken})
 
 
 def _full(sweeps: Sweeps, given: str) -> str:

@@ -8,81 +8,30 @@ change anything any more.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, literal, select, union, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, OutOfMemory, PoisonJob
-from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus, Orders, Outcome, Progress, Warm
+from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus, Orders, Outcome, Progress, Warm
 from wanreel.core.measures import Measures
-from wanreel.core.sample import Sample
-from wanreel.jobs import groups, line, locks, log, records, signals
-from wanreel.jobs.rows import attempt_of, failure_columns, job_of
+from wanreel.jobs import groups, line, locks, log, records
+from wanreel.jobs.roster import Roster
+from wanreel.jobs.rows import failure_columns, job_of
 from wanreel.jobs.tables import artifacts, attempts, jobs, workers
 from wanreel.jobs.transactions import Transactions
 
 MAX_ATTEMPTS = 3
 
 
-class Leases:
+class Leases(Roster):
     """Claiming jobs and recording what became of them. One per process; safe to use from several threads."""
 
     def __init__(self, database: Transactions, clock: Callable[[], float], max_attempts: int = MAX_ATTEMPTS) -> None:
-        self._database = database
-        self._clock = clock
+        super().__init__(database, clock)
         self._max_attempts = max_attempts
-
-    @property
-    def shared(self) -> bool:
-        """Whether workers of several machines may hold leases."""
-        return self._database.shared
-
-    # Workers
-
-    def register(self, worker: str, description: str = "") -> None:
-        """Announce a worker before its first claim. The name must never have been used before; see `Liveness`."""
-        row = {"name": worker, "description": description, "started_at": self._clock(), "drain": False}
-
-        def body(c: Connection) -> None:
-            c.execute(insert(workers).values(**row, renewed_at=locks.now(c)))
-
-        self._database.write("register", body, urgent=True)
-
-    def renew(self, worker: str, description: str = "") -> None:
-        """Show that the worker lives, where no kernel can tell; see `leased`. One that was taken off the list is back on."""
-
-        def body(c: Connection) -> bool:
-            mine = update(workers).where(workers.c.name == worker).values(renewed_at=locks.now(c))
-            return c.execute(mine).rowcount == 1
-
-        if not self._database.write("renew", body):
-            self.register(worker, description)
-
-    def unregister(self, worker: str) -> None:
-        """Take a worker off the list. It must hold no job."""
-        self._database.write(
-            "unregister", lambda c: c.execute(delete(workers).where(workers.c.name == worker)), urgent=True
-        )
-
-    def drain(self, worker: str) -> None:
-        """Ask a worker to give its job back and leave: it hears so in its next heartbeat and gets no other job."""
-
-        def body(c: Connection) -> None:
-            c.execute(update(workers).where(workers.c.name == worker).values(drain=True))
-            signals.announce(c, signals.ORDERS, worker)
-
-        self._database.write("drain", body, urgent=True)
-
-    def report(self, worker: str, sample: Sample) -> None:
-        """Leave word how the worker's machine fares. Only the newest is kept; on a full disk it is dropped."""
-        statement = update(workers).where(workers.c.name == worker).values(sample=sample.to_json())
-        with contextlib.suppress(InsufficientStorage):
-            self._database.write("report", lambda c: c.execute(statement))
-
-    # One job
 
     def claim(
         self,
@@ -208,7 +157,7 @@ class Leases:
 
     def bind(self, job_id: str, attempt: int, request: str) -> None:
         """Put in the job's request what other jobs have made for it."""
-        digest = hashlib.sha256(request.encode()).hexdigest()
+        digest = records.digest(request)
 
         def body(c: Connection) -> None:
             self._held(c, job_id, attempt)
@@ -316,24 +265,6 @@ class Leases:
 
     # Dead workers
 
-    def known(self) -> frozenset[str]:
-        """The workers that hold jobs, make a group's result or are on the list."""
-        holders = select(jobs.c.worker).where(jobs.c.status == JobStatus.IN_PROGRESS)
-        all_of_them = union(holders, groups.holders(), select(workers.c.name))
-        return self._database.read(lambda c: frozenset(c.scalars(all_of_them)))
-
-    def overdue(self, seconds: float) -> dict[str, float]:
-        """The workers that have not renewed for so long, by the database's clock, and when they last did."""
-        late = select(workers.c.name, workers.c.renewed_at)
-        unlisted = ~exists().where(workers.c.name == jobs.c.worker)
-        holders = select(jobs.c.worker, literal(0.0)).where(jobs.c.status == JobStatus.IN_PROGRESS, unlisted)
-
-        def body(c: Connection) -> dict[str, float]:
-            found = union(late.where(workers.c.renewed_at < locks.now(c) - seconds), holders, groups.unlisted_holders())
-            return {row[0]: row[1] for row in c.execute(found)}
-
-        return self._database.read(body)
-
     def held_by(self, names: Collection[str]) -> tuple[Job, ...]:
         """The jobs in progress that these workers hold."""
         theirs = select(jobs).where(jobs.c.status == JobStatus.IN_PROGRESS, jobs.c.worker.in_(names))
@@ -422,12 +353,6 @@ def _may_claim(connection: Connection, worker: str) -> bool:
     """Whether the queue is not paused and this worker is not to leave."""
     draining = connection.scalar(select(workers.c.drain).where(workers.c.name == worker))
     return not draining and not records.queue_row(connection).paused
-
-
-def attempts_of(connection: Connection, job_id: str) -> tuple[Attempt, ...]:
-    """The job's attempts, oldest first."""
-    mine = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
-    return tuple(attempt_of(row) for row in connection.execute(mine))
 
 
 def _columns(file: ArtifactRef) -> dict[str, Any]:

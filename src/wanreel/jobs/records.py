@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from wanreel.core.errors import IllegalTransition, JobNotFound
-from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus
+from wanreel.core.job import ArtifactRef, Attempt, Job, JobFailure, JobStatus
 from wanreel.jobs import log, outbox, signals, uploads, waiting
-from wanreel.jobs.rows import artifact_of, failure_columns, job_of
-from wanreel.jobs.tables import artifacts, jobs, queue
+from wanreel.jobs.rows import artifact_of, attempt_of, failure_columns, job_of
+from wanreel.jobs.tables import artifacts, attempts, jobs, queue
 
 
 def find(connection: Connection, job_id: str) -> Row[Any]:
@@ -82,6 +83,12 @@ def ask_to_stop(connection: Connection, row: Row[Any], at: float) -> None:
         signals.announce(connection, signals.ORDERS, row.worker)
 
 
+def attempts_of(connection: Connection, job_id: str) -> tuple[Attempt, ...]:
+    """The job's attempts, oldest first."""
+    mine = select(attempts).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
+    return tuple(attempt_of(row) for row in connection.execute(mine))
+
+
 def artifacts_of(connection: Connection, job_id: str) -> tuple[ArtifactRef, ...]:
     """The job's files, by kind."""
     mine = select(artifacts).where(artifacts.c.job_id == job_id).order_by(artifacts.c.kind)
@@ -100,3 +107,8 @@ def remove(connection: Connection, job_id: str, at: float) -> tuple[ArtifactRef,
 def queue_row(connection: Connection) -> Row[Any]:
     """The one row with the state of the queue."""
     return connection.execute(select(queue)).one()
+
+
+def digest(text: str) -> str:
+    """By what equal requests are found."""
+    return hashlib.sha256(text.encode()).hexdigest()

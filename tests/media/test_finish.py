@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wanreel.core.errors import ExportFailed, InsufficientStorage
 from wanreel.core.finishing import Finishing
-from wanreel.media.finish import Boomerang, Interpolate, Line, Resample, Trim, stages_of
+from wanreel.media.finish import Boomerang, Interpolate, Line, Resample, Stills, Trim, stages_of
 
 FPS = 16.0
 
@@ -222,3 +223,22 @@ def test_only_what_is_asked_for_is_kept_as_json() -> None:
     assert Finishing.from_dict(asked.to_dict()) == asked
     with pytest.raises(TypeError):
         Finishing.from_dict({"sped": 1})
+
+
+def test_the_last_frame_is_kept_as_it_is_and_the_middle_one_as_a_poster(tmp_path: Path) -> None:
+    frames, last = moving(5), tmp_path / "last.png"
+    assert len(through([Stills(5, tmp_path / "poster.jpg", last)], frames)) == 5
+    np.testing.assert_array_equal(np.asarray(Image.open(last)), frames[-1])
+    assert (tmp_path / "poster.jpg").is_file()
+
+
+def test_a_last_frame_that_the_disk_refuses_fails_the_line(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed, match="last.png"):
+        through([Stills(3, tmp_path / "poster.jpg", tmp_path / "absent" / "last.png")], moving(3))
+
+
+def test_what_failed_first_is_what_is_told(tmp_path: Path) -> None:
+    stills = Stills(1, tmp_path / "poster.jpg", tmp_path / "absent" / "last.png")
+    with pytest.raises(KeyError, match="first"), Line([stills]) as line:
+        list(line.feed(moving(1)[0]))
+        raise KeyError("first")

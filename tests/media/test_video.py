@@ -251,6 +251,26 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_settled_file_is_whole_but_not_there_before_the_end(tmp_path: Path) -> None:
+    plain, path = tmp_path / "plain.mp4", tmp_path / "settled.mp4"
+    for target in (plain, path):
+        with VideoWriter(target, VideoFormat(96, 64, 16.0)) as writer:
+            writer.write(clip())
+            if target == path:
+                writer.settle()
+                assert not path.exists()
+                assert [it.read_bytes() for it in tmp_path.glob(".settled*")] == [plain.read_bytes()]
+    assert path.read_bytes() == plain.read_bytes()
+
+
+def test_an_error_after_settling_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), VideoWriter(tmp_path / "v.mp4", VideoFormat(96, 64, 16.0)) as writer:
+        writer.write(clip())
+        writer.settle()
+        raise KeyError("after")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_frames_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ExportFailed), VideoWriter(tmp_path / "a.mp4", VideoFormat(96, 64, 16)):
         pass

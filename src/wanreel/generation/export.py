@@ -135,6 +135,7 @@ def _write(
                 done += len(frames)
                 yield Decoded(done, request.num_frames)
         _append(writer, line.finish(), cancel)
+        writer.settle()
     return writer.result
 
 

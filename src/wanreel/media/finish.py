@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -143,29 +144,37 @@ class Crop(_Plain):
 
 
 class Stills:
-    """Lets every frame pass, and keeps two of them as pictures: the middle one, and the last one without loss."""
+    """Lets every frame pass, and keeps two of them as pictures: the middle one, and the last one without loss.
+
+    That one is compressed in a thread, beside what becomes of the frames; the line's end waits for it.
+    """
 
     def __init__(self, frames: int, poster: Path, last_frame: Path) -> None:
-        self._middle = frames // 2
+        self._middle, self._last = frames // 2, frames - 1
         self._poster = poster
         self._last_frame = last_frame
         self._number = -1
-        self._last: Frame | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="last-frame")
+        self._written: Future[None] | None = None
+        self._finished = False
 
     def feed(self, frame: Frame) -> Iterator[Frame]:
         self._number += 1
         if self._number == self._middle:
             write_poster(self._poster, frame)
-        self._last = frame
+        if self._number == self._last:
+            self._written = self._thread.submit(write_png, self._last_frame, frame)
         yield frame
 
     def finish(self) -> Iterator[Frame]:
-        if self._last is not None:
-            write_png(self._last_frame, self._last)
+        self._finished = True
         return iter(())
 
     def close(self) -> None:
-        self._last = None
+        """Raises ExportFailed, InsufficientStorage, unless something else failed before."""
+        self._thread.shutdown()
+        if self._written is not None and self._finished:
+            self._written.result()
 
 
 class Keepsakes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wanreel.core.events import Event
+from wanreel.core.failpoints import Failpoints
 from wanreel.core.importing import without_collecting
 from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.settings import Settings
@@ -120,14 +121,19 @@ def build_service(runtime: Runtime, store: JobStore | None = None) -> Service:
 
 
 def build_worker(
-    runtime: Runtime, *, supervised: bool = False, only: tuple[str, ...] = (), placed: bool = False
+    runtime: Runtime,
+    *,
+    supervised: bool = False,
+    only: tuple[str, ...] = (),
+    placed: bool = False,
+    failpoints: Failpoints | None = None,
 ) -> Worker:
     """A worker on the runtime's device, not yet on the list of workers. Raises StoreError.
 
     A `supervised` one leaves when the process that started it has ended. `only`: the models that it makes, if not all.
     A `placed` one was given its GPUs by somebody who knows who has which, and may share them: it locks none.
+    `failpoints`: what attempts call at their places, where it is not the settings' fault.
     """
-    from wanreel.core.failpoints import Failpoints
     from wanreel.service import make_less
     from wanreel.service.uploader import build_uploader
     from wanreel.worker import storyboards, sweeps
@@ -155,7 +161,7 @@ def build_worker(
         data=settings.data,
         results=settings.results_dir,
         reserve=Reserve(life.name, settings.data.checkpoints, settings.results_dir),
-        failpoints=Failpoints(settings.fault),
+        failpoints=failpoints or Failpoints(settings.fault),
         taking=Taking(store, settings.results_dir, runtime.pictures, _sharing(runtime)),
         gatherer=Gatherer(
             store,
@@ -182,7 +188,9 @@ def build_worker(
         settings.results_dir,
         settings.keep_uploaded_days,
     )
-    return Worker(life, shop, retention, description=runtime.devices[0], supervised=supervised)
+    worker = Worker(life, shop, retention, description=runtime.devices[0], supervised=supervised)
+    runtime.last_words = worker.lost
+    return worker
 
 
 def _sharing(runtime: Runtime) -> Callable[[str], None]:

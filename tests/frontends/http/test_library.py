@@ -48,6 +48,23 @@ def test_any_page_can_be_fetched_at_once(place: Place) -> None:
     assert ids(place, f"limit=2&after={shape['cursors'][0]}") == made[2:4]
 
 
+def test_pictures_are_searched_like_videos_and_apart_from_them(place: Place) -> None:
+    place.submit(prompt="a fox runs")
+    drawn = [
+        place.client.post("/v1/images", json={"prompt": prompt, "model": "tiny:sdxl-base"}).json()["id"]
+        for prompt in ("a fox", "a hare")
+    ]
+    place.client.put(f"/v1/videos/{drawn[1]}/favourite")
+
+    def found(query: str) -> list[str]:
+        return [one["id"] for one in place.client.get(f"/v1/images?{query}").json()["data"]]
+
+    assert (found("search=fox"), found("favourite=true"), found("order=asc")) == ([drawn[0]], [drawn[1]], drawn)
+    shape = place.client.get("/v1/library?makes=images&search=fox").json()
+    assert (shape["total"], shape["models"]) == (1, {"tiny:sdxl-base": 1})
+    assert place.client.get("/v1/library?search=fox").json()["models"] == {"demo": 1}
+
+
 def test_favourites(place: Place) -> None:
     video = place.submit()
     other = place.submit()

@@ -18,15 +18,16 @@ import numpy as np
 import requests
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from frontends.http.places import Hand, serving
-from wanreel.core.job import folded
+from frontends.http.places import Hand, artifact, serving
+from wanreel.core.job import ArtifactRef, folded
+from wanreel.core.picture_request import PictureRequest
 from wanreel.core.request import VideoRequest
 from wanreel.core.settings import load_settings
 from wanreel.frontends.http.app import create_app
 from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.http.keys import KeyRing
 from wanreel.frontends.ui.studio import Studio
-from wanreel.media.video import VideoFormat, VideoWriter, write_poster
+from wanreel.media.video import VideoFormat, VideoWriter, write_png, write_poster
 from wanreel.service import Service
 from wanreel.wiring import Runtime, build_runtime, build_service
 
@@ -58,6 +59,24 @@ class Shop:
         """Queues a video of the demo model; its id."""
         resolution = self.service.resolve(VideoRequest(prompt=prompt, model="demo", **knobs))
         return self.service.enqueue(resolution).id
+
+    def draw(self, prompt: str, count: int = 1) -> str:
+        """A finished request for that many pictures; its id."""
+        request = PictureRequest(prompt=prompt, model="tiny:sdxl-base", num_images=count, width=96, height=64, seed=5)
+        job = self.service.enqueue(self.service.resolve_picture(request))
+        claimed = self.hand.claim()
+        assert claimed.id == job.id
+        files: list[ArtifactRef] = []
+        for number in range(1, count + 1):
+            path = self.service.results / f"{job.id}.{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, np.full((64, 96, 3), 60 * number, np.uint8))
+            files.append(artifact("picture" if number == 1 else f"picture_{number}", path, "image/png"))
+        poster = self.service.results / f"{job.id}.jpg"
+        write_poster(poster, np.full((64, 96, 3), 60, np.uint8))
+        files.append(artifact("poster", poster, "image/jpeg"))
+        self.hand.leases.complete(job.id, claimed.attempt, files[0].sha256, tuple(files), seconds=1.0)
+        return job.id
 
     def waiting(self) -> list[str]:
         return [json.loads(job.request)["prompt"] for job in self.service.store.queued()]

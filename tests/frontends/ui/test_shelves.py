@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("playwright")
 
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_shop, visit
@@ -129,6 +131,47 @@ def test_several_are_chosen_with_the_keyboard_and_fetched_as_zip(page: Page, sho
     waiting.value.save_as(tmp_path / "videos.zip")
     with zipfile.ZipFile(tmp_path / "videos.zip") as archive:
         assert len(archive.infolist()) == 3 and archive.testzip() is None
+
+
+def test_pictures_have_a_shelf_of_their_own_and_begin_videos(page: Page, shop: Shop) -> None:
+    alone = shop.draw("a red fox in the snow")
+    three = shop.draw("three foxes", 3)
+    open_library(page, shop)
+    assert page.locator(".l-words", has_text="fox").count() == 0
+    page.get_by_role("radio", name="Pictures").check()
+    expect(page.locator(".l-count")).to_have_text("2 pictures")
+    expect(page.locator(".l-words")).to_have_text(["three foxes", "a red fox in the snow"])
+    expect(page.get_by_label("Made from")).to_be_hidden()
+    page.locator(".l-open").first.click()
+    dialog = page.locator(".l-details")
+    expect(dialog.locator(".l-recipe")).to_contain_text("Pictures3")
+    dialog.get_by_role("button", name="Picture 3").click()
+    shown = page.request.get(dialog.get_by_role("link", name="Download").get_attribute("href") or "").body()
+    assert shown == (shop.service.results / f"{three}.3.png").read_bytes()
+    dialog.get_by_role("button", name="Use as first picture").click()
+    held = page.locator(".picture.held img")
+    expect(held).to_be_visible()
+    first = page.request.get(held.get_attribute("src") or "").body()
+    assert np.asarray(Image.open(io.BytesIO(first)).convert("RGB"))[0, 0].tolist() == [180, 180, 180]
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="From a past video").click()
+    page.get_by_role("dialog").get_by_role("button", name="This picture").click()
+    expect(held).to_be_visible()
+    open_library(page, shop)
+    for number in range(2):
+        page.locator(".l-tick").nth(number).check()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as ZIP").click()
+    assert len(zipfile.ZipFile(download.value.path()).namelist()) == 4
+    page.get_by_role("button", name="Clear selection").click()
+    page.locator(".l-open").nth(1).focus()
+    page.keyboard.press("Delete")
+    page.get_by_role("dialog", name="Delete this picture?").get_by_role("button", name="Delete").click()
+    expect(page.locator(".l-words")).to_have_text(["three foxes"])
+    assert not (shop.service.results / f"{alone}.1.png").exists()
+    page.get_by_role("radio", name="Videos").check()
+    expect(page.locator(".l-count")).to_contain_text("videos")
+    shop.service.delete(three)
 
 
 def test_a_dropped_video_gives_its_settings_back(page: Page, shop: Shop, tmp_path: Path) -> None:

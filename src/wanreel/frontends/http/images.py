@@ -15,14 +15,14 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import InvalidRequest, Problem
-from wanreel.core.job import Job, Search
+from wanreel.core.job import Job
 from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest
 from wanreel.frontends.http import body_schema, files, schema
 from wanreel.frontends.http.forms import Body, read_body
-from wanreel.frontends.http.guard import caller_of
-from wanreel.frontends.http.house import House, owner_filter
+from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import Accepted, Intake
 from wanreel.frontends.http.keys import Caller
+from wanreel.frontends.http.library import PICTURE_KIND, WantedPictures
 from wanreel.frontends.http.schema import Deleted, Video, VideoList, Wire
 from wanreel.frontends.http.submission import Submission, split_size, take_pictures
 from wanreel.frontends.http.videos import VideoRoutes
@@ -135,12 +135,12 @@ class ImageRoutes:
     async def list(
         self,
         request: Request,
+        search: WantedPictures,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         order: Literal["asc", "desc"] = "desc",
         after: Annotated[str | None, Query(max_length=64)] = None,
     ) -> VideoList:
         """Your pictures by order of acceptance; `after` is the last id of the page before."""
-        search = Search(owner=owner_filter(caller_of(request)), pictures=True)
         return await self._videos.list(request, search, limit, order, after)
 
     async def retrieve(self, request: Request, response: Response, image_id: str) -> Video:
@@ -178,7 +178,7 @@ class ImageRoutes:
     def _answer(self, job: Job, accepted: Accepted, form: Format) -> Images:
         service, shown = self._house.service, self._house.shown_with(job, accepted.adjustments, accepted.notes)
         kept = service.files(job.id)
-        numbers = range(1, sum(kind.startswith("picture") for kind in kept) + 1)
+        numbers = range(1, sum(PICTURE_KIND.fullmatch(kind) is not None for kind in kept) + 1)
         return Images(
             created=int(job.created_at),
             data=[self._data(job, service.results / kept[_kind(number)].name, number, form) for number in numbers],

@@ -1,9 +1,10 @@
-"""The library: searching many videos, favourites, deleting and fetching several at once."""
+"""The library: searching many videos or pictures, favourites, deleting and fetching several at once."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -20,8 +21,9 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House, owner_filter
 from wanreel.frontends.http.schema import Video, Wire
 
-MOST_AT_ONCE = 500  #: videos in one bulk request
+MOST_AT_ONCE = 500  #: videos or pictures in one bulk request
 _LONGEST_SEARCH = 200  #: characters
+PICTURE_KIND = re.compile(r"picture(_[0-9]+)?")  #: of a file that is one of the pictures
 _ID = re.compile(r"[0-9a-f]{32}")
 _ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}, "description": "A ZIP."}}
 _IDS: dict[str, Any] = {
@@ -58,23 +60,20 @@ class DeletedVideos(Wire):
     kept: list[Kept] = Field(description="Those that could not be deleted, and why.")
 
 
-def wanted(  # noqa: PLR0913 - FastAPI reads the query off the signature
+def found_by(  # noqa: PLR0913 - FastAPI reads the query off the signature
     request: Request,
     status: JobStatus | None = None,
     search: Annotated[str, Query(max_length=_LONGEST_SEARCH, description="Words of the prompt.")] = "",
     model: Annotated[str | None, Query(max_length=64)] = None,
-    mode: Literal["text", "picture", "first_last"] | None = None,
     favourite: bool | None = None,
     since: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Seconds since 1970.")] = None,
     until: Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="Seconds since 1970.")] = None,
 ) -> Search:
-    """Which of the caller's videos a query asks for."""
+    """Which of the caller's videos or pictures a query asks for."""
     return Search(
         owner=owner_filter(caller_of(request)),
         status=status,
         model=model,
-        mode=mode,
-        pictures=False,
         favourite=favourite,
         text=search,
         since=since,
@@ -82,7 +81,21 @@ def wanted(  # noqa: PLR0913 - FastAPI reads the query off the signature
     )
 
 
+FoundBy = Annotated[Search, Depends(found_by)]
+
+
+def wanted(search: FoundBy, mode: Literal["text", "picture", "first_last"] | None = None) -> Search:
+    """Which of the caller's videos."""
+    return replace(search, mode=mode, pictures=False)
+
+
+def wanted_pictures(search: FoundBy) -> Search:
+    """Which of the caller's pictures."""
+    return replace(search, pictures=True)
+
+
 Wanted = Annotated[Search, Depends(wanted)]
+WantedPictures = Annotated[Search, Depends(wanted_pictures)]
 
 
 class LibraryRoutes:
@@ -110,8 +123,11 @@ class LibraryRoutes:
         search: Wanted,
         limit: Annotated[int, Query(ge=1, le=100, description="Videos a page.")] = 100,
         order: Literal["asc", "desc"] = "desc",
+        makes: Literal["videos", "images"] = "videos",
     ) -> LibraryShape:
-        """The shape of what GET /v1/videos finds with the same query: how many, and where each page begins."""
+        """The shape of what GET /v1/videos, or /v1/images, finds with the same query: how many, and where each page
+        begins. `mode` is for videos."""
+        search = replace(search, pictures=makes == "images")
         found = await run_in_threadpool(
             self._house.service.store.overview, search, page=limit, newest_first=order == "desc"
         )
@@ -160,9 +176,9 @@ class LibraryRoutes:
 
     def _of(self, job: Job) -> Iterator[Member]:
         service = self._house.service
-        video = service.files(job.id).get("video")
-        if video is not None:
-            yield Member(video.name, service.results / video.name, job.created_at)
+        for kind, file in service.files(job.id).items():
+            if kind == "video" or PICTURE_KIND.fullmatch(kind):
+                yield Member(file.name, service.results / file.name, job.created_at)
 
 
 async def _ids(request: Request) -> list[str]:

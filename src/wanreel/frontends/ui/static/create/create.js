@@ -37,7 +37,8 @@ async function shownNow(params) {
   await result.show(params.id);
   if (params.again) await again(params.again);
   if (params.recipe) await adoptRecipe();
-  if (params.id || params.again || params.recipe) history.replaceState(null, "", "#/create");
+  if (params.still) await useStill(params.still, params.number ?? "1");
+  if (params.id || params.again || params.recipe || params.still) history.replaceState(null, "", "#/create");
 }
 
 function wire() {
@@ -115,6 +116,14 @@ async function useFrame(blob, from) {
   toast(t("continue.done"), { kind: "good" });
   $("#knob-prompt")?.focus();
   $("#knob-prompt")?.scrollIntoView({ block: "center" });
+}
+
+//: A still picture of the library becomes the first one of a video.
+async function useStill(id, at) {
+  const response = await api.raw("GET", `/v1/images/${encodeURIComponent(id)}/content?number=${encodeURIComponent(at)}`);
+  if (!response.ok) return failed(new api.ApiError(t("past.gone")));
+  await takePicture([new File([await response.blob()], `${id}.png`, { type: "image/png" })]);
+  $("#knob-prompt")?.focus();
 }
 
 // Drawing

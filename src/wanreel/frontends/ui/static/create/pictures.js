@@ -110,23 +110,28 @@ async function pastFrames(knob) {
   const grid = h("div.past", h("div.help", t("loading")));
   const box = dialog(t("past.title"), [h("p.soft", t("past.help")), grid], { wide: true });
   try {
-    const { data } = await api.get("/v1/videos?status=completed&limit=60");
-    fill(grid, data.length ? data.map((video) => pastVideo(video, async (variant) => {
+    const [videos, stills] = await Promise.all(["videos", "images"].map((kind) => api.get(`/v1/${kind}?status=completed&limit=60`)));
+    const data = [...videos.data, ...stills.data].sort((one, other) => other.created_at - one.created_at).slice(0, 60);
+    fill(grid, data.length ? data.map((made) => past(made, async (path) => {
       box.close();
-      const response = await api.raw("GET", `/v1/videos/${video.id}/content?variant=${variant}`);
+      const response = await api.raw("GET", path);
       if (!response.ok) return failed(new api.ApiError(t("past.gone")));
       const blob = await response.blob();
-      await take(new File([blob], `${video.id}.${blob.type === "image/png" ? "png" : "jpg"}`, { type: blob.type }), knob);
+      await take(new File([blob], `${made.id}.${blob.type === "image/png" ? "png" : "jpg"}`, { type: blob.type }), knob);
     })) : h("div.empty", icon("film"), t("past.none")));
   } catch (fault) {
     fill(grid, h("div.note.bad", fault.message));
   }
 }
 
-function pastVideo(video, use) {
-  const frame = (variant, label) => h("button.quiet", { type: "button", onclick: () => use(variant) }, label);
-  return h("div.past-video", h("img", { src: api.address(`/v1/videos/${video.id}/content?variant=last_frame`), alt: video.prompt, loading: "lazy" }),
-    h("div.buttons", frame("last_frame", t("past.last")), frame("thumbnail", t("past.poster"))));
+function past(made, use) {
+  const button = (path, label) => h("button.quiet", { type: "button", onclick: () => use(path) }, label);
+  const still = made.object === "image";
+  const path = (what) => (still ? `/v1/images/${made.id}/content?number=${what}` : `/v1/videos/${made.id}/content?variant=${what}`);
+  return h("div.past-video", h("img", { src: api.address(still ? path(1) : path("last_frame")), alt: made.prompt, loading: "lazy" }),
+    h("div.buttons", still
+      ? Array.from({ length: made.wanreel.request.num_images }, (_, n) => button(path(n + 1), made.wanreel.request.num_images > 1 ? t("library.still.number", { number: n + 1 }) : t("past.still")))
+      : [button(path("last_frame"), t("past.last")), button(path("thumbnail"), t("past.poster"))]));
 }
 
 async function webcam(knob) {

@@ -1,15 +1,17 @@
-// One video: it plays, with everything that made it, and what can be done with it. Arrows go to its neighbours.
+// One video, or one request for pictures: it plays, with everything that made it, and what can be done with it. Arrows go to its neighbours.
 import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
 import { has, moment, money, number, t } from "../core/i18n.js";
 import { isRung, said } from "../parts/notes.js";
 import { uploadLine } from "../parts/upload.js";
+import { fileOf, isStill, stillRows, stillStage } from "./stills.js";
 
 const HIDDEN = ["prompt", "negative_prompt", "image", "last_image", "loras", "metadata", "mode", "width", "height", "export_width", "export_height", "num_frames", "fps"];
 
 //: gallery: {position(), step(by), favour(video), remove(video), closed()}
 export function openDetails(video, studio, gallery) {
-  const box = h("dialog.l-details", { aria: { label: t("library.details") } });
+  let at = 1; // of several pictures
+  const box = h("dialog.l-details", { aria: { label: t(isStill(video) ? "library.still.details" : "library.details") } });
   box.addEventListener("keydown", keys);
   box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
   box.addEventListener("close", () => {
@@ -23,6 +25,7 @@ export function openDetails(video, studio, gallery) {
 
   function draw() {
     const { request, status, favourite } = video.wanreel;
+    const still = isStill(video), may = studio.setup.account.can_submit;
     const place = gallery.position();
     const button = (name, mark, run, kind = "quiet") => h(`button.${kind}`, { type: "button", onclick: run }, icon(mark), t(name));
     const star = h("button.bare", { type: "button", title: t("library.favourite"), aria: { label: t("library.favourite"), pressed: String(favourite) }, onclick: favour }, icon("star"));
@@ -37,32 +40,30 @@ export function openDetails(video, studio, gallery) {
         h("div.l-stage", stage()),
         h("div.l-about",
           h("h2", video.prompt),
-          h("p.soft", `${title()} · ${video.size.replace("x", " × ")} · ${number(Number(video.seconds), 1)} s · ${moment(video.created_at)}`),
+          h("p.soft", [title(), video.size.replace("x", " × "), !still && `${number(Number(video.seconds), 1)} s`, moment(video.created_at)].filter(Boolean).join(" · ")),
           h("div.buttons",
-            status === "completed" && h("a.primary", { href: content("video"), download: "" }, icon("download"), t("library.save")),
-            studio.setup.account.can_submit && button("library.reuse", "retry", reuse),
-            status === "completed" && studio.setup.account.can_submit && button("library.show", "create", open),
+            status === "completed" && h("a.primary", { href: fileOf(video, "video", at), download: "" }, icon("download"), t("library.save")),
+            still && status === "completed" && may && button("library.begin", "create", begin),
+            !still && may && button("library.reuse", "retry", reuse),
+            !still && status === "completed" && may && button("library.show", "create", open),
             button("library.delete", "trash", remove, "danger")),
-          uploadLine(video, { names: studio.setup.storage.names, may: studio.setup.account.can_submit, done: (fresh) => { video = fresh; draw(); } }),
+          !still && uploadLine(video, { names: studio.setup.storage.names, may: studio.setup.account.can_submit, done: (fresh) => { video = fresh; draw(); } }),
           video.error && h("p.note.bad", icon("warning"), video.error.message),
           video.wanreel.notes.map((note) => h("p.note", { class: isRung(note) ? "warn" : "" }, icon(isRung(note) ? "warning" : "info"), h("span", said(note)))),
-          h("dl.l-recipe", rows(request)),
+          h("dl.l-recipe", still ? stillRows(video) : rows(request)),
           request.negative_prompt && h("details", h("summary", t("library.negative")), h("p.soft", request.negative_prompt)),
           status === "completed" && manifest())));
   }
 
   function stage() {
     if (video.wanreel.status !== "completed") return h("div.empty", icon("film"), h("span", t(`library.status.${video.wanreel.status}`)));
+    if (isStill(video)) return stillStage(video, at, (other) => { at = other; draw(); box.querySelector(".l-stills [aria-pressed=true]").focus(); });
     const format = video.wanreel.request.output_format;
-    if (format === "mov") return h("figure", h("img", { src: content("thumbnail"), alt: video.prompt }), h("figcaption.soft", t("result.mov")));
-    if (format === "webp" || format === "gif") return h("img", { src: content("video"), alt: video.prompt });
-    const player = h("video", { src: content("video"), poster: content("thumbnail"), controls: true, loop: true, autoplay: true, muted: true, playsInline: true, aria: { label: video.prompt } });
+    if (format === "mov") return h("figure", h("img", { src: fileOf(video, "thumbnail"), alt: video.prompt }), h("figcaption.soft", t("result.mov")));
+    if (format === "webp" || format === "gif") return h("img", { src: fileOf(video, "video"), alt: video.prompt });
+    const player = h("video", { src: fileOf(video, "video"), poster: fileOf(video, "thumbnail"), controls: true, loop: true, autoplay: true, muted: true, playsInline: true, aria: { label: video.prompt } });
     player.addEventListener("error", () => player.replaceWith(h("div.empty", icon("warning"), h("span", t("library.gone")))));
     return player;
-  }
-
-  function content(variant) {
-    return api.address(`/v1/videos/${video.id}/content?variant=${variant}`);
   }
 
   function title() {
@@ -94,7 +95,7 @@ export function openDetails(video, studio, gallery) {
       async ontoggle(event) {
         if (!event.target.open || shown.textContent) return;
         try {
-          shown.textContent = JSON.stringify(await api.get(`/v1/videos/${video.id}/manifest`), null, 2);
+          shown.textContent = JSON.stringify(await api.get(isStill(video) ? `/v1/images/${video.id}/content?variant=manifest` : `/v1/videos/${video.id}/manifest`), null, 2);
         } catch (error) {
           shown.textContent = error.message;
         }
@@ -106,6 +107,7 @@ export function openDetails(video, studio, gallery) {
     const next = await gallery.step(by);
     if (!next) return;
     video = next;
+    at = 1;
     draw();
     box.focus();
   }
@@ -123,6 +125,12 @@ export function openDetails(video, studio, gallery) {
   function reuse() {
     box.close();
     studio.go("create", { again: video.id });
+  }
+
+  //: The picture becomes the first one of a video.
+  function begin() {
+    box.close();
+    studio.go("create", { still: video.id, number: String(at) });
   }
 
   //: Beside the form, where it can be gone on from, varied and compared.

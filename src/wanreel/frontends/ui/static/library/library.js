@@ -1,7 +1,7 @@
-// The library: search, filters, the gallery and what is done with several videos at once.
+// The library: videos or still pictures, search, filters, the gallery and what is done with several videos at once.
 import * as api from "../core/api.js";
 import { fill, h, icon } from "../core/dom.js";
-import { moment, number, t } from "../core/i18n.js";
+import { has, moment, number, t } from "../core/i18n.js";
 import * as live from "../core/live.js";
 import { failed, toast } from "../core/toast.js";
 import { ask } from "../parts/ask.js";
@@ -13,15 +13,17 @@ import { dropZone, restoreButton } from "./drop.js";
 import { Grid } from "./grid.js";
 import { Shelf } from "./shelf.js";
 import { Sample } from "./sample.js";
+import { count as picturesOf, fileOf, isStill } from "./stills.js";
 
 await styled("library.css", import.meta.url);
 
 const MOST_AT_ONCE = 500;
 const MODES = ["text", "picture", "first_last"];
 const STATES = ["completed", "failed", "cancelled"];
+const MAKES = ["videos", "images"];
 const START = { search: "", model: "", mode: "", status: "completed", favourite: "", since: "", until: "", order: "desc" };
 
-const query = { ...START }; // kept while the page lives, whatever screen is open
+const query = { makes: "videos", ...START }; // kept while the page lives, whatever screen is open
 const chosen = new Set();
 let stops = []; // of the newest mount's listeners
 
@@ -32,10 +34,12 @@ export function mount(root, studio) {
   const gallery = h("div");
   const state = h("div");
   const several = h("div.l-several", { hidden: true, role: "group", aria: { label: t("library.several") } });
+  const kinds = h("div.seg.l-kinds", { role: "radiogroup", aria: { label: t("library.kind") } }, MAKES.map((makes) =>
+    h("label", h("input", { type: "radio", name: "l-kind", value: makes, checked: query.makes === makes, onchange: () => narrow({ makes, model: "", mode: "" }) }), t(`library.${makes}`))));
   const models = h("select", { aria: { label: t("library.model") }, onchange: (event) => narrow({ model: event.target.value }) });
   const form = filters();
   const grid = new Grid(gallery, {
-    label: t("library.videos"),
+    label: t("library.title"),
     smallest: () => (gallery.clientWidth < 500 ? 150 : 230),
     heightOf: (width) => Math.round(width * 9 / 16) + 60,
     draw: card,
@@ -43,7 +47,7 @@ export function mount(root, studio) {
   let stale = null, shown = false;
 
   fill(root, h("div.l-screen",
-    h("div.l-head", h("h1", t("library.title")), count, studio.setup.account.can_submit && restoreButton(studio)),
+    h("div.l-head", h("h1", t("library.title")), kinds, count, studio.setup.account.can_submit && restoreButton(studio)),
     form, several, state, gallery));
   dropZone(root, studio);
   gallery.addEventListener("keydown", keys);
@@ -83,7 +87,7 @@ export function mount(root, studio) {
       h("div.l-search", icon("search"), search), star, more,
       h("div#l-narrow", pick("status", [...STATES, ""], (value) => t(`library.status.${value || "all"}`)),
       models,
-      pick("mode", ["", ...MODES], (value) => t(`library.mode.${value || "all"}`)),
+      h("span.l-of-videos", pick("mode", ["", ...MODES], (value) => t(`library.mode.${value || "all"}`))),
       day("since"), day("until"),
       pick("order", ["desc", "asc"], (value) => t(`library.order.${value}`))));
   }
@@ -91,6 +95,7 @@ export function mount(root, studio) {
   function narrow(change) {
     Object.assign(query, change);
     clearChosen();
+    if (change.makes) root.querySelector(".l-filters").replaceWith(filters());
     look();
   }
 
@@ -109,13 +114,14 @@ export function mount(root, studio) {
     const isNarrow = Object.keys(START).some((name) => name !== "order" && query[name] !== START[name]);
     fill(models, h("option", { value: "" }, t("library.model.all")), Object.entries(shelf.shape?.models ?? {}).map(([name, many]) =>
       h("option", { value: name, selected: query.model === name }, `${title(name)} (${number(many)})`)));
-    fill(count, shelf.shape ? t(shelf.total === 1 ? "library.count.one" : "library.count", { count: number(shelf.total) }) : "");
+    fill(count, shelf.shape ? words("count", shelf.total) : "");
     gallery.hidden = !shelf.total || !!shelf.error;
     if (shelf.error) fill(state, fault(shelf.error, look));
     else if (!shelf.shape) fill(state, loading());
     else if (!shelf.total) fill(state, isNarrow
-      ? notice({ mark: "search", title: t("library.none"), text: t("library.none.hint"), button: { text: t("library.none.clear"), run: clear } })
-      : notice({ title: t("library.empty"), text: t("library.empty.hint"), button: { text: t("library.empty.go"), run: () => studio.go("create") } }));
+      ? notice({ mark: "search", title: words("none"), text: t("library.none.hint"), button: { text: t("library.none.clear"), run: clear } })
+      : stills() ? notice({ mark: "image", title: t("library.empty"), text: t("library.still.empty.hint") })
+        : notice({ title: t("library.empty"), text: t("library.empty.hint"), button: { text: t("library.empty.go"), run: () => studio.go("create") } }));
     else fill(state);
     grid.reset(shelf.total);
     drawSeveral();
@@ -127,19 +133,28 @@ export function mount(root, studio) {
     look();
   }
 
+  const stills = () => query.makes === "images";
+
+  //: Words about so many of what is shown.
+  function words(name, many = null, more = {}) {
+    const key = stills() ? `library.still.${name}` : `library.${name}`;
+    return t(many === 1 && has(`${key}.one`) ? `${key}.one` : key, { count: number(many ?? 0), ...more });
+  }
+
   const title = (name) => studio.setup.models.find((model) => model.name === name)?.title ?? name;
 
   function card(index) {
     const video = shelf.at(index);
     if (!video) return h("div.l-card.l-blank", { role: "group", tabIndex: -1, dataset: { main: "" }, aria: { busy: "true", label: t("parts.loading") } });
     const { favourite, status } = video.wanreel;
-    const words = h("span.l-words", video.prompt);
-    const frame = h("span.l-frame", picture(video), status === "completed" ? h("span.l-length", `${number(Number(video.seconds), 1)} s`) : h(`span.l-state.${status}`, t(`library.status.${status}`)), status === "completed" && copied(video.wanreel.upload));
+    const still = isStill(video);
+    const length = still ? picturesOf(video) > 1 && t("library.still.several", { count: number(picturesOf(video)) }) : `${number(Number(video.seconds), 1)} s`;
+    const frame = h("span.l-frame", picture(video), status === "completed" ? length && h("span.l-length", length) : h(`span.l-state.${status}`, t(`library.status.${status}`)), status === "completed" && copied(video.wanreel.upload));
     const open = h("button.l-open", {
       type: "button", dataset: { main: "" }, aria: { label: t("library.open", { prompt: video.prompt, model: title(video.model), when: moment(video.created_at) }) },
       onclick: () => show(index),
-    }, frame, words, h("span.l-facts", `${title(video.model)} · ${video.size.replace("x", " × ")}`));
-    if (status === "completed") sample.attach(open, frame, video.id);
+    }, frame, h("span.l-words", video.prompt), h("span.l-facts", `${title(video.model)} · ${video.size.replace("x", " × ")}`));
+    if (status === "completed" && !still) sample.attach(open, frame, video.id);
     const mark = h("button.l-mark", {
       type: "button", title: t("library.favourite"), aria: { label: t("library.favourite"), pressed: String(favourite) }, onclick: () => favour(video),
     }, icon("star"));
@@ -150,9 +165,10 @@ export function mount(root, studio) {
   }
 
   function picture(video) {
-    if (video.wanreel.status !== "completed") return icon("film");
-    const image = h("img", { src: api.address(`/v1/videos/${video.id}/content?variant=thumbnail`), alt: "", decoding: "async" });
-    image.addEventListener("error", () => image.replaceWith(icon("film")), { once: true });
+    const mark = isStill(video) ? "image" : "film";
+    if (video.wanreel.status !== "completed") return icon(mark);
+    const image = h("img", { src: fileOf(video, "thumbnail"), alt: "", decoding: "async" });
+    image.addEventListener("error", () => image.replaceWith(icon(mark)), { once: true });
     return image;
   }
 
@@ -235,7 +251,7 @@ export function mount(root, studio) {
   async function remove(ids) {
     const one = ids.length === 1;
     const agreed = await ask({
-      title: t(one ? "library.delete.one" : "library.delete.title", { count: number(ids.length) }),
+      title: words(one ? "delete.one" : "delete.title", ids.length),
       text: t("library.delete.text"), agree: t("library.delete"), danger: true,
     });
     if (!agreed) return false;
@@ -244,7 +260,7 @@ export function mount(root, studio) {
         const { deleted, kept } = await api.send("POST", "/v1/library/delete", { json: { ids: ids.slice(from, from + MOST_AT_ONCE) } });
         deleted.forEach((id) => chosen.delete(id));
         if (kept.length) toast(t("library.kept", { count: kept.length }), { kind: "bad", hint: kept[0].message });
-        else toast(t(one ? "library.deleted.one" : "library.deleted", { count: number(deleted.length) }), { kind: "good" });
+        else toast(words("deleted", deleted.length), { kind: "good" });
       }
       await shelf.refresh();
       if (shelf.total) grid.focus(grid.current);

@@ -1,10 +1,11 @@
-// Shelf: the videos a search finds, fetched page by page as they are looked at. Knows nothing of how they are drawn.
+// Shelf: the videos or pictures that a search finds, fetched page by page as they are looked at. Knows nothing of how they are drawn.
 import * as api from "../core/api.js";
 
 export const PAGE = 60;
 
 export class Shelf {
   #query = {};
+  #kind = "videos"; // or "images"
   #cursors = [];
   #pages = new Map(); // number: videos, or the promise of them
   #before = new Map(); // index: what stood there before a refresh, shown until the new page is here
@@ -21,8 +22,10 @@ export class Shelf {
   }
 
   /** Looks for something else. */
-  async search(query) {
+  async search({ makes, ...query }) {
+    this.#kind = makes;
     this.#query = query;
+    this.#pages = new Map();
     this.#before.clear();
     this.shape = null;
     await this.refresh();
@@ -32,7 +35,7 @@ export class Shelf {
   async refresh() {
     const round = ++this.#round;
     try {
-      const shape = await api.get(`/v1/library?${this.#words({ limit: PAGE })}`);
+      const shape = await api.get(`/v1/library?${this.#words({ limit: PAGE, makes: this.#kind })}`);
       if (round !== this.#round) return;
       for (const [page, videos] of this.#pages) {
         if (Array.isArray(videos)) videos.forEach((video, at) => this.#before.set(page * PAGE + at, video));
@@ -77,7 +80,7 @@ export class Shelf {
     const round = this.#round;
     const cursor = this.#cursors[page];
     if (cursor === undefined) return;
-    const answer = api.get(`/v1/videos?${this.#words({ limit: PAGE, ...(cursor ? { after: cursor } : {}) })}`).then(
+    const answer = api.get(`/v1/${this.#kind}?${this.#words({ limit: PAGE, ...(cursor ? { after: cursor } : {}) })}`).then(
       (list) => {
         if (round !== this.#round) return [];
         this.#pages.set(page, list.data);

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from wanreel.core import errors
-from wanreel.core.catalog import MODELS, preset_steps
+from wanreel.core.catalog import MODELS
+from wanreel.core.presets import preset_steps
 from wanreel.core.request import Knob, PresetName, knobs
 from wanreel.core.settings import Settings
 from wanreel.frontends.cli.failure import exit_code

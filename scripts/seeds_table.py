@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wanreel.core.catalog import Catalog, ModelSpec, preset_steps
+from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.machines import GIB, TERA, Card, Machine, card_named, machine_of_card
 from wanreel.core.memory import MemoryPlan, plan_memory
+from wanreel.core.presets import preset_steps
 from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
 

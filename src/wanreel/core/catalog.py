@@ -5,16 +5,16 @@ Knows nothing of files, downloads or devices. Every recipe value is the model au
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from wanreel.core.edit_models import EDIT_MODELS, EditSpec, tiny_edit
 from wanreel.core.errors import Problem, UnknownModel
 from wanreel.core.picture_models import PICTURE_MODELS, PictureSpec
 from wanreel.core.picture_models import tiny as tiny_picture_model
-from wanreel.core.request import PresetName, ResolutionName, Solver
+from wanreel.core.request import ResolutionName, Solver
 
 Mode = Literal["text", "picture", "first_last"]
 Conditioning = Literal["none", "channels", "first_frame"]
@@ -40,19 +40,18 @@ class ModelSpec:
     hub_id: str | None  #: repository in Diffusers layout; None when the weights ship with Wanreel or are made up
     release: str  #: of Wan: "2.1" or "2.2"
     modes: tuple[Mode, ...]
-    conditioning: (
-        Conditioning  #: how a picture enters: not, as mask + latents in extra channels, as a clean first frame
-    )
     sizes: Mapping[ResolutionName, Size]
-    default_resolution: ResolutionName
-    num_frames: int  #: official length
-    max_frames: int  #: longest it was trained for; `hard_max_frames` is what it refuses
-    fps: float  #: the rate it was trained at
     steps: int  #: official number of denoise steps
     guidance_high: float
     guidance_low: float
     negative_prompt: str
     sources: tuple[str, ...]
+    #: How a picture enters: not, as mask + latents in extra channels, as a clean first frame.
+    conditioning: Conditioning = "none"
+    default_resolution: ResolutionName = "720P"
+    num_frames: int = 81  #: official length
+    max_frames: int = 81  #: longest it was trained for; `hard_max_frames` is what it refuses
+    fps: float = 16.0  #: the rate it was trained at
     parameters: str = ""  #: for people: "14B", "2 × 14B"
     licence: str = "Apache-2.0"
     clip: bool = False  #: pictures enter as CLIP embeddings too
@@ -109,7 +108,6 @@ NEGATIVE_FLF2V_21 = "镜头切换，" + NEGATIVE
 
 _W21 = "Wan-Video/Wan2.1: README.md, generate.py, wan/configs"
 _W22 = "Wan-Video/Wan2.2: generate.py, wan/configs"
-_FAST = "hao-ai-lab/FastVideo: fastvideo/configs/pipelines/wan.py, fastvideo/registry.py"
 
 
 def _wan_sizes(
@@ -123,226 +121,154 @@ def _wan_sizes(
     }
 
 
-def _ti2v_sizes(shift: float) -> dict[ResolutionName, Size]:
-    """TI2V-5B knows 1280x704 alone; its sides are multiples of 32."""
-    return {
-        "480P": Size(832, 480, shift, trained=False),
-        "720P": Size(1280, 704, shift),
-        "1080P": Size(1920, 1080, shift, trained=False),
-    }
-
+_T2V_1_3B = ModelSpec(
+    name="t2v-1.3b",
+    title="Wan2.1 T2V 1.3B",
+    hub_id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+    release="2.1",
+    parameters="1.3B",
+    modes=("text",),
+    sizes=_wan_sizes(8.0, 8.0, trained_720=False),
+    default_resolution="480P",
+    steps=50,
+    guidance_high=6.0,
+    guidance_low=6.0,
+    negative_prompt=NEGATIVE,
+    sources=(_W21, "README of Wan2.1: shift 8-12 and guidance 6 for 1.3B"),
+)
+_I2V_480P = ModelSpec(
+    name="i2v-14b-480p",
+    title="Wan2.1 I2V 14B 480P",
+    hub_id="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+    release="2.1",
+    parameters="14B",
+    modes=("picture",),
+    conditioning="channels",
+    clip=True,
+    sizes=_wan_sizes(3.0, 5.0, trained_720=False),
+    default_resolution="480P",
+    steps=40,
+    guidance_high=5.0,
+    guidance_low=5.0,
+    negative_prompt=NEGATIVE_I2V_21,
+    sources=(_W21,),
+)
+_T2V_A14B = ModelSpec(
+    name="t2v-a14b",
+    title="Wan2.2 T2V A14B",
+    hub_id="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+    release="2.2",
+    parameters="2 × 14B",
+    modes=("text",),
+    experts=2,
+    boundary_ratio=0.875,
+    sizes=_wan_sizes(12.0, 12.0),
+    steps=40,
+    guidance_high=4.0,
+    guidance_low=3.0,
+    negative_prompt=NEGATIVE,
+    sources=(_W22 + "/wan_t2v_A14B.py",),
+)
+_TI2V_5B = ModelSpec(
+    name="ti2v-5b",
+    title="Wan2.2 TI2V 5B",
+    hub_id="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+    release="2.2",
+    parameters="5B",
+    modes=("text", "picture"),
+    conditioning="first_frame",
+    latent_channels=48,
+    spatial_stride=16,
+    size_multiple=32,
+    sizes={  # it knows 1280x704 alone
+        "480P": Size(832, 480, 5.0, trained=False),
+        "720P": Size(1280, 704, 5.0),
+        "1080P": Size(1920, 1080, 5.0, trained=False),
+    },
+    num_frames=121,
+    max_frames=121,
+    fps=24.0,
+    steps=50,
+    guidance_high=5.0,
+    guidance_low=5.0,
+    negative_prompt=NEGATIVE,
+    sources=(_W22 + "/wan_ti2v_5B.py",),
+)
+#: What FastVideo's distillation makes of a model.
+_THREE_STEPS: Mapping[str, Any] = {
+    "steps": 3,
+    "fast_steps": 3,
+    "few_step_timesteps": (1000, 757, 522),
+    "guidance_high": 1.0,
+    "guidance_low": 1.0,
+    "solver": "dmd",
+    "solvers": ("dmd",),
+    "sources": ("hao-ai-lab/FastVideo: fastvideo/configs/pipelines/wan.py, fastvideo/registry.py",),
+}
 
 MODELS: tuple[ModelSpec, ...] = (
-    ModelSpec(
-        name="t2v-1.3b",
-        title="Wan2.1 T2V 1.3B",
-        hub_id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
-        release="2.1",
-        parameters="1.3B",
-        modes=("text",),
-        conditioning="none",
-        sizes=_wan_sizes(8.0, 8.0, trained_720=False),
-        default_resolution="480P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
-        steps=50,
-        guidance_high=6.0,
-        guidance_low=6.0,
-        negative_prompt=NEGATIVE,
-        sources=(_W21, "README of Wan2.1: shift 8-12 and guidance 6 for 1.3B"),
-    ),
-    ModelSpec(
+    _T2V_1_3B,
+    replace(
+        _T2V_1_3B,
         name="t2v-14b",
         title="Wan2.1 T2V 14B",
         hub_id="Wan-AI/Wan2.1-T2V-14B-Diffusers",
-        release="2.1",
         parameters="14B",
-        modes=("text",),
-        conditioning="none",
         sizes=_wan_sizes(5.0, 5.0),
         default_resolution="720P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
-        steps=50,
         guidance_high=5.0,
         guidance_low=5.0,
-        negative_prompt=NEGATIVE,
         sources=(_W21,),
     ),
-    ModelSpec(
-        name="i2v-14b-480p",
-        title="Wan2.1 I2V 14B 480P",
-        hub_id="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
-        release="2.1",
-        parameters="14B",
-        modes=("picture",),
-        conditioning="channels",
-        clip=True,
-        sizes=_wan_sizes(3.0, 5.0, trained_720=False),
-        default_resolution="480P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
-        steps=40,
-        guidance_high=5.0,
-        guidance_low=5.0,
-        negative_prompt=NEGATIVE_I2V_21,
-        sources=(_W21,),
-    ),
-    ModelSpec(
+    _I2V_480P,
+    replace(
+        _I2V_480P,
         name="i2v-14b-720p",
         title="Wan2.1 I2V 14B 720P",
         hub_id="Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
-        release="2.1",
-        parameters="14B",
-        modes=("picture",),
-        conditioning="channels",
-        clip=True,
         sizes=_wan_sizes(3.0, 5.0, trained_480=False),
         default_resolution="720P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
-        steps=40,
-        guidance_high=5.0,
-        guidance_low=5.0,
-        negative_prompt=NEGATIVE_I2V_21,
-        sources=(_W21,),
     ),
-    ModelSpec(
+    replace(
+        _I2V_480P,
         name="flf2v-14b-720p",
         title="Wan2.1 first-last-frame 14B 720P",
         hub_id="Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers",
-        release="2.1",
-        parameters="14B",
         modes=("first_last",),
-        conditioning="channels",
-        clip=True,
         sizes=_wan_sizes(16.0, 16.0, trained_480=False),
         default_resolution="720P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
         steps=50,
-        guidance_high=5.0,
-        guidance_low=5.0,
         negative_prompt=NEGATIVE_FLF2V_21,
         sources=(_W21, "huggingface/diffusers: scripts/convert_wan_to_diffusers.py (shift 16)"),
     ),
-    ModelSpec(
-        name="t2v-a14b",
-        title="Wan2.2 T2V A14B",
-        hub_id="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
-        release="2.2",
-        parameters="2 × 14B",
-        modes=("text",),
-        conditioning="none",
-        experts=2,
-        boundary_ratio=0.875,
-        sizes=_wan_sizes(12.0, 12.0),
-        default_resolution="720P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
-        steps=40,
-        guidance_high=4.0,
-        guidance_low=3.0,
-        negative_prompt=NEGATIVE,
-        sources=(_W22 + "/wan_t2v_A14B.py",),
-    ),
-    ModelSpec(
+    _T2V_A14B,
+    replace(
+        _T2V_A14B,
         name="i2v-a14b",
         title="Wan2.2 I2V A14B",
         hub_id="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
-        release="2.2",
-        parameters="2 × 14B",
         modes=("picture",),
         conditioning="channels",
-        experts=2,
         boundary_ratio=0.900,
         sizes=_wan_sizes(3.0, 5.0),
-        default_resolution="720P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
-        steps=40,
         guidance_high=3.5,
         guidance_low=3.5,
-        negative_prompt=NEGATIVE,
         sources=(_W22 + "/wan_i2v_A14B.py", "wan/image2video.py (docstring: shift 3 at 480p)"),
     ),
-    ModelSpec(
-        name="ti2v-5b",
-        title="Wan2.2 TI2V 5B",
-        hub_id="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
-        release="2.2",
-        parameters="5B",
-        modes=("text", "picture"),
-        conditioning="first_frame",
-        latent_channels=48,
-        spatial_stride=16,
-        size_multiple=32,
-        sizes=_ti2v_sizes(5.0),
-        default_resolution="720P",
-        num_frames=121,
-        max_frames=121,
-        fps=24.0,
-        steps=50,
-        guidance_high=5.0,
-        guidance_low=5.0,
-        negative_prompt=NEGATIVE,
-        sources=(_W22 + "/wan_ti2v_5B.py",),
-    ),
-    ModelSpec(
+    _TI2V_5B,
+    replace(
+        _T2V_1_3B,
         name="fastwan2.1-t2v-1.3b",
         title="FastWan2.1 T2V 1.3B (3 steps)",
         hub_id="FastVideo/FastWan2.1-T2V-1.3B-Diffusers",
-        release="2.1",
-        parameters="1.3B",
-        modes=("text",),
-        conditioning="none",
-        sizes=_wan_sizes(8.0, 8.0, trained_720=False),
-        default_resolution="480P",
-        num_frames=81,
-        max_frames=81,
-        fps=16.0,
-        steps=3,
-        guidance_high=1.0,
-        guidance_low=1.0,
-        solver="dmd",
-        solvers=("dmd",),
-        few_step_timesteps=(1000, 757, 522),
-        fast_steps=3,
-        negative_prompt=NEGATIVE,
-        sources=(_FAST,),
+        **_THREE_STEPS,
     ),
-    ModelSpec(
+    replace(
+        _TI2V_5B,
         name="fastwan2.2-ti2v-5b",
         title="FastWan2.2 TI2V 5B (3 steps)",
         hub_id="FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers",
-        release="2.2",
-        parameters="5B",
-        modes=("text", "picture"),
-        conditioning="first_frame",
-        latent_channels=48,
-        spatial_stride=16,
-        size_multiple=32,
-        sizes=_ti2v_sizes(5.0),
-        default_resolution="720P",
-        num_frames=121,
-        max_frames=121,
-        fps=24.0,
-        steps=3,
-        guidance_high=1.0,
-        guidance_low=1.0,
-        solver="dmd",
-        solvers=("dmd",),
-        few_step_timesteps=(1000, 757, 522),
-        fast_steps=3,
-        negative_prompt=NEGATIVE,
-        sources=(_FAST,),
+        **_THREE_STEPS,
     ),
     ModelSpec(
         name="demo",
@@ -354,11 +280,7 @@ MODELS: tuple[ModelSpec, ...] = (
         conditioning="first_frame",
         latent_channels=24,
         builtin=True,
-        sizes={
-            "480P": Size(128, 128, 3.0),
-            "720P": Size(160, 96, 3.0),
-            "1080P": Size(192, 192, 3.0),
-        },
+        sizes={"480P": Size(128, 128, 3.0), "720P": Size(160, 96, 3.0), "1080P": Size(192, 192, 3.0)},
         default_resolution="480P",
         # A photo gets the largest size. Without guidance its clip is nearer to the exact move and takes half the time;
         # longer ones than the default blur towards their end (docs/demo_model.md).
@@ -388,6 +310,9 @@ UNSUPPORTED: Mapping[str, str] = {
 }
 
 
+AnyRow = TypeVar("AnyRow", ModelSpec, PictureSpec)
+
+
 @dataclass(frozen=True)
 class Catalog:
     """Which models can be named: the shipped rows, then the user's own; iterating gives those that make videos."""
@@ -409,9 +334,8 @@ class Catalog:
         wanted = name.strip().lower()
         if wanted.startswith(TINY_PREFIX):
             return tiny(self.get(wanted.removeprefix(TINY_PREFIX)))
-        for spec in self.models:
-            if wanted in (spec.name.lower(), (spec.hub_id or "").lower()):
-                return spec
+        if (spec := _called(wanted, self.models)) is not None:
+            return spec
         raise UnknownModel(self._unknown(name, wanted))
 
     def picture(self, name: str) -> PictureSpec:
@@ -421,9 +345,8 @@ class Catalog:
             spec = self.picture(wanted.removeprefix(TINY_PREFIX))
             small = TINY_PREFIX + spec.name
             return tiny_edit(spec, small) if isinstance(spec, EditSpec) else tiny_picture_model(spec, small)
-        for spec in self.pictures:
-            if wanted in (spec.name.lower(), (spec.hub_id or "").lower()):
-                return spec
+        if (found := _called(wanted, self.pictures)) is not None:
+            return found
         hint = f"Pictures are made by {' or '.join(spec.name for spec in self.pictures)}."
         raise UnknownModel.of("model", "unknown_model", f"there is no model {name!r} that makes pictures.", hint)
 
@@ -445,6 +368,10 @@ class Catalog:
         near = get_close_matches(wanted, [spec.name for spec in self.models], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else "See `wanreel models`."
         return Problem("model", "unknown_model", f"there is no model {name!r}.", hint)
+
+
+def _called(wanted: str, rows: Iterable[AnyRow]) -> AnyRow | None:
+    return next((spec for spec in rows if wanted in (spec.name.lower(), (spec.hub_id or "").lower())), None)
 
 
 def tiny(spec: ModelSpec) -> ModelSpec:
@@ -469,17 +396,3 @@ def tiny(spec: ModelSpec) -> ModelSpec:
         hard_max_side=256,
         builtin=True,
     )
-
-
-#: Steps of a preset relative to the model's official ones. Shift is never part of a preset.
-PRESET_STEPS: Mapping[PresetName, float] = {"draft": 0.5, "standard": 1.0, "high": 1.25}
-
-
-def preset_steps(spec: ModelSpec, preset: PresetName) -> int | None:
-    """Denoise steps of `preset` for `spec`; None when the model has no such mode by itself (see core/few_step.py).
-
-    Half up, so that 62.5 is 63: never fewer than the preset promises.
-    """
-    if preset in ("fast", "motion") or spec.few_step:
-        return spec.fast_steps if preset == "fast" else None
-    return max(1, int(spec.steps * PRESET_STEPS[preset] + 0.5))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
+from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.compute import Compute
 from wanreel.core.destination import LOCAL
 from wanreel.core.edit_models import DEFAULT_EDIT
@@ -20,6 +20,7 @@ from wanreel.core.finishing import FINISHING_KNOBS, Finishing
 from wanreel.core.keyframe import keyframe_of, shown_size
 from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
 from wanreel.core.picture_request import ResolvedPicture
+from wanreel.core.presets import preset_steps
 from wanreel.core.prompt_help.asked import Prompt, PromptAsked
 from wanreel.core.request import Solver, VideoRequest
 from wanreel.core.resolved import Adjustment, Resolution, ResolvedRequest

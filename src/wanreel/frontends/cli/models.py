@@ -11,8 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from wanreel.core.catalog import Mode, ModelSpec, Size, preset_steps
+from wanreel.core.catalog import Mode, ModelSpec, Size
 from wanreel.core.picture_models import PictureSpec
+from wanreel.core.presets import preset_steps
 from wanreel.core.request import PresetName, ResolutionName
 from wanreel.core.work import AnySpec
 from wanreel.frontends.cli.adopt import add, scan

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from wanreel import __version__
-from wanreel.core.catalog import Catalog, Mode, ModelSpec, preset_steps
+from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.job import Job
 from wanreel.core.picture import PictureRef
+from wanreel.core.presets import preset_steps
 from wanreel.core.request import KNOBS, Knob, PresetName, VideoRequest
 from wanreel.core.resolve import Defaults, resolve
 from wanreel.core.settings import Settings

@@ -93,7 +93,7 @@ def test_closing_ends_the_watchers(bench: Bench) -> None:
     job = bench.submit()
     watching = bench.service.watch(job.id)
     assert next(watching).kind == "queued"
-    threading.Timer(0.3, bench.service._tailer.close).start()
+    threading.Timer(0.3, bench.service._watching.close).start()
     assert list(watching) == []
 
 

@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from wanreel.core.changes import changed_request
 from wanreel.core.data_directory import DataDirectory
 from wanreel.core.errors import IllegalTransition, InvalidRequest, JobNotFound, OutOfMemory
-from wanreel.core.few_step import without_recipe
 from wanreel.core.finishing import EXPORT_KNOBS
 from wanreel.core.group import After
 from wanreel.core.job import (
-    TERMINAL,
     ArtifactRef,
     Attempt,
     Job,
@@ -34,27 +33,14 @@ from wanreel.core.resolved import Adjustment, Resolution
 from wanreel.core.smaller import changes_between, smaller
 from wanreel.core.upload import UploadTo
 from wanreel.core.work import AnyResolution, Work
-from wanreel.jobs import JobStore, signals
+from wanreel.jobs import JobStore
 from wanreel.service.bell import ring
 from wanreel.service.estimate import Estimator
 from wanreel.service.stored import adapters_of, blobs_of, json_text, request_of, text_of, work_of
-from wanreel.service.tailer import News, Tailer
+from wanreel.service.watching import Watching
 
 if TYPE_CHECKING:
     from wanreel.storage.shared import Shared
-
-#: A watcher that heard nothing for so long looks whether its job is still there. Seconds.
-_LOOK_AGAIN = 15.0
-#: Knobs that mean the same for every model.
-_ANY_MODEL = ("prompt", "image", "last_image", "seed", "output_format", "quality", "metadata")
-#: What asking for a knob takes the place of.
-_INSTEAD: Mapping[str, tuple[str, ...]] = {
-    "resolution": ("width", "height"),
-    "image": ("width", "height"),
-    "seconds": ("num_frames",),
-    "preset": ("num_inference_steps",),
-    "guidance_scale": ("guidance_high", "guidance_low"),
-}
 
 
 def _no_pictures(request: PictureRequest) -> PictureResolution:
@@ -91,18 +77,14 @@ class Service:
     gpu_price_per_hour: float | None = None  #: costs are told where it is set
     shared: Shared | None = None  #: where workers on other machines find pictures and saved states
     estimator: Estimator = field(init=False, repr=False)
-    _tailer: Tailer = field(init=False, repr=False)
+    _watching: Watching = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.estimator = Estimator(self.store)
-        self._tailer = Tailer(
-            lambda number: self.store.tail(after=number),
-            self.store.last_event_number,
-            alarm=lambda call: self.store.listening({signals.NEWS: lambda _word: call()}),
-        )
+        self._watching = Watching(self.store)
 
     def close(self) -> None:
-        self._tailer.close()
+        self._watching.close()
         self.store.close()
 
     # Handing in
@@ -256,26 +238,7 @@ class Service:
 
         Step events stand for all before them, so seq has gaps. Raises JobNotFound, also when the job is deleted.
         """
-        with self._tailer.follow(job_id) as news:
-            yield from self._watch(job_id, after, news)
-
-    def _watch(self, job_id: str, seq: int, news: News) -> Iterator[JobEvent]:
-        while not news.over:
-            # Read before its events: then every event of an ended job is among them.
-            ended = self.store.get(job_id).ended
-            for event in self._replay(job_id, seq):
-                seq = event.seq
-                yield event
-            if ended:
-                return
-            for event in _until_ended(news, seq):
-                seq = event.seq
-                yield event
-
-    def _replay(self, job_id: str, seq: int) -> Iterator[JobEvent]:
-        while page := self.store.events(job_id, after=seq):
-            seq = page[-1].seq
-            yield from page
+        return self._watching.follow(job_id, after)
 
     # Changing
 
@@ -356,21 +319,9 @@ class Service:
         return resolution
 
     def _changed(self, job_id: str, changes: Mapping[str, object]) -> Resolution:
-        """The job's request with other knobs.
-
-        Another model brings its own defaults: of the old values only those that mean the same everywhere are kept.
-        """
+        """The job's request with other knobs."""
         kept = request_of(self.store.get(job_id)).as_request()
-        values = {name: getattr(kept, name) for name in VideoRequest.__dataclass_fields__}
-        if changes.get("model", kept.model) != kept.model:
-            values = {name: values[name] for name in _ANY_MODEL}
-        if "preset" in changes:
-            values = without_recipe(values)
-        replaced = {name for asked in changes for name in _INSTEAD.get(asked, ())}
-        values = {
-            name: value for name, value in values.items() if value is not None and name not in replaced | set(changes)
-        }
-        return self.resolve(VideoRequest.from_mapping(values | dict(changes)))
+        return self.resolve(changed_request(kept, changes))
 
     def move(self, job_id: str, *, before: str | None = None, priority: int | None = None) -> Job:
         """Put a queued job before another one, or at the end of the line, or give it another priority."""
@@ -428,12 +379,3 @@ def remove_tree(folder: Path) -> None:
     """Delete a folder that may not be there. What is in use elsewhere stays for the next sweep."""
     with contextlib.suppress(OSError):
         shutil.rmtree(folder)
-
-
-def _until_ended(news: News, seq: int) -> Iterator[JobEvent]:
-    """New events up to one that ends a job, or until nothing came for a while."""
-    while (event := news.next(_LOOK_AGAIN)) is not None:
-        if event.seq > seq:
-            yield event
-        if event.kind in TERMINAL:
-            return

@@ -6,12 +6,9 @@ Knows nothing of catalogues, devices or of how weights are loaded. Imports no to
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Collection, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import (
@@ -28,21 +25,10 @@ from wanreel.host import free_bytes
 from wanreel.models.registry.contents import INDEX, wanted_files
 from wanreel.models.registry.hub import Hub, HubFile
 from wanreel.models.registry.pins import Pin, PinnedFile, Pins
+from wanreel.models.registry.reception import LOOK, Digests, Reception
 from wanreel.models.registry.state import Download, Progress
-from wanreel.models.registry.transfer import Order, fetch
 
-_CONNECTIONS = 4  # files received at once
-_LOOK = 0.2  # seconds between looks at a download that runs elsewhere, and between words about our own
 _BRANCH = "main"
-
-
-class Digests(Protocol):
-    """SHA-256 of files, remembered while they look untouched (storage.digests)."""
-
-    def known(self, path: Path) -> str | None: ...
-    def of(self, path: Path) -> str: ...
-    def fresh(self, path: Path) -> str: ...
-    def put(self, path: Path, sha256: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +40,6 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.path} {self.what}"
-
-
-@dataclass
-class _Count:
-    """Bytes received by several threads."""
-
-    total: int
-    received: int = 0
-    file: str = ""
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def add(self, file: str, size: int) -> None:
-        with self._lock:
-            self.received += size
-            self.file = file
-
-    def progress(self) -> Progress:
-        return Progress("downloading", self.received, self.total, self.file)
 
 
 @dataclass(frozen=True)
@@ -136,7 +102,7 @@ class Registry:
         lock = download.lock
         while not lock.acquire():
             yield download.read() or Progress("starting")
-            cancel.wait(_LOOK)
+            cancel.wait(LOOK)
             cancel.check()
         try:
             download.clear_pause()
@@ -160,7 +126,10 @@ class Registry:
             yield Progress("starting")
             pin, notes = self._pin(spec, only, cancel)
             if pin is not None:
-                yield from self._receive(spec, download, pin, cancel)
+                missing = self._missing(spec, pin)
+                self._check_room(download, pin, missing)
+                reception = Reception(self.hub, self.digests, self.pins, download, pin, self.folder(spec))
+                yield from reception.of(missing, cancel)
         except (Cancelled, GeneratorExit) as error:
             paused = isinstance(error, Cancelled) and download.pause_ordered
             self._stopped(download, Progress("paused" if paused else "interrupted"))
@@ -204,70 +173,6 @@ class Registry:
         pin = Pin(repo, listing.commit, dict(known) | files)
         self.pins.put(spec.name, pin)
         return Pin(repo, listing.commit, files), ()
-
-    def _receive(
-        self, spec: AnySpec, download: Download, pin: Pin, cancel: CancelToken
-    ) -> Generator[Progress, None, None]:
-        missing = self._missing(spec, pin)
-        count = _Count(pin.size, sum(pin.files[path].size for path in pin.files if path not in missing))
-        self._check_room(download, pin, missing)
-        inner = CancelToken()  # stops the threads, for whatever reason
-        last = INDEX  # so that what is half here never looks installed
-        with ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="download") as threads:
-            try:
-                orders = [self._order(spec, download, pin, path) for path in missing if path != last]
-                yield from self._follow(threads, orders, download, count, (cancel, inner))
-                if last in missing:
-                    final = [self._order(spec, download, pin, last)]
-                    yield from self._follow(threads, final, download, count, (cancel, inner))
-            finally:
-                inner.cancel("stopped")
-
-    def _order(self, spec: AnySpec, download: Download, pin: Pin, path: str) -> Order:
-        file = pin.files[path]
-        listed = HubFile(path, file.size, file.sha256, file.blob)
-        part = download.parts / f"{path.replace('/', '--')}.part"
-        return Order(self.hub, pin.repo, pin.commit, listed, part, self.folder(spec) / path)
-
-    def _follow(
-        self,
-        threads: ThreadPoolExecutor,
-        orders: list[Order],
-        download: Download,
-        count: _Count,
-        tokens: tuple[CancelToken, CancelToken],
-    ) -> Generator[Progress, None, None]:
-        """Run the orders, telling how far they are. The first failure stops the rest."""
-        cancel, inner = tokens
-        running = [threads.submit(_fetch, order, count, inner) for order in orders]
-        noted: set[str] = set()
-        while True:
-            finished = all(future.done() for future in running)  # before: so that none ends unnoted
-            progress = count.progress()
-            self._note(download.model, running, noted)
-            download.write(progress)
-            yield progress
-            failed = _first_error(running)
-            if failed is not None:
-                raise failed
-            if finished:
-                return
-            if download.pause_ordered:
-                raise Cancelled("The download was paused.")
-            cancel.check()
-            cancel.wait(_LOOK)
-
-    def _note(self, model: str, running: list[Future[tuple[Order, str]]], noted: set[str]) -> None:
-        """Write down the hashes of files that came since. Here, as neither memory takes words from several threads."""
-        arrived = [future.result() for future in running if future.done() and future.exception() is None]
-        for order, sha256 in arrived:
-            path = order.file.path
-            if path in noted:
-                continue
-            noted.add(path)
-            self.digests.put(order.final, sha256)
-            if order.file.sha256 is None:
-                self.pins.learn(model, path, sha256)
 
     def _missing(self, spec: AnySpec, pin: Pin) -> list[str]:
         """Pinned files that are not here whole, smallest first."""
@@ -415,13 +320,3 @@ class Registry:
 def _pinned(file: HubFile, before: PinnedFile | None) -> PinnedFile:
     sha256 = file.sha256 or (before.sha256 if before is not None else None)
     return PinnedFile(file.size, file.blob, sha256)
-
-
-def _fetch(order: Order, count: _Count, cancel: CancelToken) -> tuple[Order, str]:
-    return order, fetch(order, lambda size: count.add(order.file.path, size), cancel)
-
-
-def _first_error(running: list[Future[tuple[Order, str]]]) -> BaseException | None:
-    """Of those that failed by themselves; the others only follow."""
-    errors = [error for future in running if future.done() and (error := future.exception()) is not None]
-    return next((error for error in errors if not isinstance(error, Cancelled)), errors[0] if errors else None)

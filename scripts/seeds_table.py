@@ -15,7 +15,8 @@ from typing import Any
 
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.machines import GIB, TERA, Card, Machine, card_named, machine_of_card
-from wanreel.core.memory import MemoryPlan, plan_memory
+from wanreel.core.memory import plan_memory
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.presets import preset_steps
 from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload

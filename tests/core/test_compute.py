@@ -9,7 +9,8 @@ import pytest
 from wanreel.core.catalog import Catalog
 from wanreel.core.compute import COMPILE_SECONDS, Compute, effective, pays_back
 from wanreel.core.machines import GIB, Machine, card_named, machine_of_card
-from wanreel.core.memory import MemoryPlan, plan_memory
+from wanreel.core.memory import plan_memory
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, resolve

@@ -11,7 +11,8 @@ import pytest
 
 from wanreel.core.catalog import Catalog
 from wanreel.core.machines import GIB, Machine, card_named, machine_of, machine_of_card
-from wanreel.core.memory import Learned, MemoryPlan, ladder, next_rung, plan_memory, price
+from wanreel.core.memory import ladder, next_rung, plan_memory, price
+from wanreel.core.memory_plan import Learned, MemoryPlan
 from wanreel.core.placement import Placement, Tile
 from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from wanreel.core.catalog import Catalog
 from wanreel.core.errors import SettingsError
 from wanreel.core.machines import Machine, card_named, machine_of_card
-from wanreel.core.memory import MemoryPlan, ladder
+from wanreel.core.memory import ladder
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.parallel import Parallel, ParallelWish, parse_gpus, parse_parallel, rank_devices
 from wanreel.core.parallel_memory import group_ladder, group_price
 from wanreel.core.parallel_plans import Arranging, exchange_seconds, parallels, step_seconds

@@ -10,7 +10,8 @@ import pytest
 from wanreel.core.catalog import Catalog
 from wanreel.core.job import JobFailure
 from wanreel.core.machines import card_named, machine_of_card
-from wanreel.core.memory import MemoryPlan, plan_memory
+from wanreel.core.memory import plan_memory
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.placement import Placement
 from wanreel.core.settings import load_settings
 from wanreel.core.workload import Workload

@@ -19,7 +19,7 @@ from wanreel.core.catalog import Catalog
 from wanreel.core.drawing import Drawing
 from wanreel.core.errors import Cancelled, OutOfMemory
 from wanreel.core.events import Drawn, Event, PlanChanged, StepCompleted
-from wanreel.core.memory import MemoryPlan
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import SOLVERS
 from wanreel.core.picture_request import PictureRequest, ResolvedPicture, resolve_picture

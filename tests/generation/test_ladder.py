@@ -15,7 +15,8 @@ from generation.test_render import STEPS, Studio, completed, studio_for
 from wanreel.core.errors import DeviceFault, OutOfMemory
 from wanreel.core.events import Encoded, Event, ModelLoaded, PlanChanged, StepCompleted
 from wanreel.core.machines import Machine
-from wanreel.core.memory import MAX_RUNGS, MemoryPlan, StageMemory, next_rung
+from wanreel.core.memory import MAX_RUNGS, next_rung
+from wanreel.core.memory_plan import MemoryPlan, StageMemory
 from wanreel.core.placement import Placement, Tile
 from wanreel.core.wishes import Wishes
 from wanreel.models.expert import Expert

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.places import open_place
-from wanreel.core.memory import PlanRun, Stage
+from wanreel.core.memory_plan import PlanRun, Stage
 from wanreel.jobs import JobStore
 from wanreel.jobs import plans as plans_module
 

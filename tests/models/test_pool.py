@@ -11,7 +11,7 @@ import torch
 
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.machines import Machine
-from wanreel.core.memory import MemoryPlan, Stage, StageMemory
+from wanreel.core.memory_plan import MemoryPlan, Stage, StageMemory
 from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, resolve

@@ -12,7 +12,7 @@ import pytest
 from wanreel.core.catalog import Catalog
 from wanreel.core.events import Encoded, Event, ModelLoaded, Part, PlanChanged, Resumed, StepCompleted, Turn
 from wanreel.core.job import Job, JobStatus, Outcome
-from wanreel.core.memory import MemoryPlan
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.placement import Placement
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.offload import ModuleGuest

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from wanreel.core.components import known
 from wanreel.core.machines import Machine
-from wanreel.core.memory import Learned, MemoryPlan
+from wanreel.core.memory_plan import Learned, MemoryPlan
 from wanreel.core.parallel_memory import group_ladder
 from wanreel.core.placement import PLANS, Precision
 from wanreel.core.wishes import Wishes

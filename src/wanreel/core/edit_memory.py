@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from wanreel.core.edit_models import EditSpec
-from wanreel.core.memory import MemoryPlan, Stage, StageMemory
+from wanreel.core.memory_plan import MemoryPlan, Stage, StageMemory
 from wanreel.core.picture_memory import HALF, PictureLoad
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import ResolvedPicture

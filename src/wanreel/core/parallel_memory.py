@@ -18,17 +18,8 @@ from wanreel.core.components import (
 )
 from wanreel.core.errors import SettingsError
 from wanreel.core.machines import Machine
-from wanreel.core.memory import (
-    BALANCED_SHARE,
-    ITEMSIZE,
-    Learned,
-    MemoryPlan,
-    StageMemory,
-    gib,
-    ladder,
-    order,
-    price,
-)
+from wanreel.core.memory import BALANCED_SHARE, ITEMSIZE, ladder, order, price
+from wanreel.core.memory_plan import Learned, MemoryPlan, StageMemory, gib
 from wanreel.core.parallel import Parallel
 from wanreel.core.parallel_plans import parallels, step_seconds
 from wanreel.core.placement import Placement

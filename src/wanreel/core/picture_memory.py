@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from wanreel.core.machines import Machine
-from wanreel.core.memory import MemoryPlan, Stage, StageMemory, gib
+from wanreel.core.memory_plan import MemoryPlan, Stage, StageMemory, gib
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.placement import Placement, Tile

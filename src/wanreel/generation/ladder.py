@@ -17,7 +17,8 @@ from torch import Tensor
 
 from wanreel.core.errors import OutOfMemory
 from wanreel.core.events import Event, ModelLoaded, PlanChanged, StepCompleted
-from wanreel.core.memory import MAX_RUNGS, STAGES, MemoryPlan, Stage, next_rung
+from wanreel.core.memory import MAX_RUNGS, next_rung
+from wanreel.core.memory_plan import STAGES, MemoryPlan, Stage
 from wanreel.core.work import AnyResolution
 from wanreel.generation.conditioning import Conditioning
 from wanreel.generation.faults import mapped_faults

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
-from wanreel.core.memory import PlanRun
+from wanreel.core.memory_plan import PlanRun
 from wanreel.jobs.tables import plan_runs
 from wanreel.jobs.transactions import Transactions
 

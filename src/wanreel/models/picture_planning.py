@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wanreel.core.edit_memory import load_of, usual_load
-from wanreel.core.memory import MemoryPlan, PlanRun, Stage
+from wanreel.core.memory_plan import MemoryPlan, PlanRun, Stage
 from wanreel.core.picture_memory import picture_plans
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.picture_request import ResolvedPicture

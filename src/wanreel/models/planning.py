@@ -10,7 +10,7 @@ from typing import Protocol
 from wanreel.core.alternatives import Outlook, alternatives
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.machines import Machine
-from wanreel.core.memory import Learned, MemoryPlan, PlanRun, Stage
+from wanreel.core.memory_plan import Learned, MemoryPlan, PlanRun, Stage
 from wanreel.core.parallel_memory import group_ladder, group_price
 from wanreel.core.placement import Placement
 from wanreel.core.resolved import ResolvedRequest

@@ -12,7 +12,7 @@ import torch
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.machines import Machine
-from wanreel.core.memory import MemoryPlan, Stage
+from wanreel.core.memory_plan import MemoryPlan, Stage
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
 from wanreel.core.work import AnySpec, Work

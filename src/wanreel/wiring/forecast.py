@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wanreel.core.alternatives import Outlook
 from wanreel.core.errors import SettingsError
 from wanreel.core.machines import CARDS, GIB, Machine, card_named, machine_of, machine_of_card
-from wanreel.core.memory import MemoryPlan
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.resolved import Resolution
 from wanreel.core.settings import Settings
 from wanreel.host import free_memory, nvidia_gpus

@@ -6,7 +6,7 @@ import pytest
 
 from frontends.http.places import Open, Place
 from wanreel.core.machines import card_named, machine_of_card
-from wanreel.core.memory import PlanRun
+from wanreel.core.memory_plan import PlanRun
 from wanreel.wiring.forecast import Forecast
 
 BODY = {"prompt": "a red circle", "model": "demo"}

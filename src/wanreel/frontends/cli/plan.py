@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from wanreel.core.memory import STAGES, MemoryPlan, gib
+from wanreel.core.memory_plan import STAGES, MemoryPlan, gib
 from wanreel.core.workload import Workload
 from wanreel.frontends.cli.answer import json_option
 from wanreel.frontends.cli.gpus import gpu_options, gpu_settings

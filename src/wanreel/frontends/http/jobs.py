@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.finishing import EXPORT_KNOBS
 from wanreel.core.job import JobStatus
-from wanreel.core.memory import MemoryPlan
+from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolved import Adjustment, Resolution, ResolvedRequest
 from wanreel.frontends.http import body_schema, files, schema

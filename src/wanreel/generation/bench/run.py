@@ -22,7 +22,7 @@ from wanreel.core.bench import Figure
 from wanreel.core.cancel import CancelToken
 from wanreel.core.components import known
 from wanreel.core.events import Completed, Encoded, Event, Exported, ModelLoaded, Preview, StepCompleted
-from wanreel.core.memory import MemoryPlan, Stage
+from wanreel.core.memory_plan import MemoryPlan, Stage
 from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.vae_work import decode_operations, encode_operations
 from wanreel.core.workload import Workload

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from jobs.places import posix_only
 from jobs.postgres_server import Server, needed
@@ -103,6 +103,43 @@ def test_many_writers_and_a_tail_that_misses_nothing(store: JobStore) -> None:
     reader.join()
     assert len(seen) == len(set(seen)) == 6 + 6 * 25
     assert seen == sorted(seen)
+
+
+def test_a_steps_progress_is_one_statement(store: JobStore, database: PostgresDatabase) -> None:
+    store.enqueue(NEW)
+    job = store.leases.claim("w")
+    assert job is not None
+    said: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: said.append(statement))
+    for step in (1, 2):
+        store.leases.heartbeat(job.id, 1, Progress("denoise", step, 9), saved_step=step, detail={"seconds": 0.5})
+    assert len(said) == 2
+    now = store.get(job.id)
+    assert (now.progress, now.attempts_charged) == (Progress("denoise", 2, 9), 1)
+    (*_, last) = store.events(job.id)
+    assert [it.kind for it in store.events(job.id)] == ["queued", "claimed", "step"]
+    assert last.data == {"seconds": 0.5, "stage": "denoise", "step": 2, "total_steps": 9}
+    with pytest.raises(LeaseLost):
+        store.leases.heartbeat(job.id, 2, Progress("denoise", 3, 9))
+    assert store.events(job.id)[-1] == last
+
+
+def test_a_tail_waits_for_progress_that_has_begun(store: JobStore, database: PostgresDatabase) -> None:
+    """Its lock is held before it waits for the job's row, though all that is one statement."""
+    store.enqueue(NEW)
+    job = store.leases.claim("w")
+    assert job is not None
+    before = store.last_event_number()
+    with ThreadPoolExecutor(1) as pool:
+        with database.engine.begin() as holder:
+            holder.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": job.id})
+            progress = pool.submit(store.leases.heartbeat, job.id, 1, Progress("denoise", 1, 2))
+            while not database.read(lambda c: c.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted")).first()):
+                time.sleep(0.01)
+            other = store.enqueue(NEW)
+            assert (store.events(other.id)[-1].number, store.last_event_number()) == (before + 1, before)
+        assert not progress.result(20).cancel
+    assert [it.kind for it in store.tail(after=before)] == ["queued", "step"]
 
 
 def test_a_claim_passes_by_the_job_that_another_one_is_claiming(store: JobStore, database: PostgresDatabase) -> None:

@@ -75,7 +75,7 @@ class Database:
         except DBAPIError as exc:
             raise self._meaning(exc) from exc
 
-    def write(self, name: str, body: Callable[[Connection], T], *, urgent: bool = False) -> T:
+    def write(self, name: str, body: Callable[[Connection], T], *, urgent: bool = False, repeatable: bool = False) -> T:
         """Run `body` in a transaction that is on disk when this returns, or has not happened.
 
         `urgent` writes give up the ballast when the disk is full; others raise InsufficientStorage. After a failed read,

@@ -12,15 +12,15 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, insert, select, update
 
 from wanreel.core.errors import Cancelled, IllegalTransition, InsufficientStorage, LeaseLost, OutOfMemory, PoisonJob
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus, Orders, Outcome, Progress, Warm
 from wanreel.core.measures import Measures
-from wanreel.jobs import groups, line, locks, log, records
+from wanreel.jobs import beat, groups, line, locks, log, records
 from wanreel.jobs.roster import Roster
 from wanreel.jobs.rows import failure_columns, job_of
-from wanreel.jobs.tables import artifacts, attempts, jobs, workers
+from wanreel.jobs.tables import artifacts, attempts, jobs, queue, workers
 from wanreel.jobs.transactions import Transactions
 
 MAX_ATTEMPTS = 3
@@ -60,25 +60,23 @@ class Leases(Roster):
             return None if row is None else self._hand_over(c, row, worker)
 
         # Most looks find nothing, and should keep nobody from writing.
-        if not self._database.read(lambda c: line.has_ready(c, only) and _may_claim(c, worker)):
+        if not self._database.read(lambda c: _may_claim(c, worker, line.has_ready(only))):
             return None
         return self._database.write("claim", body, urgent=True)
 
     def _hand_over(self, c: Connection, row: Row[Any], worker: str) -> Job:
         number, now = row.attempt + 1, self._clock()
-        log.append(c, row.id, "claimed", now, {"attempt": number, "worker": worker})
-        records.change(
-            c,
-            row.id,
-            status=JobStatus.IN_PROGRESS,
-            attempt=number,
-            attempts_charged=row.attempts_charged + 1,
-            worker=worker,
-            stage="load",
-            passed_over=0,
-            stage_share=0.0,
-            started_at=now,
-        )
+        taken = {
+            "status": JobStatus.IN_PROGRESS,
+            "attempt": number,
+            "attempts_charged": row.attempts_charged + 1,
+            "worker": worker,
+            "stage": "load",
+            "passed_over": 0,
+            "stage_share": 0.0,
+            "started_at": now,
+        }
+        log.append(c, row.id, "claimed", now, {"attempt": number, "worker": worker}, changes=taken)
         running = {"number": number, "worker": worker, "outcome": Outcome.RUNNING, "started_at": now}
         c.execute(insert(attempts).values(job_id=row.id, **running))
         line.pass_turn(c, row.priority, row.turn)
@@ -106,18 +104,37 @@ class Leases(Roster):
 
         def body(c: Connection) -> Orders:
             row = self._held(c, job_id, attempt)
+            saved = {"saved_step": saved_step, "attempts_charged": 1} if (saved_step or 0) > row.saved_step else {}
             if progress is not None:
-                shown = {"stage": progress.stage, "step": progress.step, "total_steps": progress.total_steps}
-                records.change(c, job_id, **shown, stage_share=progress.share)
-                log.append(c, job_id, "step", self._clock(), {**(detail or {}), **shown}, compact=True)
-            if saved_step is not None and saved_step > row.saved_step:
-                records.change(c, job_id, saved_step=saved_step, attempts_charged=1)
+                told = {**(detail or {}), **_shown(progress)}
+                changes = {**_shown(progress), "stage_share": progress.share, **saved}
+                log.append(c, job_id, "step", self._clock(), told, changes)
+            elif saved:
+                records.change(c, job_id, **saved)
             return self._orders(c, row)
 
-        if progress is not None or saved_step is not None:
-            with contextlib.suppress(InsufficientStorage):
+        with contextlib.suppress(InsufficientStorage):
+            if progress is not None and self.shared:
+                return self._step(job_id, attempt, progress, saved_step or 0, detail)
+            if progress is not None or saved_step is not None:
                 return self._database.write("heartbeat", body)
         return self._database.read(look)
+
+    def _step(
+        self, job_id: str, attempt: int, progress: Progress, saved_step: int, detail: Mapping[str, Any] | None
+    ) -> Orders:
+        """The same where statements have a way to go: in one of them."""
+        values = {**_shown(progress), "stage_share": progress.share, "saved_step": saved_step, "at": self._clock()}
+        data = log.text_of({**(detail or {}), **_shown(progress)})
+
+        def body(c: Connection) -> Orders:
+            orders = beat.step(c, job_id, attempt, data=data, **values)
+            if orders is None:
+                self._held(c, job_id, attempt, only_look=True)  # says what became of it
+                raise LeaseLost(f"Attempt {attempt} no longer held job {job_id} when it made progress.")
+            return Orders(cancel=orders.cancel_requested, drain=bool(orders.drain))
+
+        return self._database.write("heartbeat", body, repeatable=True)
 
     def record(
         self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any] | None = None, *, stage: str = ""
@@ -129,9 +146,8 @@ class Leases(Roster):
 
         def body(c: Connection) -> None:
             self._held(c, job_id, attempt)
-            log.append(c, job_id, kind, self._clock(), data)
-            if stage:
-                records.change(c, job_id, stage=stage, stage_share=0.0)
+            changes = {"stage": stage, "stage_share": 0.0} if stage else {}
+            log.append(c, job_id, kind, self._clock(), data, changes)
 
         self._database.write("record", body)
 
@@ -149,9 +165,8 @@ class Leases(Roster):
     def _take_turn(self, job_id: str, attempt: int, kind: str, part: str, stage: str, charge: int) -> None:
         def body(c: Connection) -> None:
             row = self._held(c, job_id, attempt)
-            log.append(c, job_id, kind, self._clock(), {"part": part})
-            charged = row.attempts_charged + charge
-            records.change(c, job_id, stage=stage, stage_share=0.0, attempts_charged=charged)
+            changes = {"stage": stage, "stage_share": 0.0, "attempts_charged": row.attempts_charged + charge}
+            log.append(c, job_id, kind, self._clock(), {"part": part}, changes)
 
         self._database.write(kind, body, urgent=True)
 
@@ -161,8 +176,8 @@ class Leases(Roster):
 
         def body(c: Connection) -> None:
             self._held(c, job_id, attempt)
-            records.change(c, job_id, request=request, request_sha256=digest)
-            log.append(c, job_id, "bound", self._clock())
+            bound = {"request": request, "request_sha256": digest}
+            log.append(c, job_id, "bound", self._clock(), changes=bound)
 
         self._database.write("bind", body)
 
@@ -183,8 +198,8 @@ class Leases(Roster):
         def body(c: Connection) -> None:
             notes = json.loads(self._held(c, job_id, attempt).notes)
             if text not in notes:
-                records.change(c, job_id, notes=json.dumps([*notes, text], ensure_ascii=False))
-                log.append(c, job_id, "note", self._clock(), {"text": text})
+                changes = {"notes": json.dumps([*notes, text], ensure_ascii=False)}
+                log.append(c, job_id, "note", self._clock(), {"text": text}, changes)
 
         self._database.write("note", body, urgent=True)
 
@@ -209,12 +224,11 @@ class Leases(Roster):
             ours = row.status == JobStatus.COMPLETED and row.attempt == attempt
             if ours and row.result_sha256 == result_sha256:
                 return records.reread(c, job_id)
-            if self._held(c, job_id, attempt).cancel_requested:
+            if _in_force(row, job_id, attempt).cancel_requested:
                 raise Cancelled(f"Job {job_id} was cancelled before its result was recorded.")
             for file in files:
                 c.execute(insert(artifacts).values(job_id=job_id, **_columns(file)))
-            records.change(c, job_id, result_sha256=result_sha256)
-            records.end(c, job_id, JobStatus.COMPLETED, self._clock())
+            records.end(c, job_id, JobStatus.COMPLETED, self._clock(), result_sha256=result_sha256)
             self._close(c, job_id, attempt, Outcome.COMPLETED, seconds)
             return records.reread(c, job_id)
 
@@ -308,10 +322,7 @@ class Leases(Roster):
         """The job's row if the attempt is the one in force, held unless it is only looked at. Raises LeaseLost."""
         rows = select(jobs).where(jobs.c.id == job_id)
         row = c.execute(rows if only_look else rows.with_for_update(key_share=True)).first()
-        if row is None or row.status != JobStatus.IN_PROGRESS or row.attempt != attempt:
-            now = "gone" if row is None else f"{row.status} with attempt {row.attempt}"
-            raise LeaseLost(f"Attempt {attempt} no longer holds job {job_id}, which is {now}.")
-        return row
+        return _in_force(row, job_id, attempt)
 
     def _orders(self, c: Connection, row: Row[Any]) -> Orders:
         drain = c.scalar(select(workers.c.drain).where(workers.c.name == row.worker))
@@ -345,14 +356,26 @@ class Leases(Roster):
 
     def _queue_again(self, c: Connection, job_id: str, reason: str) -> None:
         """Back to its old place in line."""
-        records.change(c, job_id, status=JobStatus.QUEUED, worker=None)
-        log.append(c, job_id, "requeued", self._clock(), {"reason": reason})
+        changes = {"status": JobStatus.QUEUED, "worker": None}
+        log.append(c, job_id, "requeued", self._clock(), {"reason": reason}, changes)
 
 
-def _may_claim(connection: Connection, worker: str) -> bool:
-    """Whether the queue is not paused and this worker is not to leave."""
-    draining = connection.scalar(select(workers.c.drain).where(workers.c.name == worker))
-    return not draining and not records.queue_row(connection).paused
+def _in_force(row: Row[Any] | None, job_id: str, attempt: int) -> Row[Any]:
+    """The job's row if this attempt holds it. Raises LeaseLost."""
+    if row is None or row.status != JobStatus.IN_PROGRESS or row.attempt != attempt:
+        now = "gone" if row is None else f"{row.status} with attempt {row.attempt}"
+        raise LeaseLost(f"Attempt {attempt} no longer holds job {job_id}, which is {now}.")
+    return row
+
+
+def _shown(progress: Progress) -> dict[str, Any]:
+    return {"stage": progress.stage, "step": progress.step, "total_steps": progress.total_steps}
+
+
+def _may_claim(connection: Connection, worker: str, *more: ColumnElement[bool]) -> bool:
+    """Whether the queue is not paused and this worker is not to leave, and what is said in `more`."""
+    draining = exists().where(workers.c.name == worker, workers.c.drain)
+    return connection.scalar(select(and_(~queue.c.paused, ~draining, *more))) or False
 
 
 def _columns(file: ArtifactRef) -> dict[str, Any]:

@@ -41,10 +41,10 @@ _REVERSED = (jobs.c.priority, jobs.c.turn.desc(), jobs.c.place.desc(), jobs.c.se
 
 def join_line(connection: Connection, owner: str, priority: int) -> dict[str, int | float]:
     """The columns that put a job of this owner where it belongs, behind its equals."""
-    claimed = select(turns.c.turn).where(turns.c.priority == priority)
+    claimed = select(turns.c.turn).where(turns.c.priority == priority).scalar_subquery()
     # Ended jobs count too: else an owner who hands in one job at a time would always go before a longer line.
-    latest = select(func.max(jobs.c.turn)).where(jobs.c.owner == owner, jobs.c.priority == priority)
-    turn = turn_of(connection.scalar(claimed) or 0, connection.scalar(latest) or 0)
+    latest = select(func.max(jobs.c.turn)).where(jobs.c.owner == owner, jobs.c.priority == priority).scalar_subquery()
+    turn = turn_of(*(turn or 0 for turn in connection.execute(select(claimed, latest)).one()))
     last_place = select(func.max(jobs.c.place)).where(_QUEUED, jobs.c.priority == priority, jobs.c.turn == turn)
     return {"priority": priority, "turn": turn, "place": (connection.scalar(last_place) or 0.0) + 1.0}
 
@@ -82,9 +82,9 @@ def next_in_line(
     return row
 
 
-def has_ready(connection: Connection, only: Collection[str] = ()) -> bool:
+def has_ready(only: Collection[str] = ()) -> ColumnElement[bool]:
     """Whether a job could be claimed, of these models; one that waits for other jobs can't be."""
-    return connection.execute(_only(select(jobs.c.seq).where(_READY).limit(1), only)).first() is not None
+    return _only(select(jobs.c.seq).where(_READY).limit(1), only).exists()
 
 
 def _only(query: Select[Any], models: Collection[str]) -> Select[Any]:

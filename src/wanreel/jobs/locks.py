@@ -7,7 +7,7 @@ In that order: line, gate, rows; a transaction that takes them in another is und
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Float, cast, extract, func, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, Float, cast, extract, func, literal, select, text, true
 
 #: Above each key of an advisory lock, so that other programs' locks in the same database are left alone.
 _OURS = 0x5741_0000_0000_0000
@@ -15,9 +15,10 @@ _LINE, _GATE, _SCHEMA = (_OURS | 0x00FF_0000_0000_0000 | number for number in (1
 
 _POSTGRES = "postgresql"
 
-# A transaction that will record events holds a shared lock whose key is a number below all that it will draw.
-_ENTER = text(
-    "SELECT pg_advisory_xact_lock_shared(:ours + last_value - CASE WHEN is_called THEN 0 ELSE 1 END) FROM events_number_seq"
+#: A transaction that will record events holds a shared lock whose key is a number below all that it will draw.
+ENTER = text(
+    "SELECT pg_advisory_xact_lock_shared(:ours + last_value - CASE WHEN is_called THEN 0 ELSE 1 END) IS NOT NULL AS entered,"
+    " pg_current_xact_id()::text AS xid FROM events_number_seq"
 ).bindparams(ours=_OURS)
 _DRAWN = text("SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM events_number_seq")
 _UNSETTLED = text(
@@ -32,10 +33,16 @@ def is_shared(connection: Connection) -> bool:
     return connection.dialect.name == _POSTGRES
 
 
-def enter(connection: Connection) -> None:
-    """Say, at the start of a transaction, that it may record events."""
+def enter(connection: Connection) -> str:
+    """Say, at the start of a transaction on PostgreSQL, that it may record events. Returns the transaction's number."""
+    return connection.execute(ENTER).one().xid
+
+
+def hastily(connection: Connection) -> ColumnElement[bool]:
+    """True. Where it is part of a statement that is a transaction by itself, the server's crash may undo that one."""
     if is_shared(connection):
-        connection.execute(_ENTER)
+        return func.set_config("synchronous_commit", "off", True) == "off"
+    return true()
 
 
 def settled(connection: Connection) -> int | None:

@@ -15,6 +15,8 @@ from wanreel.jobs.tables import events, jobs
 
 #: Kinds of events after which a worker may find a job.
 _TO_THE_LINE = ("queued", "requeued")
+#: Kinds of which a job keeps the newest event only.
+_COMPACT = ("step", "upload", "moved", "edited")
 
 
 def append(
@@ -23,22 +25,33 @@ def append(
     kind: str,
     at: float,
     data: Mapping[str, Any] | None = None,
-    *,
-    compact: bool = False,
+    changes: Mapping[str, Any] | None = None,
 ) -> int:
-    """Record an event and return its number. A compact event takes the place of the job's earlier ones of its kind."""
-    counter = update(jobs).where(jobs.c.id == job_id).values(last_event=jobs.c.last_event + 1)
-    seq = connection.execute(counter.returning(jobs.c.last_event)).scalar_one()
-    text = json.dumps(dict(data or {}), ensure_ascii=False, allow_nan=False)
-    row = insert(events).values(job_id=job_id, seq=seq, kind=kind, data=text, at=at)
-    number = connection.execute(row.returning(events.c.number)).scalar_one()
-    if kind in _TO_THE_LINE:
-        signals.announce(connection, signals.LINE)
-    if kind != "step":  # steps are many; whoever watches them looks by himself
-        signals.announce(connection, signals.NEWS)
-    if compact:
+    """Record an event, with the columns of the job that change by it. Returns its number."""
+    counted = update(jobs).where(jobs.c.id == job_id).values(last_event=jobs.c.last_event + 1, **(changes or {}))
+    seq = connection.execute(counted.returning(jobs.c.last_event)).scalar_one()
+    number = write(connection, job_id, seq, kind, at, data)
+    if kind in _COMPACT:
         connection.execute(delete(events).where(events.c.job_id == job_id, events.c.kind == kind, events.c.seq < seq))
     return number
+
+
+def write(
+    connection: Connection, job_id: str, seq: int, kind: str, at: float, data: Mapping[str, Any] | None = None
+) -> int:
+    """Record the event that has this `seq`, which its job counts already."""
+    row = insert(events).values(job_id=job_id, seq=seq, kind=kind, data=text_of(data or {}), at=at)
+    # Steps are many; whoever watches them looks by himself.
+    news = () if kind == "step" else signals.with_statement(connection, signals.NEWS)
+    number = connection.execute(row.returning(events.c.number, *news)).one().number
+    if kind in _TO_THE_LINE:
+        signals.announce(connection, signals.LINE)
+    return number
+
+
+def text_of(data: Mapping[str, Any]) -> str:
+    """What an event tells, as it is kept. Raises ValueError for what JSON can't hold."""
+    return json.dumps(dict(data), ensure_ascii=False, allow_nan=False)
 
 
 def of_job(connection: Connection, job_id: str, after: int, limit: int) -> tuple[JobEvent, ...]:

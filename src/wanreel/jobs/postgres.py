@@ -57,7 +57,6 @@ _FAULTS = {
 _TRIES = 20  # of a transaction that others stood in the way of
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds between looks whether the server is back
 
-_XID = text("SELECT pg_current_xact_id_if_assigned()::text")
 _OUTCOME = text("SELECT pg_xact_status(CAST(:xid AS xid8))")
 
 #: A half-open connection is noticed within 25 s; a process that stops in mid-transaction blocks others for 60 s at most.
@@ -82,7 +81,7 @@ _SETTINGS = (
 class _Unanswered(Exception):
     """The connection broke while the transaction ended."""
 
-    xid: str | None
+    xid: str
     result: Any
     error: DBAPIError
 
@@ -111,6 +110,7 @@ class PostgresDatabase:
         self._url = postgres_url(url)
         self.name = shown(self._url)
         self.engine = make_engine(self._url)
+        self._alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         try:
             self._insist(lambda: migrate_server(self.engine, self.name, migrations, self._failpoints))
@@ -127,12 +127,13 @@ class PostgresDatabase:
 
         return self._insist(once)
 
-    def write(self, name: str, body: Callable[[Connection], T], *, urgent: bool = False) -> T:
+    def write(self, name: str, body: Callable[[Connection], T], *, urgent: bool = False, repeatable: bool = False) -> T:
         """Run `body` in a transaction that is durable when this returns, or has not happened.
 
         Raises StoreUnavailable when the server is away for longer than `patience`, InsufficientStorage when its disk is full.
         """
-        return self._insist(lambda: self._write_once(name, body))
+        once = self._write_alone if repeatable else self._write_once
+        return self._insist(lambda: once(name, body))
 
     def keep_space(self) -> None:
         """The server's disk is not ours to keep."""
@@ -147,10 +148,9 @@ class PostgresDatabase:
 
     def _write_once(self, name: str, body: Callable[[Connection], T]) -> T:
         with self.engine.connect() as connection, connection.begin() as transaction:
-            locks.enter(connection)
+            xid = locks.enter(connection)
             self._failpoints.hit(f"{name}.begun")
             result = body(connection)
-            xid: str | None = connection.execute(_XID).scalar_one()
             self._failpoints.hit(f"{name}.before_commit")
             try:
                 transaction.commit()
@@ -158,6 +158,15 @@ class PostgresDatabase:
                 if fault_of(exc) is not Fault.GONE:
                     raise
                 raise _Unanswered(xid, result, exc) from exc
+        self._failpoints.hit(f"{name}.after_commit")
+        return result
+
+    def _write_alone(self, name: str, body: Callable[[Connection], T]) -> T:
+        """The statement is a transaction by itself, which the server ends: nothing is sent to begin and to end it."""
+        with self._alone.connect() as connection:
+            self._failpoints.hit(f"{name}.begun")
+            self._failpoints.hit(f"{name}.before_commit")
+            result = body(connection)
         self._failpoints.hit(f"{name}.after_commit")
         return result
 
@@ -182,8 +191,6 @@ class PostgresDatabase:
 
     def _happened(self, lost: _Unanswered, until: float) -> bool:
         """Whether a transaction whose end was not heard did take place. Raises StoreUnavailable while that is unknown."""
-        if lost.xid is None:
-            return True  # it changed nothing
         for wait in _waits():
             try:
                 with self._readers.begin() as connection:

@@ -54,21 +54,28 @@ def reread(connection: Connection, job_id: str) -> Job:
     return job_of(find(connection, job_id))
 
 
-def end(connection: Connection, job_id: str, status: JobStatus, at: float, failure: JobFailure | None = None) -> None:
+def end(
+    connection: Connection,
+    job_id: str,
+    status: JobStatus,
+    at: float,
+    failure: JobFailure | None = None,
+    *,
+    result_sha256: str | None = None,
+) -> None:
     """Put the job into a terminal state, and say so in its log and to whoever asked to be told."""
     data = {"code": failure.code, "message": failure.message, "hint": failure.hint} if failure else {}
-    number = log.append(connection, job_id, str(status), at, data)
-    change(
-        connection,
-        job_id,
-        status=status,
-        ended_at=at,
-        ended_number=number,
-        worker=None,
-        cancel_requested=status is JobStatus.CANCELLED,
+    ended = {
+        "status": status,
+        "ended_at": at,
+        "worker": None,
+        "cancel_requested": status is JobStatus.CANCELLED,
         **failure_columns(failure),
-    )
-    row = find(connection, job_id)
+        **({} if result_sha256 is None else {"result_sha256": result_sha256}),
+    }
+    number = log.append(connection, job_id, str(status), at, data)
+    changed = update(jobs).where(jobs.c.id == job_id).values(**ended, ended_number=number)
+    row = connection.execute(changed.returning(*jobs.c)).one()
     outbox.announce(connection, row, status, at, data)
     if status is JobStatus.COMPLETED:
         uploads.announce(connection, job_id, at)
@@ -78,8 +85,7 @@ def end(connection: Connection, job_id: str, status: JobStatus, at: float, failu
 def ask_to_stop(connection: Connection, row: Row[Any], at: float) -> None:
     """Have the worker of a running job hear that it is to stop. Twice is no fault."""
     if not row.cancel_requested:
-        change(connection, row.id, cancel_requested=True)
-        log.append(connection, row.id, "cancel_requested", at)
+        log.append(connection, row.id, "cancel_requested", at, changes={"cancel_requested": True})
         signals.announce(connection, signals.ORDERS, row.worker)
 
 

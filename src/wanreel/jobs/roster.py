@@ -40,10 +40,10 @@ class Roster:
         """Show that the worker lives, where no kernel can tell; see `leased`. One that was taken off the list is back on."""
 
         def body(c: Connection) -> bool:
-            mine = update(workers).where(workers.c.name == worker).values(renewed_at=locks.now(c))
+            mine = update(workers).where(workers.c.name == worker, locks.hastily(c)).values(renewed_at=locks.now(c))
             return c.execute(mine).rowcount == 1
 
-        if not self._database.write("renew", body):
+        if not self._database.write("renew", body, repeatable=True):
             self.register(worker, description)
 
     def unregister(self, worker: str) -> None:
@@ -65,7 +65,7 @@ class Roster:
         """Leave word how the worker's machine fares. Only the newest is kept; on a full disk it is dropped."""
         statement = update(workers).where(workers.c.name == worker).values(sample=sample.to_json())
         with contextlib.suppress(InsufficientStorage):
-            self._database.write("report", lambda c: c.execute(statement))
+            self._database.write("report", lambda c: c.execute(statement.where(locks.hastily(c))), repeatable=True)
 
     def known(self) -> frozenset[str]:
         """The workers that hold jobs, make a group's result or are on the list."""

@@ -6,13 +6,18 @@ watchers look by themselves.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from wanreel.jobs.locks import is_shared
 
 LINE = "wanreel_line"  #: a job may be there to be claimed
 ORDERS = "wanreel_orders"  #: the worker that is named has to stop its job, or to leave
 NEWS = "wanreel_news"  #: something happened to a job that its watchers should hear of soon
+
+
+def with_statement(connection: Connection, topic: str) -> tuple[ColumnElement[str], ...]:
+    """The same, as a column that a statement returns which is made anyhow."""
+    return (func.pg_notify(topic, ""),) if is_shared(connection) else ()
 
 
 def announce(connection: Connection, topic: str, word: str = "") -> None:

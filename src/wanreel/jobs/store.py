@@ -155,10 +155,10 @@ class JobStore(JobReader):
             **_UNTRIED,
             "notes": json.dumps(new.notes, ensure_ascii=False),
             "attempt": 0,
-            "last_event": 0,
+            "last_event": 1,
         }
         c.execute(insert(jobs).values(**row))
-        log.append(c, job_id, "queued", now)
+        log.write(c, job_id, 1, "queued", now)
         if new.webhook_url:
             outbox.subscribe(c, job_id, new.webhook_url)
         if new.upload_to is not None:
@@ -250,8 +250,7 @@ class JobStore(JobReader):
 
     def _edited(self, c: Connection, job_id: str, kind: str, values: dict[str, Any]) -> Job:
         if values:
-            records.change(c, job_id, **values)
-            log.append(c, job_id, kind, self._clock(), compact=True)
+            log.append(c, job_id, kind, self._clock(), changes=values)
         return records.reread(c, job_id)
 
     def cancel(self, job_id: str) -> Job:
@@ -283,10 +282,8 @@ class JobStore(JobReader):
                 raise records.illegal(row, "retried")
             self._refuse_if_full(c)
             values = {**line.join_line(c, row.owner, row.priority), **_UNTRIED, "ended_at": None, "ended_number": None}
-            records.change(
-                c, job_id, status=JobStatus.QUEUED, **values, **(_request_columns(changed) if changed else {})
-            )
-            log.append(c, job_id, "queued", self._clock(), {"retry": True})
+            changes = {"status": JobStatus.QUEUED, **values, **(_request_columns(changed) if changed else {})}
+            log.append(c, job_id, "queued", self._clock(), {"retry": True}, changes)
             waiting.revive(c, job_id, self._clock(), _UNTRIED)
             return records.reread(c, job_id)
 

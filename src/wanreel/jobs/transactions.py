@@ -46,10 +46,11 @@ class Transactions(Protocol):
         """Run `body` on one snapshot. It must fetch all it needs."""
         ...
 
-    def write(self, name: str, body: Callable[[Connection], T], *, urgent: bool = False) -> T:
+    def write(self, name: str, body: Callable[[Connection], T], *, urgent: bool = False, repeatable: bool = False) -> T:
         """Run `body` in a transaction that is durable when this returns, or has not happened.
 
         `body` may run more than once, and changes nothing but the database. `urgent` writes may use the last space.
+        `repeatable` ones change something in one statement only, which may take place twice.
         """
         ...
 

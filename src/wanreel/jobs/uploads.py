@@ -334,7 +334,7 @@ def _settle(connection: Connection, job_id: str, at: float) -> None:
     if state is None or connection.scalar(known) == state:
         return
     connection.execute(update(jobs).where(jobs.c.id == job_id).values(upload=state))
-    log.append(connection, job_id, "upload", at, {"state": state}, compact=True)
+    log.append(connection, job_id, "upload", at, {"state": state})
 
 
 def _state_of(connection: Connection, job_id: str) -> UploadState | None:

@@ -22,7 +22,8 @@ from wanreel.core.events import Drawn, Event, PlanChanged, StepCompleted
 from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import SOLVERS
-from wanreel.core.picture_request import PictureRequest, ResolvedPicture, resolve_picture
+from wanreel.core.picture_request import PictureRequest, ResolvedPicture
+from wanreel.core.picture_resolve import resolve_picture
 from wanreel.core.placement import Placement, Tile
 from wanreel.generation.draw import draw
 from wanreel.generation.picture_export import SheetTarget

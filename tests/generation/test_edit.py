@@ -21,7 +21,8 @@ from wanreel.core.edit_models import EditSpec
 from wanreel.core.errors import Cancelled, InvalidRequest
 from wanreel.core.events import Drawn, Event, StepCompleted
 from wanreel.core.picture import PictureRef
-from wanreel.core.picture_request import PictureRequest, ResolvedPicture, resolve_picture
+from wanreel.core.picture_request import PictureRequest, ResolvedPicture
+from wanreel.core.picture_resolve import resolve_picture
 from wanreel.core.placement import Placement
 from wanreel.generation.draw import draw
 from wanreel.generation.picture_export import SheetTarget

@@ -14,7 +14,8 @@ from wanreel.core.catalog import Catalog
 from wanreel.core.events import Event, StepCompleted
 from wanreel.core.job import Job, JobStatus, Outcome
 from wanreel.core.manifest import Manifest
-from wanreel.core.picture_request import PictureRequest, resolve_picture
+from wanreel.core.picture_request import PictureRequest
+from wanreel.core.picture_resolve import resolve_picture
 from wanreel.core.settings import load_settings
 from wanreel.core.work import AnySpec
 from wanreel.service import Service

@@ -20,7 +20,8 @@ from dataclasses import replace
 from wanreel.core.edit_models import DEFAULT_EDIT
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import PictureSpec
-from wanreel.core.picture_request import PictureRequest, PictureResolution, ResolvedPicture, resolve_picture
+from wanreel.core.picture_request import PictureRequest, ResolvedPicture
+from wanreel.core.picture_resolve import PictureResolution, resolve_picture
 from wanreel.core.request import VideoRequest
 
 

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
 from wanreel.core.compute import Compute
 from wanreel.core.destination import LOCAL
 from wanreel.core.edit_models import DEFAULT_EDIT
-from wanreel.core.errors import InvalidRequest, Problem, UnknownModel
+from wanreel.core.errors import InvalidRequest, UnknownModel
 from wanreel.core.few_step import FewStepRecipe, recipes_for
 from wanreel.core.finishing import FINISHING_KNOBS, Finishing
 from wanreel.core.keyframe import keyframe_of, shown_size
 from wanreel.core.lora import LoraFacts, LoraRef, ResolvedLora
+from wanreel.core.lora_wishes import Judge, LoraWishes
+from wanreel.core.modes import mode_of, mode_problems
 from wanreel.core.picture_request import ResolvedPicture
 from wanreel.core.presets import preset_steps
 from wanreel.core.prompt_help.asked import Prompt, PromptAsked
 from wanreel.core.request import Solver, VideoRequest
-from wanreel.core.resolved import Adjustment, Resolution, ResolvedRequest
+from wanreel.core.resolved import Resolution, ResolvedRequest
+from wanreel.core.resolving import Resolving, given
 from wanreel.core.sizes import Frame, frame_for
 from wanreel.core.wishes import OnOom, Wishes
-
-T = TypeVar("T")
 
 #: Solvers with fixed timesteps, and how many they have (see generation/solvers.py).
 FIXED_STEPS: Mapping[Solver, int] = {"dmd": 3, "distill": 4}
@@ -45,8 +46,7 @@ class Defaults:
     installed: frozenset[str]  #: names whose weights are here
     fallback: str = "demo"  #: used where the default is not installed
     lora_names: tuple[str, ...] = ()  #: of the LoRAs on the shelf
-    #: Judges one of them for a model by its header. Raises InvalidRequest.
-    lora: Callable[[LoraRef, ModelSpec], LoraFacts] = _no_loras
+    lora: Judge = _no_loras
     wishes: Wishes = Wishes()  #: the operator's, which requests keep to
     on_oom: OnOom = "fail"
     compute: Compute = "exact"
@@ -62,26 +62,16 @@ def resolve(
     draw_seed: Callable[[], int] = lambda: secrets.randbelow(2**32),
 ) -> Resolution:
     """Fill in everything from preset and model. Raises InvalidRequest naming every problem at once."""
-    return _Resolver(request, catalog, defaults, draw_seed).run()
+    return _Resolver(request=request, catalog=catalog, defaults=defaults, draw_seed=draw_seed).run()
 
 
-def mode_of(request: VideoRequest) -> Mode:
-    """What kind of video the pictures given ask for."""
-    if request.last_image is not None:
-        return "first_last"
-    return "picture" if request.image is not None else "text"
-
-
-@dataclass
-class _Resolver:
-    """Collects problems and adjustments while the request is filled in, one concern a method."""
+@dataclass(kw_only=True)
+class _Resolver(Resolving):
+    """Fills in the request, one concern a method."""
 
     request: VideoRequest
     catalog: Catalog
     defaults: Defaults
-    draw_seed: Callable[[], int]
-    problems: list[Problem] = field(default_factory=list[Problem])
-    adjustments: list[Adjustment] = field(default_factory=list[Adjustment])
     recipe: FewStepRecipe | None = None  #: of a few-step preset, and the LoRAs it takes
     recipe_loras: tuple[LoraRef, ...] = ()
 
@@ -89,7 +79,7 @@ class _Resolver:
         self.problems.extend(self.request.problems())
         spec = self._spec()
         if spec is not None:
-            self._check_mode(spec)
+            self.problems.extend(mode_problems(self.request, spec))
             self._choose_recipe(spec)
             self._check_solver(spec)
         self._check_contradictions()
@@ -97,7 +87,7 @@ class _Resolver:
         storage = self._storage()
         if spec is None or self.problems:
             raise InvalidRequest(*self.problems)
-        seed = self._seed()
+        seed = self.seed(self.request.seed)
         keyframe = self._keyframe(seed)
         frame = self._frame(spec, keyframe)
         prompt = self._prompt(seed)
@@ -105,7 +95,7 @@ class _Resolver:
         resolved = ResolvedRequest(
             prompt=prompt.text,
             original_prompt=prompt.original,
-            negative_prompt=_or(self.request.negative_prompt, spec.negative_prompt),
+            negative_prompt=given(self.request.negative_prompt, spec.negative_prompt),
             model=spec.name,
             mode=mode_of(self.request),
             image=self.request.image,
@@ -124,18 +114,18 @@ class _Resolver:
             seed=seed,
             keyframe=keyframe,
             loras=self._loras(spec),
-            output_format=_or(self.request.output_format, "mp4"),
-            quality=_or(self.request.quality, "high"),
-            metadata=_or(self.request.metadata, True),
-            guided_steps=_or(self.request.guided_steps, self.recipe.guided_steps if self.recipe else 0),
+            output_format=given(self.request.output_format, "mp4"),
+            quality=given(self.request.quality, "high"),
+            metadata=given(self.request.metadata, True),
+            guided_steps=given(self.request.guided_steps, self.recipe.guided_steps if self.recipe else 0),
             boundary_ratio=self._boundary(spec),
             memory_mode=self.request.memory_mode,
             precision=self.request.precision,
             offload=self.request.offload,
             vae_tile=self.request.vae_tile,
             quantize=self.request.quantize,
-            on_oom=_or(self.request.on_oom, self.defaults.on_oom),
-            compute=_or(self.request.compute, self.defaults.compute),
+            on_oom=given(self.request.on_oom, self.defaults.on_oom),
+            compute=given(self.request.compute, self.defaults.compute),
         )
         resolved = self._finished(resolved)
         if self.problems:
@@ -148,20 +138,20 @@ class _Resolver:
         given: dict[str, Any] = {name: float(it) if isinstance(it, int) else it for name, it in asked.items()}
         finishing, length = Finishing(**given), resolved.num_frames / resolved.fps
         if finishing.trim_end is not None and finishing.trim_end >= length:
-            self._note("trim_end", finishing.trim_end, f"{length:.4g}", "the video is no longer")
+            self.note("trim_end", finishing.trim_end, f"{length:.4g}", "the video is no longer")
             finishing = replace(finishing, trim_end=None)
         if finishing.interpolate_fps is not None and finishing.pace(resolved.fps) >= 1:
-            self._note("interpolate_fps", finishing.interpolate_fps, finishing.interpolate_fps, "nothing lies between")
+            self.note("interpolate_fps", finishing.interpolate_fps, finishing.interpolate_fps, "nothing lies between")
         size = (resolved.export_width, resolved.export_height)
         self.problems.extend(finishing.problems(resolved.num_frames, resolved.fps, *size, resolved.output_format))
         return replace(resolved, finishing=finishing)
 
     def _storage(self) -> str:
         """The profile that the result goes to. One that is not there is a problem."""
-        name = _or(self.request.storage, self.defaults.storage)
+        name = given(self.request.storage, self.defaults.storage)
         if name and name != LOCAL and name not in self.defaults.storages:
             known = " | ".join((*self.defaults.storages, LOCAL))
-            self.problems.append(Problem("storage", "unknown_value", "there is no such profile.", f"Choose {known}."))
+            self.wrong("storage", "unknown_value", "there is no such profile.", f"Choose {known}.")
         return "" if name == LOCAL else name
 
     def _spec(self) -> ModelSpec | None:
@@ -176,44 +166,19 @@ class _Resolver:
     def _default_spec(self, mode: Mode) -> ModelSpec | None:
         wanted = self.defaults.model_for.get(mode, self.defaults.fallback)
         if wanted in self.defaults.installed:
-            self._note("model", None, wanted, f"the default for {mode.replace('_', ' and ')}")
+            self.note("model", None, wanted, f"the default for {mode.replace('_', ' and ')}")
             return self.catalog.get(wanted)
         fallback = self.catalog.get(self.defaults.fallback)
         if mode not in fallback.modes:
-            self.problems.append(
-                Problem(
-                    "model",
-                    "not_installed",
-                    f"{wanted}, the default here, is not installed.",
-                    "Install it, or name a model.",
-                )
+            self.wrong(
+                "model",
+                "not_installed",
+                f"{wanted}, the default here, is not installed.",
+                "Install it, or name a model.",
             )
             return None
-        self._note("model", None, fallback.name, f"{wanted}, the default here, is not installed")
+        self.note("model", None, fallback.name, f"{wanted}, the default here, is not installed")
         return fallback
-
-    def _check_mode(self, spec: ModelSpec) -> None:
-        mode = mode_of(self.request)
-        if self.request.last_image is not None and self.request.image is None:
-            self.problems.append(
-                Problem("image", "required", "a last frame was given without a first one.", "Give both.")
-            )
-        elif mode in spec.modes:
-            return
-        elif mode == "text":
-            self.problems.append(
-                Problem("image", "required", f"{spec.name} starts from a picture.", "Give one, or choose a text model.")
-            )
-        elif mode == "picture" and "first_last" in spec.modes:
-            self.problems.append(
-                Problem("last_image", "required", f"{spec.name} needs the last frame too.", "Give one.")
-            )
-        elif mode == "first_last" and "picture" in spec.modes:
-            hint = "Leave it out, or choose flf2v-14b-720p."
-            self.problems.append(Problem("last_image", "contradiction", f"{spec.name} takes no last frame.", hint))
-        else:
-            hint = "Leave the picture out, or choose a model that starts from one."
-            self.problems.append(Problem("image", "contradiction", f"{spec.name} makes video from text alone.", hint))
 
     def _choose_recipe(self, spec: ModelSpec) -> None:
         """What a few-step preset means for a model that has no such mode by itself."""
@@ -227,44 +192,40 @@ class _Resolver:
                 schedules = (recipe.high_schedule, "")[: len(found)]
                 self.recipe = recipe
                 self.recipe_loras = tuple(LoraRef(name, schedule=text) for name, text in zip(found, schedules))
-                self._note("preset", preset, f"{recipe.steps} steps", f"with {' and '.join(found)}")
+                self.note("preset", preset, f"{recipe.steps} steps", f"with {' and '.join(found)}")
                 return
         if recipes:
             text = f"{preset} on {spec.name} needs LoRAs that are not here."
             where = "; or ".join(pair.where for pair in recipes[0].pairs)
             hint = f"Download them and run `wanreel loras add FILE` for each: {where}."
-            self.problems.append(Problem("preset", "not_installed", text, hint))
+            self.wrong("preset", "not_installed", text, hint)
         else:
             hint = "Choose fastwan2.1-t2v-1.3b or fastwan2.2-ti2v-5b, or another preset."
             text = f"{spec.name} has no such few-step mode."
-            self.problems.append(Problem("preset", "contradiction", text, hint))
+            self.wrong("preset", "contradiction", text, hint)
 
     def _check_solver(self, spec: ModelSpec) -> None:
         solver = self.request.solver
         # A few-step LoRA may bring its solver, under whatever name the file has.
         allowed = (*spec.solvers, *(FIXED_STEPS if self.request.loras else ()))
         if solver is not None and solver not in allowed:
-            self.problems.append(
-                Problem(
-                    "solver",
-                    "contradiction",
-                    f"{spec.name} does not run with {solver}.",
-                    f"Choose {' | '.join(spec.solvers)}.",
-                )
+            self.wrong(
+                "solver",
+                "contradiction",
+                f"{spec.name} does not run with {solver}.",
+                f"Choose {' | '.join(spec.solvers)}.",
             )
         steps, fixed = self.request.num_inference_steps, self._fixed_steps(spec)
         if fixed is not None and steps is not None and steps != fixed:
-            self.problems.append(
-                Problem(
-                    "num_inference_steps",
-                    "contradiction",
-                    f"{spec.name} with {self._solver(spec)} runs {fixed} fixed steps, not {steps}.",
-                    "Leave it out.",
-                )
+            self.wrong(
+                "num_inference_steps",
+                "contradiction",
+                f"{spec.name} with {self._solver(spec)} runs {fixed} fixed steps, not {steps}.",
+                "Leave it out.",
             )
 
     def _solver(self, spec: ModelSpec) -> Solver:
-        return _or(self.request.solver, self.recipe.solver if self.recipe else spec.solver)
+        return given(self.request.solver, self.recipe.solver if self.recipe else spec.solver)
 
     def _fixed_steps(self, spec: ModelSpec) -> int | None:
         return spec.steps if spec.few_step else FIXED_STEPS.get(self._solver(spec))
@@ -272,57 +233,24 @@ class _Resolver:
     def _boundary(self, spec: ModelSpec) -> float | None:
         asked = self.request.boundary_ratio
         if spec.two_experts:
-            return _or(asked, (self.recipe.boundary_ratio if self.recipe else None) or spec.boundary_ratio)
+            return given(asked, (self.recipe.boundary_ratio if self.recipe else None) or spec.boundary_ratio)
         if asked is not None:
-            self._note("boundary_ratio", asked, None, f"{spec.name} has one expert")
+            self.note("boundary_ratio", asked, None, f"{spec.name} has one expert")
         return None
 
     def _loras(self, spec: ModelSpec) -> tuple[ResolvedLora, ...]:
-        """The LoRAs asked for, then those of the recipe. Each must be here and fit."""
+        """The LoRAs asked for, then those of the recipe."""
         asked = self.request.loras or ()
         named = {ref.name for ref in asked}
-        resolved: list[ResolvedLora] = []
-        for ref in (*asked, *(ref for ref in self.recipe_loras if ref.name not in named)):
-            try:
-                resolved.append(self._lora(ref, self.defaults.lora(ref, spec), spec))
-            except InvalidRequest as error:
-                self.problems.extend(error.problems)
-        return tuple(resolved)
-
-    def _lora(self, ref: LoraRef, facts: LoraFacts, spec: ModelSpec) -> ResolvedLora:
-        for note in facts.notes:
-            self._note("loras", None, facts.name, note)
-        only_low = facts.target == "low" and spec.two_experts
-        high = float(_or(ref.strength_high, 0.0 if only_low else ref.strength))
-        if not spec.two_experts:
-            if ref.strength_low is not None and ref.strength_low != high:
-                self._note("loras", f"{facts.name}: low {ref.strength_low:g}", high, f"{spec.name} has one expert")
-            return ResolvedLora(facts.name, facts.sha256, high, high, ref.schedule, facts.rank)
-        low = float(_or(ref.strength_low, 0.0 if facts.target == "high" else ref.strength))
-        if ref.strength_high is None and ref.strength_low is None:
-            self._note("loras", None, facts.name, self._where(facts))
-        return ResolvedLora(facts.name, facts.sha256, high, low, ref.schedule, facts.rank)
-
-    def _where(self, facts: LoraFacts) -> str:
-        """What is said of where a file is applied when the request does not say."""
-        if facts.target == "both":
-            return "one file for both experts, as its name says neither high nor low noise"
-        where = f"on the {facts.target}-noise expert"
-        if facts.partner in {ref.name for ref in (*(self.request.loras or ()), *self.recipe_loras)}:
-            return f"{where}, as its name says"
-        missing = f"its partner {facts.partner} was not asked for" if facts.partner else "its partner is not here"
-        return f"{where} alone, as its name says; {missing}"
+        refs = (*asked, *(ref for ref in self.recipe_loras if ref.name not in named))
+        return LoraWishes(refs, spec, self.defaults.lora, self).resolved()
 
     def _check_contradictions(self) -> None:
         asked = self.request
         if asked.resolution is not None and (asked.width is not None or asked.height is not None):
-            self.problems.append(
-                Problem("resolution", "contradiction", "was given beside width or height.", "Give one or the other.")
-            )
+            self.wrong("resolution", "contradiction", "was given beside width or height.", "Give one or the other.")
         if asked.seconds is not None and asked.num_frames is not None:
-            self.problems.append(
-                Problem("seconds", "contradiction", "was given beside num_frames.", "Give one or the other.")
-            )
+            self.wrong("seconds", "contradiction", "was given beside num_frames.", "Give one or the other.")
 
     def _prompt(self, seed: int) -> Prompt:
         """The prompt that runs. Raises InvalidRequest."""
@@ -338,7 +266,7 @@ class _Resolver:
         asked = self.request
         if asked.edit_prompt is None:
             if asked.edit_model is not None:
-                self._note("edit_model", asked.edit_model, None, "no edit_prompt was given")
+                self.note("edit_model", asked.edit_model, None, "no edit_prompt was given")
             return None
         if asked.image is None:
             raise InvalidRequest.of("image", "required", "edit_prompt changes a picture.", "Give one.")
@@ -349,7 +277,7 @@ class _Resolver:
             problems = [replace(it, field=names.get(it.field, it.field)) for it in error.problems]
             raise InvalidRequest(*problems) from error
         if asked.edit_model is None:
-            self._note("edit_model", None, found.spec.name, "the default")
+            self.note("edit_model", None, found.spec.name, "the default")
         return replace(found.request, image=None)
 
     def _frame(self, spec: ModelSpec, keyframe: ResolvedPicture | None) -> Frame:
@@ -360,7 +288,7 @@ class _Resolver:
             asked = replace(asked, image=replace(asked.image, width=width, height=height))
         frame, notes = frame_for(spec, asked)
         for name, asked, used, reason in notes:
-            self._note(name, asked, used, reason)
+            self.note(name, asked, used, reason)
         return frame
 
     def _num_frames(self, spec: ModelSpec) -> int:
@@ -374,16 +302,16 @@ class _Resolver:
         stride = spec.temporal_stride
         frames = max(0, (wanted - 1 + stride // 2) // stride) * stride + 1
         if spec.hard_max_frames is not None and frames > spec.hard_max_frames:
-            self._note("num_frames", asked, spec.hard_max_frames, f"the most that {spec.name} makes")
+            self.note("num_frames", asked, spec.hard_max_frames, f"the most that {spec.name} makes")
             return spec.hard_max_frames
         if self.request.seconds is not None:
-            self._note(
+            self.note(
                 "num_frames", asked, frames, f"{frames / spec.fps:.2f} s at {spec.fps:g} frames/s, {stride}n+1 frames"
             )
         elif frames != wanted:
-            self._note("num_frames", asked, frames, f"{stride}n+1")
+            self.note("num_frames", asked, frames, f"{stride}n+1")
         if frames > spec.max_frames:
-            self._note(
+            self.note(
                 "num_frames",
                 asked,
                 frames,
@@ -396,7 +324,7 @@ class _Resolver:
         if asked is None or asked == spec.fps:
             return spec.fps
         speed = asked / spec.fps
-        self._note(
+        self.note(
             "fps", asked, asked, f"{spec.name} moves at {spec.fps:g} frames/s, so this plays {speed:.3g} times as fast"
         )
         return asked
@@ -413,7 +341,7 @@ class _Resolver:
         steps = preset_steps(spec, preset or "standard")
         if steps is None:
             if preset is not None:
-                self._note("preset", preset, "fast", f"{spec.name} always runs {spec.steps} steps")
+                self.note("preset", preset, "fast", f"{spec.name} always runs {spec.steps} steps")
             return spec.steps
         return steps
 
@@ -423,35 +351,20 @@ class _Resolver:
         default_high, default_low = spec.default_guidance(picture=asked.image is not None)
         if self.recipe is not None:
             default_high = default_low = 1.0  # it is distilled into the LoRAs
-        high = _or(asked.guidance_high, _or(both, default_high))
+        high = given(asked.guidance_high, given(both, default_high))
         if not spec.two_experts:
             if asked.guidance_low is not None and asked.guidance_low != high:
-                self._note("guidance_low", asked.guidance_low, high, f"{spec.name} has one expert")
+                self.note("guidance_low", asked.guidance_low, high, f"{spec.name} has one expert")
             return high, high
-        low = _or(asked.guidance_low, _or(both, default_low))
+        low = given(asked.guidance_low, given(both, default_low))
         if both is not None and asked.guidance_high is None and asked.guidance_low is None:
-            self._note("guidance_scale", both, f"high {high:g}, low {low:g}", "sets both experts")
+            self.note("guidance_scale", both, f"high {high:g}, low {low:g}", "sets both experts")
         return high, low
 
     def _flow_shift(self, spec: ModelSpec, frame: Frame) -> float:
         asked = self.request.flow_shift
         if asked is not None and self._solver(spec) == "dmd":
             # Its timesteps are fixed in a table of their own (see generation/solvers.py).
-            self._note("flow_shift", asked, frame.flow_shift, "dmd has fixed timesteps; the shift changes nothing")
+            self.note("flow_shift", asked, frame.flow_shift, "dmd has fixed timesteps; the shift changes nothing")
             return float(frame.flow_shift)
-        return float(_or(asked, self.recipe.flow_shift if self.recipe else frame.flow_shift))
-
-    def _seed(self) -> int:
-        asked = self.request.seed
-        if asked is not None and asked >= 0:
-            return asked
-        drawn = self.draw_seed()
-        self._note("seed", asked, drawn, "drawn")
-        return drawn
-
-    def _note(self, name: str, asked: object, used: object, reason: str) -> None:
-        self.adjustments.append(Adjustment(name, asked, used, reason))
-
-
-def _or(asked: T | None, otherwise: T) -> T:
-    return otherwise if asked is None else asked
+        return float(given(asked, self.recipe.flow_shift if self.recipe else frame.flow_shift))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.picture_models import PictureSpec
-from wanreel.core.picture_request import IMAGE, PictureResolution, ResolvedPicture
+from wanreel.core.picture_request import IMAGE, ResolvedPicture
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.resolved import Resolution, ResolvedRequest
 
 Work = ResolvedRequest | ResolvedPicture

@@ -15,7 +15,7 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.drawing import Drawing
 from wanreel.core.edit_models import EditSpec
 from wanreel.core.events import Decoded, Denoised, Drawn, Event, Exported
-from wanreel.core.picture_request import PictureResolution
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.generation.checkpoint import latents_digest
 from wanreel.generation.edit import EditWork
 from wanreel.generation.environment import environment_of

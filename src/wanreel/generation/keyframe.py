@@ -31,7 +31,8 @@ from wanreel.core.events import (
 from wanreel.core.keyframe import with_picture
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import PictureSpec
-from wanreel.core.picture_request import PictureResolution, ResolvedPicture
+from wanreel.core.picture_request import ResolvedPicture
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.resolved import Resolution
 from wanreel.generation.draw import draw
 from wanreel.generation.export import Target

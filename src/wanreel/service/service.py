@@ -27,7 +27,8 @@ from wanreel.core.job import (
     QueueState,
     Standing,
 )
-from wanreel.core.picture_request import PictureRequest, PictureResolution
+from wanreel.core.picture_request import PictureRequest
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolved import Adjustment, Resolution
 from wanreel.core.smaller import changes_between, smaller

@@ -19,7 +19,8 @@ from wanreel.core.events import Event
 from wanreel.core.importing import without_collecting
 from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import DEFAULT, PictureSpec
-from wanreel.core.picture_request import PictureRequest, PictureResolution, resolve_picture
+from wanreel.core.picture_request import PictureRequest
+from wanreel.core.picture_resolve import PictureResolution, resolve_picture
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, resolve
 from wanreel.core.resolved import Resolution, ResolvedRequest

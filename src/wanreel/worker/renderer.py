@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from wanreel.core.cancel import CancelToken
 from wanreel.core.events import Event
 from wanreel.core.picture_models import PictureSpec
-from wanreel.core.picture_request import PictureResolution
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.resolved import Resolution
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import click
 from rich.console import Console
 
-from wanreel.core.picture_request import PictureResolution
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.resolved import Resolution
 from wanreel.core.video import Video
 from wanreel.core.work import AnyResolution

@@ -14,7 +14,8 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.drawing import Drawing
 from wanreel.core.errors import UnreadableRecipe, WanreelError
 from wanreel.core.picture import PictureRef
-from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest, PictureResolution, ResolvedPicture
+from wanreel.core.picture_request import PICTURE_KNOBS, PictureRequest, ResolvedPicture
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolved import Resolution
 from wanreel.frontends.cli.failure import as_json, exit_code

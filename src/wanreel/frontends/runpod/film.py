@@ -17,9 +17,9 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.chain import PlannedScene, chain_of, frames_back, plan_scenes, seam_of
 from wanreel.core.errors import GenerationError, RemoteError
 from wanreel.core.events import Completed, Event
+from wanreel.core.modes import mode_of
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import mode_of
 from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.storyboard import Storyboard, parse_storyboard
 from wanreel.frontends.picture_text import Fetch, picture_bytes

@@ -30,10 +30,11 @@ from wanreel.core.errors import (
     WanreelError,
 )
 from wanreel.core.events import Completed, Drawn, Event, Resumed
+from wanreel.core.modes import mode_of
 from wanreel.core.picture import PictureRef
-from wanreel.core.picture_request import PictureRequest, PictureResolution, ResolvedPicture
+from wanreel.core.picture_request import PictureRequest, ResolvedPicture
+from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.request import VideoRequest
-from wanreel.core.resolve import mode_of
 from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.sound import SoundRef
 from wanreel.frontends.picture_text import Fetch

@@ -1,7 +1,7 @@
 """T1 for the store: a process that uses it is killed with SIGKILL again and again, and nothing may be lost or doubled.
 
-Run as a program, because it forks: `python kill_loop.py PLACE KILLS SEED` (see `places`). Prints one JSON object with the figures and
-exits with 1 when something was lost. The first kills are at each failpoint inside the store, twice; the others come at
+Run as a program, because it forks: `python kill_loop.py PLACE KILLS SEED [SECONDS]` (see `places`). Prints one JSON object with the
+figures and exits with 1 when something was lost. After SECONDS no more are killed. The first kills are at each failpoint inside the store, twice; the others come at
 random moments.
 """
 
@@ -206,11 +206,15 @@ def finish(place: str, history: History) -> Counter[str]:
     return states
 
 
-def main(place: str, kills: int, seed: int) -> int:
+def main(place: str, kills: int, seed: int, seconds: float = float("inf")) -> int:
     chance, history = random.Random(seed), History()
     reached: set[str] = set()
     started = time.monotonic()
+    check(place, history)  # children find imported what this takes
     for number in range(kills):
+        if time.monotonic() - started > seconds:
+            kills = number
+            break
         name = FAILPOINTS[number % len(FAILPOINTS)] if number < min(kills - 4, 2 * len(FAILPOINTS)) else ""
         pass_number = 1 if name.startswith(ONCE) else 1 + number // len(FAILPOINTS)
         fault = f"{name}:kill@{pass_number}" if name else ""
@@ -236,4 +240,4 @@ def main(place: str, kills: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *map(float, sys.argv[4:])))

@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -281,6 +282,48 @@ def start_piped(command: Sequence[str]) -> subprocess.Popen[bytes]:
     if sys.platform == "win32":
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
+
+
+class OtherProcess:
+    """A process that is not ours to wait for, by its number. On Linux a later one of that number is not taken for it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._handle: int | None = None
+        if sys.platform == "linux":
+            try:
+                self._handle = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._handle = -1
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended, though its parent may not have heard of it yet."""
+        if self._handle is not None:
+            return self._handle < 0 or bool(select.select([self._handle], [], [], 0)[0])
+        if sys.platform == "win32":
+            return False  # where the same call would send it a Ctrl-C
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it, so that it does nothing until another one comes. Known on Linux alone."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        with contextlib.suppress(OSError):
+            if self._handle is None:
+                os.kill(self.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+            elif self._handle >= 0 and sys.platform == "linux":
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
 
 def confine(memory: int, seconds: int) -> None:

@@ -6,6 +6,7 @@ Run as a script. Reads JSON lines on stdin: {"argv": […], "env": {…}, "log":
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from wanreel.core.catalog import Catalog
 from wanreel.frontends.cli import main, worker
 from wanreel.jobs import JobStore
+from wanreel.models.parallel import crew
 from wanreel.models.tiny import build_tiny
 from wanreel.worker import attempt, renderer
 
@@ -27,6 +29,22 @@ def warm_up() -> None:
     with tempfile.TemporaryDirectory() as folder:
         JobStore.open(Path(folder) / "wanreel.db").close()
     build_tiny(Catalog().get("tiny:ti2v-5b"))
+
+
+def get_stuck(manner: str) -> None:
+    """From now on an exchange whose partner is lost does not fail, as gloo's do, but never comes back, as NCCL's do.
+
+    "held": what waits keeps Python's lock.
+    """
+    waiting = ctypes.PyDLL(None) if manner == "held" else ctypes.CDLL(None)
+    crew.Crew._cause = lambda self, error: waiting.pause()  # type: ignore[assignment,method-assign]
+    begin = crew.Crew.gather
+
+    def gather(self: crew.Crew) -> bool:
+        self._fatal = True
+        return begin(self)
+
+    crew.Crew.gather = gather  # type: ignore[method-assign]
 
 
 def start(order: dict[str, object]) -> int:
@@ -41,6 +59,8 @@ def start(order: dict[str, object]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(order["env"])  # type: ignore[arg-type]
+        if os.environ.get("STUCK_EXCHANGES"):
+            get_stuck(os.environ["STUCK_EXCHANGES"])
         main(order["argv"])  # type: ignore[arg-type]
     except SystemExit as end:
         sys.stdout.flush()

@@ -82,6 +82,7 @@ def descend(
     plan, kept = plans[0], Kept()
     for rung in range(MAX_RUNGS + 1):
         kept.model, kept.visiting_share = None, plan.visiting_share(request.num_inference_steps)
+        pool.trying(spec, request, plan, lambda: _stage(kept))
         try:
             with mapped_faults():
                 acquired = pool.acquire(spec, plan.placement)
@@ -103,8 +104,9 @@ def descend(
         # Out of the handler: while an error is handled it holds every tensor of the frames that it came through.
         model = None
         stage = _stage(kept)
-        _make_room(kept.model)
+        # First, as a process that has lost a rank does not come back from its GPU.
         pool.ran_out(spec, request, plan, stage)
+        _make_room(kept.model)
         following = next_rung(plans, plan, stage) if rung < MAX_RUNGS else None
         if following is None:
             raise OutOfMemory(

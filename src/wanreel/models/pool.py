@@ -75,6 +75,7 @@ class ModelPool:
         self._machine = machine
         self._models: dict[str, Held] = {}  # used longest ago first
         self._needs: dict[tuple[str, Placement], MemoryPlan] = {}  # of the request at hand
+        self._trying: Callable[[], None] = lambda: None
 
     @property
     def held(self) -> str | None:
@@ -109,6 +110,15 @@ class ModelPool:
         """Tell whoever plans how it went."""
         if self._planning is not None and self.names == (spec.name,):  # else the peaks are of several models
             self._planning.ran(spec, request, plan, peaks, steps)
+
+    def trying(self, spec: AnySpec, request: Work, plan: MemoryPlan, stage: Callable[[], Stage]) -> None:
+        """A run begins under `plan`; `stage` says where it is."""
+        planning = self._planning
+        self._trying = lambda: None if planning is None else planning.ran_out(spec, request, plan, stage())
+
+    def last_words(self) -> None:
+        """Memory ran out in a run that does not come back: its plan is not taken again. From any thread."""
+        self._trying()
 
     def ran_out(self, spec: AnySpec, request: Work, plan: MemoryPlan, stage: Stage) -> None:
         """The same when memory ran out. Other models leave, before a slower plan is tried beside them."""

@@ -14,6 +14,7 @@ from wanreel.core.events import Event
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.importing import without_collecting
 from wanreel.core.picture_request import ResolvedPicture
+from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.settings import Settings
 from wanreel.storage.digests import Digests
 
@@ -206,6 +207,8 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
 
         for sha256 in blobs_of(task.request):  # before minutes go into loading a model
             runtime.pictures.open(sha256)
+    if isinstance(task.request, ResolvedRequest) and task.request.finishing.upscaler is not None:
+        runtime.upscalers.check(task.request.finishing.upscaler)
     yield from runtime.supply.fetch(task.spec, task.keeper.token)
     with without_collecting():
         from wanreel.worker.renderer import draw_task, render_task
@@ -220,4 +223,4 @@ def _render(runtime: Runtime, task: Task) -> Iterator[Event]:
     if editor is not None:
         yield from runtime.supply.fetch(editor, task.keeper.token)
     share = runtime.settings.checkpoint_share
-    yield from render_task(runtime.pool, runtime.pictures, runtime.loras, task, share, editor)
+    yield from render_task(runtime.pool, runtime.pictures, (runtime.loras, runtime.upscalers), task, share, editor)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wanreel.core.errors import SettingsError
+from wanreel.core.errors import SettingsError, WanreelError
 from wanreel.core.parallel import parse_gpus, parse_parallel, rank_devices
 from wanreel.core.settings import Settings
 from wanreel.host import nvidia_gpus
@@ -38,11 +38,14 @@ def ranks_wanted(settings: Settings) -> int:
         return max(1, len(parse_gpus(settings.gpus)))
 
 
-def build_crew(settings: Settings, devices: Sequence[str], device: torch.device) -> Crew:
-    """The further ranks of a group, not yet started; `device` is rank 0's."""
-    from wanreel.models.parallel.crew import Crew
+def build_crew(
+    settings: Settings, devices: Sequence[str], device: torch.device, last_words: Callable[[WanreelError], object]
+) -> Crew:
+    """The further ranks of a group, not yet started; `device` is rank 0's. `last_words` as of Losses."""
+    from wanreel.models.parallel.crew import Crew, Losses
 
-    return Crew([rank_command(name) for name in devices[1:]], device, {"settings": told(settings)})
+    commands = [rank_command(name) for name in devices[1:]]
+    return Crew(commands, device, {"settings": told(settings)}, Losses(last_words=last_words))
 
 
 def rank_command(device: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from wanreel.core.adjustment import Adjustment
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, Mode, ModelSpec
-from wanreel.core.errors import InvalidRequest, UnreadablePicture
+from wanreel.core.errors import InvalidRequest, OutOfMemory, UnreadablePicture, WanreelError
 from wanreel.core.events import Event
 from wanreel.core.importing import without_collecting
 from wanreel.core.picture import PictureRef
@@ -34,6 +34,7 @@ from wanreel.models.formats.assembly import added_rows
 from wanreel.models.lora.report import LoraDesk
 from wanreel.models.lora.shelf import LoraShelf, Shelved, name_for
 from wanreel.models.shelf import Shelf, is_tiny
+from wanreel.models.upscalers import UpscalerShelf
 from wanreel.storage.digests import Digests
 from wanreel.storage.disk import Blobs, BlobStore
 from wanreel.storage.keeping import Keeping
@@ -66,9 +67,12 @@ class Runtime:
     shelf: Shelf
     pictures: Blobs
     loras: LoraShelf
+    upscalers: UpscalerShelf
     supply: Supply
     shared: Shared | None = None  #: what workers on other machines find
     plan_records: PlanRecords | None = field(default=None, repr=False)  #: of runs before this process
+    #: Told, in another thread, why this process ends though its work does not come back.
+    last_words: Callable[[WanreelError], object] = field(default=lambda fault: None, repr=False)
     _pool: ModelPool | None = field(default=None, repr=False)
     _planner: Planner | None = field(default=None, repr=False)
     _crew: Crew | None = field(default=None, repr=False)
@@ -126,6 +130,7 @@ class Runtime:
             self.shelf.installed(self.catalog),
             lora_names=tuple(lora.name for lora in self.loras.list()),
             lora=self.lora_desk.facts,
+            upscaler=self.upscalers.get,
             storages=tuple(sorted(self.settings.storage)),
             storage=self.settings.default_storage,
             wishes=self.settings.wishes,
@@ -171,15 +176,17 @@ class Runtime:
             from wanreel.worker.renderer import render_here, render_kept
 
         cancel = cancel or CancelToken()
+        if (upscaler := resolution.request.finishing.upscaler) is not None:
+            self.upscalers.check(upscaler)  # before minutes go into loading a model
         editor = self.editor_of(resolution.request)
         for spec in (editor, resolution.spec):
             if spec is not None:
                 yield from self.supply.fetch(spec, cancel)
         if keeping is not None:
             share = self.settings.checkpoint_share
-            yield from render_kept(self.pool, resolution, self.loras, keeping, cancel, share, editor)
+            yield from render_kept(self.pool, resolution, (self.loras, self.upscalers), keeping, cancel, share, editor)
             return
-        target = Target(self.settings.results_dir, self.pictures, loras=self.loras)
+        target = Target(self.settings.results_dir, self.pictures, loras=self.loras, upscalers=self.upscalers)
         yield from render_here(self.pool, resolution, target, cancel, editor)
 
     def editor_of(self, request: ResolvedRequest) -> PictureSpec | None:
@@ -262,8 +269,14 @@ class Runtime:
             return None
         from wanreel.models.parallel.opening import CrewOpener
 
-        self._crew = build_crew(self.settings, self.devices, self.device)
+        self._crew = build_crew(self.settings, self.devices, self.device, self._say_last_words)
         return CrewOpener(self._crew, open_here)
+
+    def _say_last_words(self, fault: WanreelError) -> None:
+        """A rank is lost and this process ends, perhaps stuck: what the next one must know."""
+        if self._pool is not None and isinstance(fault, OutOfMemory):
+            self._pool.last_words()
+        self.last_words(fault)
 
     @property
     def planner(self) -> Planner:
@@ -370,6 +383,7 @@ def build_runtime(settings: Settings) -> Runtime:
         supply=Supply(settings, shelf),
         pictures=shared.pictures if shared else BlobStore(settings.data.pictures),
         loras=LoraShelf(settings.adapters_dir, Digests(settings.data.digests)),
+        upscalers=UpscalerShelf(settings.upscalers_dir, Digests(settings.data.digests)),
         shared=shared,
     )
 

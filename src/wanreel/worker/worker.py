@@ -16,16 +16,18 @@ from pathlib import Path
 
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.errors import InsufficientStorage, InvalidRequest, WanreelError
-from wanreel.core.job import Job, QueueState, Warm
+from wanreel.core.job import Job, JobFailure, QueueState, Warm
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.upload import UNFINISHED
 from wanreel.core.workload import Workload
 from wanreel.host import FileLock
 from wanreel.jobs import JobStore, Liveness, signals
+from wanreel.jobs.policy import COURTESY
 from wanreel.service import adapters_of, work_of
 from wanreel.service.bell import Bell, sweep_bells
 from wanreel.worker.attempt import Ending
 from wanreel.worker.batch import Batch, Trace
+from wanreel.worker.calls import Calls
 from wanreel.worker.orders import Orders
 from wanreel.worker.recovery import take_back
 from wanreel.worker.retention import Retention
@@ -41,7 +43,6 @@ _REST = {
     Ending.WAIT: 30.0,  # seconds before a job that the disk could not take is tried again
 }
 _IDLE_SHARED = 5.0  # the same where the store announces jobs: many workers that look would cost it more than the jobs
-COURTESY = 0.5  #: seconds for which a worker lets those go first who hold what the next job needs
 _POLL_DEVICE = 1.0  # seconds between looks whether the GPU is free
 _SEE_OFF, _POLL_UPLOADS = 300.0, 0.5  # seconds that retiring waits for uploads, and between looks at them
 _NEWEST = 50
@@ -104,6 +105,8 @@ class Worker:
         self._made: list[str] = []  # the newest jobs, whose results may still be on their way
         self._batch: Batch | None = None
         self._bell: Bell | None = None
+        self._calls = Calls(self._suits)
+        self._was_called = False  # for a job for which it has waited its time
         self._adapters = ""  # of the last job
         self._in_company = False  # whether other workers are on the list
         self._looked = -_HOUSEKEEPING
@@ -202,8 +205,15 @@ class Worker:
         return _REST.get(ending, 0.0)
 
     def _rest(self, seconds: float) -> None:
-        if seconds and self._bell is not None and not self._asked_to_stop and not self._retiring:
-            self._bell.wait(seconds)
+        """Until the time is over, somebody rings, or it is this worker's time to look for a job that was called out."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and (bell := self._bell) is not None:
+            if self._asked_to_stop or self._retiring:
+                return
+            rung = bell.wait(min(left, self._calls.left()))
+            self._was_called = self._calls.left() <= 0.0
+            if self._was_called or (rung and not self._calls.had_news()):
+                return
 
     @contextlib.contextmanager
     def _alive(self) -> Generator[None]:
@@ -226,9 +236,15 @@ class Worker:
         with self._life.liveness.keeping(self.name, self._description), self._shop.store.listening(calls):
             yield
 
-    def _ring(self, _word: str) -> None:
-        if (bell := self._bell) is not None:
+    def _ring(self, word: str) -> None:
+        if self._calls.heard(word) and (bell := self._bell) is not None:
             bell.wake()
+
+    def _suits(self, model: str, adapters: str) -> bool | None:
+        """Whether it holds what a job needs; None where it does not make such jobs."""
+        if self._shop.only and model not in self._shop.only:
+            return None
+        return model in self._shop.all_held() and adapters == self._adapters
 
     def _told(self, name: str) -> None:
         if name in ("", self.name) and (batch := self._batch) is not None:
@@ -242,10 +258,15 @@ class Worker:
     def _take(self) -> Job | None:
         """The next job. Where there are other workers, those that hold its model have a moment to take it: loading takes
         longer."""
-        if not self._in_company:
+        called, self._was_called = self._was_called, False
+        self._calls.listen()
+        leases = self._shop.store.leases
+        if self._shop.store.shared and not leases.may_claim(self.name, self._shop.only):
+            return None  # most looks end here, of many workers
+        if called or not self._in_company:
             return self._claim(self._shop.all_held())
         job = self._claim(self._shop.all_held(), lambda job: True)
-        if job is None and self._shop.store.queue().queued and not self._asked_to_stop:
+        if job is None and leases.may_claim(self.name, self._shop.only) and not self._asked_to_stop:
             self._rest(COURTESY)
             job = self._claim(self._shop.all_held())
         return job
@@ -285,6 +306,7 @@ class Worker:
         return None
 
     def _perform(self, job: Job) -> Ending:
+        self._calls.stop()
         self._batch = Batch(self._shop, self.trace, self._more)
         self._adapters = _adapters_of(job)
         if self._asked_to_stop:
@@ -293,6 +315,16 @@ class Worker:
             return self._batch.perform(job)
         finally:
             self._batch = None
+
+    def lost(self, fault: WanreelError) -> None:
+        """This process ends though its work does not come back: record why. From any thread."""
+        job = self._batch.job if self._batch is not None else None
+        if job is None:
+            return
+        try:
+            self._shop.store.leases.fail(job.id, job.attempt, JobFailure.of(fault), retryable=True)
+        except WanreelError as error:
+            _log.warning("job %s: its end could not be recorded: %s", job.id, error)
 
     def _orphaned(self) -> bool:
         """Whether the supervisor has ended. Never on Windows, where a process keeps its parent's number."""
@@ -306,7 +338,7 @@ class Worker:
             return
         self._looked = now
         self.recover()
-        self._in_company = len(self._shop.store.workers()) > 1
+        self._in_company = self._shop.store.leases.count() > 1
         self._retention.apply()
         self._obey()
 

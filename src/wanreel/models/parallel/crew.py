@@ -3,6 +3,10 @@
 Every other rank is a process of its own, started and ended here by its number. It hears orders on its stdin, answers and
 shows that it lives on its stdout; tensors go through torch.distributed. When a rank dies or falls silent, all of them are
 ended and what was waiting for them is told: a fault costs seconds, never a hang.
+
+Between GPUs a lost rank ends this process too. NCCL's kernels wait on the GPU for whom is gone, and every later call into
+CUDA may wait for them, aborts of communicators among them, so nothing is asked of NCCL any more: what is to be recorded
+is, and the process ends, by itself or by its guard (see warden.py).
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import torch
 
 from wanreel.core.errors import DeviceFault, OutOfMemory, WanreelError, error_of_code
 from wanreel.host import start_piped
+from wanreel.models.parallel.guard import Guard
 from wanreel.models.parallel.wire import Message, Wire
 from wanreel.models.ranks.mesh import Mesh, Meshes, join, part
 
@@ -35,8 +40,8 @@ _BUSY = 60.0  # and at other times
 _LOOK = 0.25  # seconds between looks at the ranks
 _START = 300.0  # seconds that a rank may take to import torch and show itself
 _TELLING = 5.0  # seconds in which the reason for a broken exchange comes to light
-_ABORT = 1.0  # seconds in which NCCL may come out of an exchange by itself
-_LAST_RESORT = 2.0  # seconds after which a process that does not come out of an exchange is given up
+_LAST_RESORT = 2.5  # seconds after which a process that does not come out of an exchange is given up
+_GUARD = 2.0  # seconds more after which its guard ends it
 REPLACE = 85  # exit code: this process may be damaged, start another one
 
 
@@ -50,8 +55,21 @@ class _Rank:
     heard: float
     answers: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue[Any])
     ended: bool = False
-    said: str = ""  #: the error it reported
+    said: str = ""  #: the error it reported …
+    code: str = ""  #: … and of which kind
     ready: bool = False  #: it has shown itself once
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What happens when a rank is lost."""
+
+    silence: float = SILENCE  #: seconds without a sign of life of a rank while tensors are exchanged
+    fatal: bool | None = None  #: whether this process can't go on then; None: where tensors go through NCCL
+    guarded: bool = True  #: a warden ends this process where it does not end by itself
+    #: Told what happened, in another thread, before a process is given up that does not come back.
+    last_words: Callable[[WanreelError], object] = lambda fault: None
+    abandon: Callable[[int], object] = os._exit
 
 
 class Crew:
@@ -62,16 +80,15 @@ class Crew:
         commands: Sequence[Sequence[str]],
         device: torch.device,
         hello: Mapping[str, Any] | None = None,
-        *,
-        silence: float = SILENCE,
-        abandon: Callable[[int], object] = os._exit,
+        losses: Losses | None = None,
     ) -> None:
         """`commands`: what starts each further rank; `device` is rank 0's; `hello` is told to each first."""
+        self._losses = losses = losses or Losses()
         self._commands = commands
         self._device = device
         self._hello = dict(hello or {})
-        self._silence = silence
-        self._abandon = abandon
+        self._fatal = device.type == "cuda" if losses.fatal is None else losses.fatal
+        self._guard: Guard | None = None
         self._ranks: list[_Rank] = []
         self._meshes: Meshes | None = None
         self._fault: WanreelError | None = None
@@ -101,11 +118,14 @@ class Crew:
         """
         if self.gathered:
             return False
+        if self._fatal and self._fault is not None:
+            raise DeviceFault(f"{self._fault.message} Another process goes on.")
         self.disband()
         self._fault, self._over = None, threading.Event()
         self._scratch = tempfile.TemporaryDirectory(prefix="wanreel-ranks-")
         store = Path(self._scratch.name) / "store"
         self._ranks = [self._start(number, command) for number, command in enumerate(self._commands, 1)]
+        self._guard = Guard(self.pids) if self._losses.guarded else None
         self._watch = threading.Thread(target=self._look, args=(self._over,), name="watch over ranks", daemon=True)
         self._watch.start()
         for rank in self._ranks:
@@ -159,6 +179,8 @@ class Crew:
 
     def disband(self) -> None:
         """End every rank. The next `gather` starts new ones."""
+        if self._guard is not None:
+            self._guard.beat(_BUSY)
         self._over.set()
         for rank in self._ranks:
             with contextlib.suppress(WanreelError):
@@ -166,10 +188,13 @@ class Crew:
         if self._watch is not None:
             self._watch.join()
         broken = self._fault is not None
-        if self._meshes is not None:
+        if self._meshes is not None and not (broken and self._fatal):
             part(broken=broken)
         for rank in self._ranks:
             self._end(rank, patience=0.0 if broken else 5.0)
+        if self._guard is not None and not (broken and self._fatal):
+            self._guard.leave()
+            self._guard = None
         self._ranks, self._meshes, self._watch = [], None, None
         if self._scratch is not None:
             self._scratch.cleanup()
@@ -190,30 +215,33 @@ class Crew:
     def _hear(self, rank: _Rank) -> None:
         while (message := rank.wire.receive()) is not None:
             rank.heard, rank.ready = time.monotonic(), True
-            if "error" in message:
-                rank.said = str(message["error"])
+            if "error" in message and "goes_on" not in message:
+                rank.said, rank.code = str(message["error"]), str(message.get("code", ""))
             if "beat" not in message:
                 rank.answers.put(message)
         rank.ended = True
 
     def _look(self, over: threading.Event) -> None:
         while not over.wait(_LOOK):
-            fault = next((found for rank in self._ranks if (found := self._wrong(rank))), None)
+            if self._guard is not None:
+                self._guard.beat(max(SILENCE, self._losses.silence) if self._exchanging else _BUSY)
+            fault = self._fault or next((found for rank in self._ranks if (found := self._wrong(rank))), None)
             if fault is not None:
                 self._break(fault)
-                self._release()
+                self._release(over)
                 return
 
     def _wrong(self, rank: _Rank) -> WanreelError | None:
         """What is the matter with a rank, if anything."""
         if rank.ended or rank.process.poll() is not None:
             if rank.said:
-                return None  # an error that is told by whoever awaits the answer, unless an exchange waits
+                # Told by whoever awaits the answer, or by the exchange that breaks. One through NCCL does not.
+                return _error_of({"error": rank.said, "code": rank.code}, rank.number) if self._fatal else None
             code = rank.process.poll()
             return DeviceFault(f"Rank {rank.number} ended{'' if code is None else f' with {code}'}.")
         silent = time.monotonic() - rank.heard
         # While it loads, a rank may be too busy to show itself.
-        patience = (self._silence if self._exchanging else _BUSY) if rank.ready else _START
+        patience = (self._losses.silence if self._exchanging else _BUSY) if rank.ready else _START
         if silent > patience:
             return DeviceFault(f"Rank {rank.number} gave no sign of life for {silent:.0f} s.")
         return None
@@ -226,16 +254,25 @@ class Crew:
         for rank in self._ranks:
             rank.process.kill()
 
-    def _release(self) -> None:
-        """Free whoever waits in an exchange: gloo by itself, as its connections are closed; NCCL by an abort."""
-        if self._device.type == "cuda" and self._exchanging:
-            part(broken=True, patience=_ABORT)
+    def _release(self, over: threading.Event) -> None:
+        """Gloo frees whoever waits in an exchange, as its connections are closed. Nobody else is waited for.
+
+        `over`: this process lets go of the ranks by itself.
+        """
+        if self._guard is not None:
+            self._guard.end_within(_LAST_RESORT + _GUARD)
         end = time.monotonic() + _LAST_RESORT
-        while self._exchanging and time.monotonic() < end:
-            time.sleep(0.1)
-        if self._exchanging:
-            _log.error("The exchange does not come back; the process ends.")
-            self._abandon(REPLACE)
+        while (self._fatal or self._exchanging) and time.monotonic() < end:
+            if over.wait(0.05):
+                return
+        if self._fatal or self._exchanging:
+            _log.error("The process ends, as it has lost a rank and may be stuck.")
+            if self._fault is not None:
+                self._losses.last_words(self._fault)
+            self._losses.abandon(REPLACE)
+        elif self._guard is not None:
+            self._guard.leave()
+            self._guard = None
 
     # Talking
 
@@ -246,12 +283,18 @@ class Crew:
             raise self._cause(error) from error
 
     def _await_answers(self) -> None:
-        for rank in self._ranks:
-            answer = self._answer(rank)
-            if "error" in answer:
-                error = _error_of(answer, rank.number)
-                self._break(error)
-                raise error
+        failed = [
+            (rank.number, answer)
+            for rank, answer in [(rank, self._answer(rank)) for rank in self._ranks]
+            if "error" in answer
+        ]
+        if not failed:
+            return
+        number, answer = failed[0]
+        error = _error_of(answer, number)
+        if any("goes_on" not in answer for _, answer in failed):
+            self._break(error)
+        raise error
 
     def _answer(self, rank: _Rank) -> Message:
         while True:

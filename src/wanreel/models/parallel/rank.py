@@ -70,7 +70,7 @@ class Rank:
             self.wire.send({"error": error.message, "code": error.code})
             return 1
         except torch.OutOfMemoryError as error:
-            self.wire.send({"error": str(error).partition(". ")[0], "code": OutOfMemory.code})
+            self.wire.send(_said_of(error))
             return 1
         except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
             self.wire.send({"error": f"{type(error).__name__}: {error}"[:500], "code": DeviceFault.code})
@@ -85,7 +85,8 @@ class Rank:
             case "join":
                 self._meshes = join(self.device, Path(self.hello["store"]), self.hello["rank"], self.hello["ranks"])
             case "open":
-                self._open(order)
+                self.wire.send(self._open(order))
+                return
             case "share":
                 model = self._models[order["model"]]
                 self._encoders[order["model"]] = share_out(model, self._mesh(order).everybody)
@@ -108,10 +109,19 @@ class Rank:
                 raise ValueError(f"an order that is not known: {order['do']!r}")
         self.wire.send({"done": True})
 
-    def _open(self, order: Message) -> None:
+    def _open(self, order: Message) -> Message:
+        """The answer. Nobody waits for this rank meanwhile, so where memory runs out it goes on without the model."""
         self._forget(order["model"])
         placement = Placement.from_dict(order["placement"])
-        self._models[order["model"]] = self.open(order["model"], placement)
+        try:
+            self._models[order["model"]] = self.open(order["model"], placement)
+        except (OutOfMemory, torch.OutOfMemoryError) as error:
+            said = _said_of(error)
+        else:
+            return {"done": True}
+        # Out of the handler, which holds every tensor of the frames that the error came through.
+        self._forget(order["model"])
+        return {**said, "goes_on": True}
 
     def _forget(self, name: str) -> None:
         self._encoders.pop(name, None)
@@ -183,3 +193,9 @@ class Rank:
                 self.wire.send({"beat": True})
             except (OSError, ValueError):
                 return
+
+
+def _said_of(error: OutOfMemory | torch.OutOfMemoryError) -> Message:
+    """As rank 0 is told."""
+    said = error.message if isinstance(error, OutOfMemory) else str(error).partition(". ")[0]
+    return {"error": said, "code": OutOfMemory.code}

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
-from wanreel.core.errors import CheckpointError, InsufficientStorage
+from wanreel.core.errors import CheckpointError
 from wanreel.core.events import (
     Completed,
     Denoised,
@@ -24,26 +24,20 @@ from wanreel.core.events import (
     Event,
     LorasApplied,
     Part,
-    Preview,
     Resumed,
-    Saved,
-    StepCompleted,
 )
 from wanreel.core.picture import PictureRef
 from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.video import Video
-from wanreel.generation.cadence import Cadence
-from wanreel.generation.checkpoint import CheckpointStore, Finished, Identity, latents_digest, request_fingerprint
+from wanreel.generation.checkpoint import Finished, Identity, latents_digest, request_fingerprint
 from wanreel.generation.conditioning import tokens_of
 from wanreel.generation.denoise import denoise, planned_solver
 from wanreel.generation.encode import Pictures, encode
 from wanreel.generation.environment import environment_of
 from wanreel.generation.export import Target, export
 from wanreel.generation.ladder import Kept, descend
-from wanreel.generation.preview_decoder import Previewer, previewer_of
-from wanreel.generation.state import DenoiseState
 from wanreel.generation.turns import Turns, parts_of
-from wanreel.media.animation import encode_animation
+from wanreel.generation.watch import Saving, Watch
 from wanreel.media.pictures import open_picture
 from wanreel.models.pool import ModelPool
 from wanreel.models.suit import steps_of, suit, unsuited
@@ -53,24 +47,6 @@ from wanreel.models.wear import wear
 __all__ = ["Saving", "Target", "render"]
 
 _log = logging.getLogger(__name__)
-
-#: Previews cost at most this share of the run time, and skipping one loses nothing.
-PREVIEWS = Cadence(share=0.02, loss=float("inf"))
-FIRST_SAVE = 0.2  #: seconds that a save is taken to need before one was timed
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """How states are kept while denoising."""
-
-    store: CheckpointStore
-    job: str  #: whose they are
-    cadence: Cadence = field(default_factory=Cadence)
-    urgent: Callable[[], bool] = _never  #: True: save after this step, whatever it costs (the worker drains)
 
 
 def render(
@@ -91,13 +67,14 @@ def render(
         if model.experts[0].step is not None or model.placement.compute != "exact":
             yield steps_of(model)
         turns = Turns(pool, request, target.loras, cancel, kept)
-        if kept.latents is None:
-            clip = _Clip(model, request, target, cancel, saving, kept, turns)
-            kept.latents = yield from clip.latents()
-            unsuited(clip.model)
-            model = yield from turns.take(clip.model, "decode")
-        kept.enter("decode")
-        return (yield from export(model, kept.latents, request, target, cancel))
+        with Watch(model, saving) as watch:
+            if kept.latents is None:
+                clip = _Clip(model, request, target, cancel, saving, kept, turns, watch)
+                kept.latents = yield from clip.latents()
+                unsuited(clip.model)
+                model = yield from turns.take(clip.model, "decode")
+            kept.enter("decode")
+            return (yield from watch.among(export(model, kept.latents, request, target, cancel)))
 
     video = yield from descend(pool, resolution, attempt)
     yield Completed(video, time.monotonic() - began)
@@ -114,6 +91,7 @@ class _Clip:
     saving: Saving | None
     kept: Kept
     turns: Turns
+    watch: Watch
 
     def latents(self) -> Generator[Event, None, Tensor]:
         """Those of an earlier attempt, or encoded and denoised from where that one came to."""
@@ -176,17 +154,16 @@ class _Clip:
     def _denoised(self, identity: Identity) -> Generator[Event, None, Tensor]:
         """Part by part of the model. What one part made is on disk before the next one is waited for."""
         kept, parts = self.kept, parts_of(self.model, self.request)
-        watch = _Watch(self.model, identity, self.saving)
         while kept.state is None or not kept.state.done:
             self.model = yield from self.turns.take(self.model, parts[kept.step])
-            yield from self._denoise_part(watch, parts)
+            yield from self._denoise_part(identity, parts)
         return kept.state.latents
 
-    def _denoise_part(self, watch: _Watch, parts: Sequence[Part]) -> Generator[Event]:
+    def _denoise_part(self, identity: Identity, parts: Sequence[Part]) -> Generator[Event]:
         """All steps that are left, or those until another part takes its turn."""
         kept, model = self.kept, self.model
         assert kept.conditioning is not None, "what is denoised was encoded"
-        watch.begin()
+        self.watch.begin(identity)
         failure = model.compiler.failure
         for state in denoise(model, kept.conditioning, self.request, kept.state, self.cancel):
             over = model.placement.swaps and not state.done and parts[state.step] != parts[state.step - 1]
@@ -194,7 +171,8 @@ class _Clip:
             if model.compiler.failure != failure:
                 failure = model.compiler.failure
                 yield steps_of(model)
-            yield from watch.report(state, hand_over=over)
+            # Where parts take turns, the run may have to wait for the next one, and for the decoder too.
+            yield from self.watch.report(state, hand_over=over or (model.placement.swaps and state.done))
             if over:
                 return
 
@@ -203,68 +181,3 @@ class _Clip:
 
     def _picture(self, picture: PictureRef | None) -> Image.Image | None:
         return None if picture is None else open_picture(self.target.pictures.open(picture.sha256))
-
-
-class _Watch:
-    """Times the steps, and turns each state into what is reported and saved of it."""
-
-    def __init__(self, model: WanModel, identity: Identity, saving: Saving | None) -> None:
-        self._model = model
-        self._previewer: Previewer | None = None
-        self._fps = model.spec.fps / model.spec.temporal_stride
-        self._identity = identity
-        self._saving = saving
-        self._steps: list[float] = []  # seconds of each step of this run
-        self._unsaved = 0.0  # seconds of work since the last save
-        self._save_cost = FIRST_SAVE  # seconds of the last save
-        self._unseen = float("inf")  # seconds of work since the last preview
-        self._preview_cost = 0.0  # seconds of the last preview
-        self._mark = time.monotonic()
-
-    def begin(self) -> None:
-        """The next step begins now."""
-        self._mark = time.monotonic()
-
-    def report(self, state: DenoiseState, *, hand_over: bool = False) -> Iterator[Event]:
-        """Saved comes before StepCompleted: who is told of a step may rely on what is on disk. `hand_over`: the run may
-        have to wait after this step, so it is saved."""
-        seconds = time.monotonic() - self._mark
-        self._steps.append(seconds)
-        self._unsaved += seconds
-        self._unseen += seconds
-        if self._save(state, seconds, due=hand_over):
-            yield Saved(state.step)
-        left = state.total_steps - state.step
-        eta = left * sum(self._steps) / len(self._steps)
-        yield StepCompleted(state.step, state.total_steps, seconds, eta, state.expert)
-        if PREVIEWS.due(since_save=self._unseen, step=seconds, save=self._preview_cost):
-            yield Preview(state.step, self._preview(state))
-        self._mark = time.monotonic()
-
-    def _save(self, state: DenoiseState, seconds: float, *, due: bool) -> bool:
-        """A disk that refuses costs the checkpoint, not the run."""
-        saving = self._saving
-        if saving is None:
-            return False
-        due = due or saving.cadence.due(since_save=self._unsaved, step=seconds, save=self._save_cost)
-        if not (due or state.done or saving.urgent()):
-            return False
-        began = time.monotonic()
-        try:
-            if state.done:
-                saving.store.save_latents(self._identity, state.latents)
-            else:
-                saving.store.save(self._identity, state)
-        except (InsufficientStorage, CheckpointError) as error:
-            _log.warning("step %d was not saved: %s", state.step, error)
-            return False
-        self._save_cost, self._unsaved = time.monotonic() - began, 0.0
-        return True
-
-    def _preview(self, state: DenoiseState) -> bytes:
-        began = time.monotonic()
-        self._previewer = self._previewer or previewer_of(self._model)
-        latents = state.latents if state.estimate is None else state.estimate
-        data = encode_animation(list(self._previewer.frames(latents)), self._fps)
-        self._preview_cost, self._unseen = time.monotonic() - began, 0.0
-        return data

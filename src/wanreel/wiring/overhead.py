@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from wanreel.core.bench import Figure
 from wanreel.core.failpoints import Failpoints
 from wanreel.core.machines import GIB, Machine, machine_of
-from wanreel.core.measures import Measures
 from wanreel.core.request import VideoRequest
 from wanreel.core.settings import load_settings
 from wanreel.host import total_memory
@@ -66,8 +65,8 @@ class Spent:
 
     begin: float  #: from the claim to the first step
     between: float  #: beside steps
-    close: float  #: from the last step until frames were decoded
-    write: float  #: from the last frame until the file was whole
+    close: float  #: from the last step until decoding begins
+    write: float  #: from there until the file was whole, but for the time that decoding takes
     record: float  #: until the job was recorded as completed
 
     @property
@@ -75,14 +74,14 @@ class Spent:
         return self.begin + self.between + self.close + self.write + self.record
 
     @classmethod
-    def of(cls, marks: dict[str, float], steps: Sequence[tuple[float, float]], measures: Measures) -> Spent:
-        """From an attempt's marks, the beginnings and ends of its steps, and what the attempt itself measured."""
+    def of(cls, marks: dict[str, float], steps: Sequence[tuple[float, float]], decode: float) -> Spent:
+        """From an attempt's marks, the beginnings and ends of its steps, and the seconds that decoding took."""
         working = sum(end - begin for begin, end in steps)
         return cls(
             begin=steps[0][0] - marks["claimed"],
             between=steps[-1][1] - steps[0][0] - working,
-            close=marks["exported"] - steps[-1][1] - measures.decode - measures.export,
-            write=measures.export,
+            close=marks["denoised"] - steps[-1][1],
+            write=marks["exported"] - marks["denoised"] - decode,
             record=marks["after_complete"] - marks["exported"],
         )
 
@@ -102,9 +101,13 @@ def overhead(pace: Pace, picture: bytes, say: Callable[[str], None]) -> list[Fig
     best = min(spent[1:] or spent, key=lambda it: it.total)
     return [
         Figure("claim to first step", best.begin, note="prompt and picture were encoded before"),
-        Figure("between steps", best.between, note="checkpoints, previews, records"),
-        Figure("last step to frames", best.close, note="latents saved, manifest's facts"),
-        Figure("last frame to file", best.write, note=f"what the encoder is behind a decode of {pace.decode:g} s"),
+        Figure(
+            "between steps", best.between, note="previews, records; the solver too, which a GPU computes in no time"
+        ),
+        Figure("last step to frames", best.close, note="the same after the last one, and the latents' SHA-256"),
+        Figure(
+            "frames to file", best.write, note=f"what encoding takes beyond a decode of {pace.decode:g} s beside it"
+        ),
         Figure("file to record", best.record, note="hashes, manifest, job database"),
         Figure("all of a warm job", best.total, note=f"the least of {len(spent[1:] or spent)}"),
         Figure("encoder alone", alone, note="the same frames, none of it beside a decode"),
@@ -124,12 +127,11 @@ def _jobs(
         jobs = [service.submit(VideoRequest(**asked, seed=seed)) for seed in range(pace.jobs)]
         say(f"{pace.jobs} jobs of {asked['num_inference_steps']} steps …")
         build_worker(runtime, failpoints=marks).run(once=True)
-        measured = [measures for _, measures in reversed(service.store.measured(pace.model))]
         request = runtime.resolve(VideoRequest(**asked)).request
-        assert len(measured) == len(jobs) == len(marks.jobs), "a job failed: the worker's log says why"
+        assert all("after_complete" in it for it in marks.jobs), "a job failed: the worker's log says why"
     count = request.num_inference_steps
     steps = [working.steps[count * number : count * (number + 1)] for number in range(len(jobs))]
-    spent = [Spent.of(*job) for job in zip(marks.jobs, steps, measured, strict=True)]
+    spent = [Spent.of(*job, pace.decode) for job in zip(marks.jobs, steps, strict=True)]
     return spent, (request.num_frames, request.height, request.width)
 
 

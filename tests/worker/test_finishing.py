@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from models.upscaler_files import tiny_upscaler
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job, JobStatus
 from wanreel.core.request import VideoRequest
@@ -30,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fast": {"speed": 2.0},
     "smooth": {"interpolate_fps": 24.0},
     "large": {"upscale": 1.5},
+    "learned": {"upscaler": "tiny", "upscale": 3.0},
     "prores": {"output_format": "mov"},
     "sound": {"audio": True},
     "webm_sound": {"audio": True, "output_format": "webm"},
@@ -77,6 +79,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     place = Place(tmp_path_factory.mktemp("finishing"))
     sound = place.runtime.take_sound(wav(0.3))
+    tiny_upscaler(place.runtime.settings.upscalers_dir / "tiny")
     service = place.service
     values = {**SMALL, "num_frames": 9, "prompt": PROMPT, "seed": 1, "fps": 8}
     source = service.submit(VideoRequest.from_mapping(values))
@@ -159,6 +162,18 @@ def test_the_recipe_names_all_stages(made: Made) -> None:
     values = made.place.runtime.recipe_values(made.path("all"))
     again = made.place.runtime.resolve(VideoRequest.from_mapping(values)).request
     assert again == request_of(made.again["all"])
+
+
+def test_the_network_is_named_with_its_digest_and_must_be_the_same(made: Made) -> None:
+    place, job = made.place, made.again["learned"]
+    upscaler = place.runtime.upscalers.get("tiny")
+    manifest = json.loads((place.service.results / place.service.files(job.id)["manifest"].name).read_text())
+    assert manifest["request"]["finishing"]["upscaler"]["sha256"] == upscaler.sha256
+    queued = place.service.reexport(job.id, {"output_format": "webm"})
+    tiny_upscaler(place.runtime.settings.upscalers_dir / "tiny", seed=1)
+    place.work()
+    failed = place.service.get(queued.id)
+    assert failed.error is not None and "another one than when" in failed.error.message
 
 
 def test_the_last_frame_is_the_last_that_trimming_leaves(made: Made) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 from wanreel.core.errors import Problem
 from wanreel.core.sound import SoundRef
+from wanreel.core.upscaler import UpscalerRef
 
 Loop = Literal["none", "boomerang", "seamless"]
 
@@ -48,6 +49,7 @@ class Finishing:
     speed: float = 1.0
     interpolate_fps: float | None = None
     upscale: float = 1.0
+    upscaler: UpscalerRef | None = None  #: None: by Lanczos' filter
     audio: SoundRef | None = None
 
     @property
@@ -107,11 +109,16 @@ class Finishing:
 
     def asked(self) -> dict[str, Any]:
         """What is asked for, by knob."""
+        asked = self._asked()
+        return asked | ({"upscaler": self.upscaler.name} if self.upscaler is not None else {})
+
+    def _asked(self) -> dict[str, Any]:
         return {name: value for name in FINISHING_KNOBS if (value := getattr(self, name)) != getattr(_PLAIN, name)}
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON values, of what is asked for alone."""
-        return {name: asdict(value) if isinstance(value, SoundRef) else value for name, value in self.asked().items()}
+        kept = (SoundRef, UpscalerRef)
+        return {name: asdict(value) if isinstance(value, kept) else value for name, value in self._asked().items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Finishing:
@@ -119,6 +126,8 @@ class Finishing:
         values = dict(cast("Mapping[str, Any]", data))
         if values.get("audio") is not None:
             values["audio"] = SoundRef(**values["audio"])
+        if values.get("upscaler") is not None:
+            values["upscaler"] = UpscalerRef(**values["upscaler"])
         return cls(**values)
 
 

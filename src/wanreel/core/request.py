@@ -263,6 +263,12 @@ class VideoRequest:
         group="finish",
     )
     upscale: float | None = knob("number", "Enlarges the picture so many times.", minimum=1, maximum=4, group="finish")
+    upscaler: str | None = knob(
+        "name",
+        "What enlarges it: lanczos, the default, or a network that `wanreel upscalers` lists.",
+        maximum=64,
+        group="finish",
+    )
     audio: SoundRef | None = knob(
         "sound", "Plays with the video, cut or silent where it is longer or shorter.", group="finish"
     )

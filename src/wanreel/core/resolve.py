@@ -28,6 +28,7 @@ from wanreel.core.request import Solver, VideoRequest
 from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.resolving import Resolving, given
 from wanreel.core.sizes import Frame, frame_for
+from wanreel.core.upscaler import LANCZOS, UpscalerRef
 from wanreel.core.wishes import OnOom, Wishes
 
 #: Solvers with fixed timesteps, and how many they have (see generation/solvers.py).
@@ -36,6 +37,10 @@ FIXED_STEPS: Mapping[Solver, int] = {"dmd": 3, "distill": 4}
 
 def _no_loras(ref: LoraRef, spec: ModelSpec) -> LoraFacts:
     raise InvalidRequest.of("loras", "no_lora", f"there is no LoRA {ref.name!r} for {spec.name} here.")
+
+
+def _no_upscaler(name: str) -> UpscalerRef:
+    raise InvalidRequest.of("upscaler", "no_upscaler", f"there is no upscaler {name!r} here.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class Defaults:
     on_oom: OnOom = "fail"
     compute: Compute = "exact"
     edit_model: str = DEFAULT_EDIT  #: of keyframes that name none
+    #: What a network that enlarges is, by name. Raises InvalidRequest.
+    upscaler: Callable[[str], UpscalerRef] = _no_upscaler
     storages: tuple[str, ...] = ()  #: the operator's storage profiles
     storage: str = ""  #: the one for requests that name none
 
@@ -136,6 +143,7 @@ class _Resolver(Resolving):
         """With the stages asked for, and what of them can't be done with such a video."""
         asked = {name: value for name in FINISHING_KNOBS if (value := getattr(self.request, name)) is not None}
         given: dict[str, Any] = {name: float(it) if isinstance(it, int) else it for name, it in asked.items()}
+        given |= self._upscaler(given)
         finishing, length = Finishing(**given), resolved.num_frames / resolved.fps
         if finishing.trim_end is not None and finishing.trim_end >= length:
             self.note("trim_end", finishing.trim_end, f"{length:.4g}", "the video is no longer")
@@ -145,6 +153,25 @@ class _Resolver(Resolving):
         size = (resolved.export_width, resolved.export_height)
         self.problems.extend(finishing.problems(resolved.num_frames, resolved.fps, *size, resolved.output_format))
         return replace(resolved, finishing=finishing)
+
+    def _upscaler(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The network that enlarges and the factor, which is its own where none was asked for."""
+        name, factor = asked.get("upscaler") or LANCZOS, asked.get("upscale")
+        if name == LANCZOS:
+            return {"upscaler": None}
+        if factor == 1:
+            self.note("upscaler", name, LANCZOS, "nothing is enlarged")
+            return {"upscaler": None}
+        try:
+            found = self.defaults.upscaler(name)
+        except InvalidRequest as error:
+            self.problems.extend(error.problems)
+            return {"upscaler": None}
+        if factor is None:
+            self.note("upscale", None, found.scale, f"as {name} does")
+        elif factor != found.scale:
+            self.note("upscaler", None, name, f"it makes {found.scale} times of it, and Lanczos' filter the rest")
+        return {"upscaler": found, "upscale": float(given(factor, found.scale))}
 
     def _storage(self) -> str:
         """The profile that the result goes to. One that is not there is a problem."""

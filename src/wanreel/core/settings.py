@@ -280,6 +280,10 @@ class Settings(BaseSettings):
         return self.loras_dir or self.data.loras
 
     @property
+    def upscalers_dir(self) -> Path:
+        return self.weights_dir / "upscalers"
+
+    @property
     def results_dir(self) -> Path:
         return self.outputs_dir or self.data.outputs
 

@@ -26,11 +26,11 @@ FADE = 8  #: frames of a cross-fade that does not say
 #: Knobs that scenes can't have: each other's sizes and rates must be equal, and pictures have fields of their own.
 NOT_ANYWHERE = (
     *("prompt", "original_prompt", "image", "last_image"),
-    *(name for name in FINISHING_KNOBS if name != "upscale"),
+    *(name for name in FINISHING_KNOBS if name not in ("upscale", "upscaler")),
 )
 NOT_IN_SCENES = (
     *("width", "height", "resolution", "fps", "output_format", "quality", "metadata", "storage"),
-    "upscale",
+    *("upscale", "upscaler"),
 )
 
 

@@ -15,6 +15,7 @@ import wanreel
 from wanreel.core.behind import Behind
 from wanreel.core.cancel import CancelToken
 from wanreel.core.chain import handoff
+from wanreel.core.errors import BrokenWeights
 from wanreel.core.events import Decoded, Exported
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
@@ -24,6 +25,8 @@ from wanreel.media.recipe import MARK, recipe_metadata
 from wanreel.media.soundtrack import Soundtrack
 from wanreel.media.video import VideoFormat, VideoWriter, Written
 from wanreel.models.lora.shelf import LoraShelf
+from wanreel.models.upscale import Upscaler
+from wanreel.models.upscalers import UpscalerShelf
 from wanreel.models.wan_model import WanModel
 from wanreel.storage.disk import Blobs
 from wanreel.storage.outputs import Reservation, reserve
@@ -38,6 +41,7 @@ class Target:
     stem: str | None = None  #: name without suffix that belongs to this work alone; None: time and prompt, a new one
     loras: LoraShelf | None = None  #: None: requests with LoRAs are refused
     handoffs: tuple[int, ...] = ()  #: frames, counted back from the last one, that are kept as pictures too
+    upscalers: UpscalerShelf | None = None  #: None: requests with one are refused
 
     def reserve(self, request: ResolvedRequest) -> Reservation:
         suffix = f".{request.output_format}"
@@ -56,11 +60,12 @@ def export(
     """
     began = time.monotonic()
     cancel.check()
+    network = _network(model, request, target, cancel)
     files = target.reserve(request)
     decoding = Decoding(model, latents, cancel)
     frames = _Timed(iter(decoding))
     try:
-        written = yield from _write(frames, request, files, target, cancel)
+        written = yield from _write(frames, request, files, target, cancel, network)
     except BaseException:
         files.release()
         for back in target.handoffs:
@@ -81,6 +86,16 @@ def export(
     )
     yield Exported(video, time.monotonic() - began, frames.seconds, decoding.notes)
     return video
+
+
+def _network(model: WanModel, request: ResolvedRequest, target: Target, cancel: CancelToken) -> Upscaler | None:
+    """The one that enlarges, on the model's device. Raises BrokenWeights where it is not what was asked for."""
+    wanted = request.finishing.upscaler
+    if wanted is None:
+        return None
+    if target.upscalers is None:
+        raise BrokenWeights(f"Upscaler {wanted.name} can't be used here.")
+    return Upscaler(target.upscalers.check(wanted), model.device, cancel)
 
 
 def recipe_of(request: ResolvedRequest) -> str:
@@ -111,6 +126,7 @@ def _write(
     files: Reservation,
     target: Target,
     cancel: CancelToken,
+    network: Upscaler | None,
 ) -> Generator[Decoded, None, Written]:
     """The video appears last: when it is there, so are its pictures."""
     metadata = recipe_metadata(recipe_of(request), request.prompt) if request.metadata else None
@@ -122,7 +138,7 @@ def _write(
     track = None if sound is None else Soundtrack(target.pictures.open(sound.sha256))
     with (
         VideoWriter(files.path, form, metadata, files.partial, track) as writer,
-        Line([*_first_stages(request, files, target.handoffs), *_stages(request, files)]) as line,
+        Line([*_first_stages(request, files, target.handoffs), *_stages(request, files, network)]) as line,
     ):
 
         def write(frames: Frames) -> None:
@@ -156,6 +172,6 @@ def _first_stages(request: ResolvedRequest, files: Reservation, handoffs: tuple[
     ]
 
 
-def _stages(request: ResolvedRequest, files: Reservation) -> list[Stage]:
+def _stages(request: ResolvedRequest, files: Reservation, network: Upscaler | None) -> list[Stage]:
     frames = len(request.finishing.kept(request.num_frames, request.fps))
-    return stages_of(request.finishing, frames, request.fps, files.path.parent)
+    return stages_of(request.finishing, frames, request.fps, files.path.parent, network)

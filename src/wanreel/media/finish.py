@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from fractions import Fraction
@@ -89,8 +89,13 @@ class Line:
                 closing.callback(stage.close)
 
 
-def stages_of(asked: Finishing, frames: int, fps: float, scratch: Path) -> list[Stage]:
-    """Those that a trimmed video of `frames` frames passes. `scratch` is a folder for what does not fit in memory."""
+def stages_of(
+    asked: Finishing, frames: int, fps: float, scratch: Path, network: Callable[[Frame], Frame] | None = None
+) -> list[Stage]:
+    """Those that a trimmed video of `frames` frames passes. `scratch` is a folder for what does not fit in memory.
+
+    `network` enlarges a frame by a factor of its own.
+    """
     stages: list[Stage] = []
     looped = asked.looped(frames, fps)
     overlap = asked.overlap(frames, fps)
@@ -106,7 +111,7 @@ def stages_of(asked: Finishing, frames: int, fps: float, scratch: Path) -> list[
     elif pace != 1:
         stages.append(Resample(pace, count))
     if asked.upscale != 1:
-        stages.append(Enlarge(asked.upscale))
+        stages.append(Enlarge(asked.upscale, network))
     return stages
 
 
@@ -265,14 +270,17 @@ class Resample(_Plain):
 
 
 class Enlarge(_Plain):
-    """Every frame larger, by Lanczos' windowed sinc."""
+    """Every frame larger, by Lanczos' windowed sinc; by a network first, where there is one."""
 
-    def __init__(self, factor: float) -> None:
+    def __init__(self, factor: float, network: Callable[[Frame], Frame] | None = None) -> None:
         self._factor = factor
+        self._network = network
 
     def feed(self, frame: Frame) -> Iterator[Frame]:
         size = (scaled(frame.shape[1], self._factor), scaled(frame.shape[0], self._factor))
-        yield np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
+        made = frame if self._network is None else self._network(frame)
+        whole = made.shape[1::-1] == size
+        yield made if whole else np.asarray(Image.fromarray(made).resize(size, Image.Resampling.LANCZOS))
 
 
 class Interpolate:

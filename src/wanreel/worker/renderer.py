@@ -17,13 +17,16 @@ from wanreel.generation.picture_export import SheetTarget
 from wanreel.generation.render import Saving, Target, render
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.pool import ModelPool
+from wanreel.models.upscalers import UpscalerShelf
 from wanreel.storage.disk import Blobs
 from wanreel.storage.keeping import Keeping
 from wanreel.worker.task import Task
 
+Shelves = tuple[LoraShelf, UpscalerShelf]  #: where what requests name is found
+
 
 def render_task(
-    pool: ModelPool, pictures: Blobs, loras: LoraShelf, task: Task, share: float, editor: PictureSpec | None = None
+    pool: ModelPool, pictures: Blobs, shelves: Shelves, task: Task, share: float, editor: PictureSpec | None = None
 ) -> Iterator[Event]:
     """As `generation.render`, under the task's names and with its checkpoints, which may cost `share` of the time.
 
@@ -33,7 +36,7 @@ def render_task(
     if task.checkpoints is not None:
         store = CheckpointStore(task.checkpoints)
         saving = Saving(store, task.work, Cadence(share), urgent=lambda: task.keeper.draining)
-    target = Target(task.results, pictures, task.stem, loras, task.handoffs)
+    target = Target(task.results, pictures, task.stem, shelves[0], task.handoffs, shelves[1])
     return _rendered(pool, Resolution(*task.video, ()), target, task.keeper.token, saving, editor)
 
 
@@ -66,7 +69,7 @@ def render_here(
 def render_kept(  # noqa: PLR0913 - what it goes on from
     pool: ModelPool,
     resolution: Resolution,
-    loras: LoraShelf,
+    shelves: Shelves,
     keeping: Keeping,
     cancel: CancelToken,
     share: float,
@@ -74,5 +77,5 @@ def render_kept(  # noqa: PLR0913 - what it goes on from
 ) -> Iterator[Event]:
     """As `generation.render`, going on from what is kept, and keeping states at `share` of the run time."""
     saving = Saving(CheckpointStore(keeping.checkpoints), keeping.work, Cadence(share), urgent=keeping.urgent)
-    target = Target(keeping.results, keeping.pictures, keeping.stem, loras, keeping.handoffs)
+    target = Target(keeping.results, keeping.pictures, keeping.stem, shelves[0], keeping.handoffs, shelves[1])
     return _rendered(pool, resolution, target, cancel, saving, editor)

@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "recipe": ("recipe", "recipe", "Show the recipe that a video or a picture carries."),
     "models": ("models", "models", "List the models, or look after them."),
     "loras": ("loras", "loras", "List the LoRAs, add, inspect and remove them."),
+    "upscalers": ("upscalers", "upscalers", "List the networks that enlarge videos, add and remove them."),
     "presets": ("models", "presets", "List presets and resolutions."),
     "selftest": ("selftest", "selftest", "Check a running server by making small videos."),
     "storage": ("storage", "storage", "List the storage profiles, or check one."),

@@ -1,8 +1,8 @@
 """T1 for the store: a process that uses it is killed with SIGKILL again and again, and nothing may be lost or doubled.
 
 Run as a program, because it forks: `python kill_loop.py PLACE KILLS SEED [SECONDS]` (see `places`). Prints one JSON object with the
-figures and exits with 1 when something was lost. After SECONDS no more are killed. The first kills are at each failpoint inside the store, twice; the others come at
-random moments.
+figures and exits with 1 when something was lost. After SECONDS no more are killed. The first kills are at each failpoint inside
+the store, twice; the others come at random moments.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import queue
 import signal
@@ -22,10 +23,13 @@ from sqlalchemy import Connection, event, text
 from jobs.places import posix_only
 from jobs.postgres_server import Server, needed
 from wanreel.core.errors import LeaseLost, SettingsError, StoreUnavailable
+from wanreel.core.group import After
 from wanreel.core.job import JobStatus, NewJob, Progress
 from wanreel.jobs import JobStore, SharedLiveness, locks, log, signals
 from wanreel.jobs.leased import Pulse
 from wanreel.jobs.postgres import PostgresDatabase, postgres_url, shown
+from wanreel.worker import worker
+from worker.bench import Bench
 
 NEW = NewJob("{}", "demo")
 
@@ -425,15 +429,64 @@ def test_workers_and_watchers_are_told(store: JobStore) -> None:
     calls = {topic: lambda word, topic=topic: heard.put((topic, word)) for topic in (signals.LINE, signals.ORDERS)}
     with store.listening(calls):
         assert {heard.get(timeout=20) for _ in range(2)} == {(signals.LINE, ""), (signals.ORDERS, "")}
-        job = store.enqueue(NEW)
-        assert heard.get(timeout=20) == (signals.LINE, "")
+        for name in ("w-1", "w-2", "w-3"):
+            store.leases.register(name)
+        job = store.enqueue(NewJob("{}", "demo", adapters="gold@1"))
+        assert called(heard) == [job.id, 3, "demo", "gold@1"]
         assert store.leases.claim("w-1") is not None
+        assert called(heard) == [job.id]
+        waiting = store.enqueue(NewJob("{}", "demo", after=(After(job.id),)))
+        other = store.enqueue(NEW)
+        assert called(heard) == [other.id, 2, "demo", ""]  # nobody is told of the one that waits
         store.leases.heartbeat(job.id, 1, Progress("denoise", 1, 2))
         store.cancel(job.id)
         assert heard.get(timeout=20) == (signals.ORDERS, "w-1")
         store.leases.drain("w-2")
         assert heard.get(timeout=20) == (signals.ORDERS, "w-2")
+        store.retry(store.leases.confirm_cancel(job.id, 1).id)
+        assert called(heard) == [job.id, 3, "demo", "gold@1"]
+        for expected in (other.id, job.id):
+            claimed = store.leases.claim("w-1")
+            assert claimed is not None and claimed.id == expected
+            assert called(heard) == [expected]
+        store.leases.complete(job.id, 2, "ab")
+        assert called(heard) == [waiting.id, 2, "demo", ""]
+        store.pause("now")
+        store.resume()
+        assert heard.get(timeout=20) == (signals.LINE, "")
         assert heard.empty()
+
+
+def called(heard: queue.SimpleQueue[tuple[str, str]]) -> list[object]:
+    """What was said of the line."""
+    topic, word = heard.get(timeout=20)
+    assert topic == signals.LINE
+    return json.loads(word)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_worker_takes_what_is_called_out(
+    store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """It looks for nothing by itself, and has a colleague who would be first if he held the model."""
+    monkeypatch.setattr(worker, "_IDLE_SHARED", 3600.0)
+    bench = Bench(tmp_path, store)
+    for number in range(others):
+        store.leases.register(f"other-{number}")
+    idle, rest = threading.Event(), bench.worker()
+    looks = store.leases.may_claim
+    monkeypatch.setattr(store.leases, "may_claim", lambda *args: (looks(*args), idle.set())[0])
+    thread = threading.Thread(target=rest.run)
+    thread.start()
+    try:
+        assert idle.wait(20)
+        job = bench.submit()
+        assert [it.kind for it in bench.service.watch(job.id)][-1] == "completed"
+    finally:
+        rest.stop("SIGTERM")
+        thread.join(30)
+        bench.service.close()
+    assert not thread.is_alive()
 
 
 def test_a_watcher_hears_before_it_would_have_looked(store: JobStore) -> None:

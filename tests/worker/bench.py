@@ -99,9 +99,9 @@ class FakeRender:
 class Bench:
     """A data directory with its queue, and workers on it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, store: JobStore | None = None) -> None:
         self.data = DataDirectory(root)
-        self.store = JobStore.open(self.data.database)
+        self.store = store or JobStore.open(self.data.database)
         self.render = FakeRender()
         self.batch = 1
         catalog = Catalog()

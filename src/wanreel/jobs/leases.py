@@ -54,15 +54,20 @@ class Leases(Roster):
 
         def body(c: Connection) -> Job | None:
             locks.hold_gate_open(c)
-            if not _may_claim(c, worker):
+            if not _allows(c, worker, ~queue.c.paused):
                 return None
             row = line.next_in_line(c, warm, only, suits if alike else None)
             return None if row is None else self._hand_over(c, row, worker)
 
         # Most looks find nothing, and should keep nobody from writing.
-        if not self._database.read(lambda c: _may_claim(c, worker, line.has_ready(only))):
+        if not self.may_claim(worker, only):
             return None
         return self._database.write("claim", body, urgent=True)
+
+    def may_claim(self, worker: str, only: Collection[str] = ()) -> bool:
+        """Whether there is a job that this worker could claim now, of these models, or once the disk has room again."""
+        is_open = ~queue.c.paused | queue.c.automatic
+        return self._database.read(lambda c: _allows(c, worker, is_open, line.has_ready(only)))
 
     def _hand_over(self, c: Connection, row: Row[Any], worker: str) -> Job:
         number, now = row.attempt + 1, self._clock()
@@ -372,10 +377,10 @@ def _shown(progress: Progress) -> dict[str, Any]:
     return {"stage": progress.stage, "step": progress.step, "total_steps": progress.total_steps}
 
 
-def _may_claim(connection: Connection, worker: str, *more: ColumnElement[bool]) -> bool:
-    """Whether the queue is not paused and this worker is not to leave, and what is said in `more`."""
+def _allows(connection: Connection, worker: str, *what: ColumnElement[bool]) -> bool:
+    """Whether all this is so of the queue, and this worker is not to leave."""
     draining = exists().where(workers.c.name == worker, workers.c.drain)
-    return connection.scalar(select(and_(~queue.c.paused, ~draining, *more))) or False
+    return connection.scalar(select(and_(*what, ~draining)).select_from(queue)) or False
 
 
 def _columns(file: ArtifactRef) -> dict[str, Any]:

@@ -31,6 +31,8 @@ def append(
     counted = update(jobs).where(jobs.c.id == job_id).values(last_event=jobs.c.last_event + 1, **(changes or {}))
     seq = connection.execute(counted.returning(jobs.c.last_event)).scalar_one()
     number = write(connection, job_id, seq, kind, at, data)
+    if kind in _TO_THE_LINE:
+        signals.call_out(connection, job_id)
     if kind in _COMPACT:
         connection.execute(delete(events).where(events.c.job_id == job_id, events.c.kind == kind, events.c.seq < seq))
     return number
@@ -43,10 +45,9 @@ def write(
     row = insert(events).values(job_id=job_id, seq=seq, kind=kind, data=text_of(data or {}), at=at)
     # Steps are many; whoever watches them looks by himself.
     news = () if kind == "step" else signals.with_statement(connection, signals.NEWS)
-    number = connection.execute(row.returning(events.c.number, *news)).one().number
-    if kind in _TO_THE_LINE:
-        signals.announce(connection, signals.LINE)
-    return number
+    if kind == "claimed":
+        news += signals.taken(connection, job_id)
+    return connection.execute(row.returning(events.c.number, *news)).one().number
 
 
 def text_of(data: Mapping[str, Any]) -> str:

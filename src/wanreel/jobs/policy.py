@@ -10,6 +10,11 @@ from typing import Protocol, TypeVar
 
 from wanreel.core.job import Warm
 
+#: Seconds for which a worker lets those go first who hold what the next job needs.
+COURTESY = 0.5
+#: Seconds over which idle workers share out who looks for a job that was called out: so many for each of them, to a limit.
+#: One look and the word that the job is taken take about as long.
+_SHARE, _MOST = 0.005, 1.0
 #: How often the first in line lets a job go before it that costs a worker less to begin.
 PASSES = 4
 
@@ -58,3 +63,14 @@ def choose(
 def fits(job: Queued, warm: Warm, *, exactly: bool = False) -> bool:
     """Whether the job's model is in memory, and `exactly`, its LoRAs too."""
     return job.model in warm.models and (not exactly or job.adapters == warm.adapters)
+
+
+def patience(suits: bool, idle: int, chance: float) -> float:
+    """Seconds for which one of `idle` workers waits when a job is called out; who hears that it was taken does not look.
+
+    `suits`: it holds what the job needs. `chance`, 0 to 1, is drawn by each worker for itself.
+    """
+    spread = min(_SHARE * idle, _MOST)
+    if suits:
+        return chance * min(spread, COURTESY / 2)
+    return (COURTESY if idle > 1 else 0.0) + chance * spread

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from sqlalchemy import Connection, delete, exists, insert, literal, select, union, update
+from sqlalchemy import Connection, delete, exists, func, insert, literal, select, union, update
 
 from wanreel.core.errors import InsufficientStorage
 from wanreel.core.job import JobStatus
@@ -66,6 +66,10 @@ class Roster:
         statement = update(workers).where(workers.c.name == worker).values(sample=sample.to_json())
         with contextlib.suppress(InsufficientStorage):
             self._database.write("report", lambda c: c.execute(statement.where(locks.hastily(c))), repeatable=True)
+
+    def count(self) -> int:
+        """How many workers are on the list."""
+        return self._database.read(lambda c: c.scalar(select(func.count()).select_from(workers))) or 0
 
     def known(self) -> frozenset[str]:
         """The workers that hold jobs, make a group's result or are on the list."""

@@ -123,6 +123,7 @@ class JobStore(JobReader):
         self._refuse_if_full(c)
         job_id = self._insert(c, new)
         groups.wait_for(c, job_id, new.after)
+        signals.call_out(c, job_id)
         return job_id
 
     def keep_key(self, c: Connection, owner: str, key: str, digest: str, job_id: str) -> None:

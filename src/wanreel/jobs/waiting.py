@@ -56,8 +56,7 @@ def _let_go(connection: Connection, job_id: str) -> None:
         # By what it is and not to what it should be: two that it waits for may complete at once.
         fewer = update(jobs).where(jobs.c.id == waiting, jobs.c.waits >= count).values(waits=jobs.c.waits - count)
         connection.execute(fewer)
-    if released:
-        signals.announce(connection, signals.LINE)
+        signals.call_out(connection, waiting)
 
 
 def _waiting_for(connection: Connection, job_id: str, status: JobStatus) -> list[Row[Any]]:

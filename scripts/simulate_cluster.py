@@ -1,9 +1,10 @@
 """Waits, loads and database calls of clusters that do not exist: `python scripts/simulate_cluster.py [--json FILE]`.
 
-Real: which job a worker takes and which turn a job gets (wanreel.jobs.policy, the functions that both stores call), the plans
-and seconds of jobs and loads (core/memory.py), the pace at which workers write. Modelled: the line, which lies in heaps here
-and is compared with a real store in tests; arrivals (Poisson, owners of very different diligence); that the network and the
-database take no time; that nothing fails. Time is simulated: a day of ten thousand GPUs takes a minute or two.
+Real: which job a worker takes, which turn a job gets and how long idle workers wait before they look for one that was called
+out (wanreel.jobs.policy, the functions that stores and workers call), the plans and seconds of jobs and loads (core/memory.py),
+the pace at which workers write. Modelled: the line, which lies in heaps here and is compared with a real store in tests;
+arrivals (Poisson, owners of very different diligence); that the database takes no time but for ANSWER; that nothing fails.
+Time is simulated: a day of ten thousand GPUs takes a minute or two.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from wanreel.core.request import VideoRequest
 from wanreel.core.resolve import Defaults, resolve
 from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
-from wanreel.jobs.policy import choose, turn_of
+from wanreel.jobs.policy import choose, patience, turn_of
 
 PICTURE = PictureRef("1" * 64, 832, 480)
 #: What is asked for, and how often: model, LoRAs, knobs, weight.
@@ -50,7 +51,10 @@ HOLDS = 2  #: models that fit in a machine's memory beside each other
 WRITE_PROGRESS = 0.5  #: seconds between two writes of a job's progress at least (worker/report.py)
 RECORDS = 7  #: further writes of a job: accepted, claimed, loaded, encoded, exported, measured, completed
 RENEW, SAMPLE, IDLE_LOOK, ORDERS_LOOK = 5.0, 5.0, 5.0, 5.0  #: seconds; of a shared store
-READS_A_LOOK = 4  #: statements with which a worker finds that there is nothing for it
+#: Statements of a look that was called for, and of one that a worker makes by itself: house and groups too.
+READS_A_LOOK, READS_AN_IDLE_LOOK = 2, 4
+READS_A_CLAIM = 12  #: statements that read, of a claim that finds a job
+ANSWER = 0.02  #: seconds from a look until the other workers have heard that the job is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ class Scene:
     jobs: int
     load: float = 0.8  #: work handed in, of what the GPUs could do if nothing had to be loaded
     affinity: bool = True  #: workers say what they hold
-    courtesy: float = 0.5  #: seconds that a worker lets those go first who hold what a job needs
+    courtesy: bool = True  #: they let those go first who hold what a job needs
     batch: int = 1
     seed: int = 1
 
@@ -163,7 +167,7 @@ class Outcome:
     hours: float  #: simulated
     writes: float
     reads: float
-    woken: float  #: idle workers that an announced job wakes, a second
+    woken: float  #: idle workers that look for a job that was called out, a second
 
 
 class Cluster:
@@ -179,7 +183,8 @@ class Cluster:
         self._queued = 0
         self._waits: list[float] = []
         self._busy = self._loading = self._work = 0.0
-        self._loads = self._woken = self._progress = 0
+        self._loads = self._progress = 0
+        self._woken = 0.0
         self._idle_seconds, self._idle_since = 0.0, 0.0
         self.claims: list[int] = []
 
@@ -209,21 +214,32 @@ class Cluster:
     def _arrive(self, job: Waiting, now: float) -> None:
         self._line.join(job)
         self._queued += 1
-        self._woken += len(self._idle)
-        if not len(self._idle):
-            return
-        suited = self._idle.holding((job.model, job.adapters)) if self._scene.courtesy else None
-        if suited is not None:
-            self._claim(suited, now)
-        elif self._scene.courtesy:
-            self._at(now + self._scene.courtesy, self._anybody)
-        else:  # all that are idle hear of it, and one is the first
-            self._claim(self._idle.any(), now)
+        if idle := len(self._idle):
+            what = (job.model, job.adapters)
+            self._call(job, idle, self._idle.count(what) if self._scene.courtesy else 0, now)
 
-    def _anybody(self, now: float) -> None:
-        """Nobody who holds what is needed was there: whoever is idle takes the next job."""
-        if self._queued and len(self._idle):
-            self._claim(self._idle.any(), now)
+    def _call(self, job: Waiting, idle: int, suited: int, now: float) -> None:
+        """All that are idle hear of it. Of those that suit it, or of all, the one looks that has drawn the least, and who
+        comes before he is heard to have it."""
+        among = suited or idle
+        least = 1.0 - (1.0 - self._chance.random()) ** (1.0 / among)
+        first, last = (self._patience(bool(suited), idle, it) for it in (least, 1.0))
+        self._woken += 1.0 + (among - 1) * min(1.0, ANSWER / max(last - first, ANSWER))
+        self._at(now + first, lambda then: self._look(job, bool(suited), then))
+
+    def _patience(self, suits: bool, idle: int, chance: float) -> float:
+        """Where nobody says what he holds, nobody is let go first."""
+        wait = patience(suits, idle, chance)
+        return wait if self._scene.courtesy else patience(False, idle, chance) - patience(False, idle, 0.0)
+
+    def _look(self, job: Waiting, suited: bool, now: float) -> None:
+        if not self._queued or not len(self._idle):
+            return
+        worker = self._idle.holding((job.model, job.adapters)) if suited else self._idle.any()
+        if worker is not None:
+            self._claim(worker, now)
+        elif not job.taken:  # who suited it has begun something else meanwhile
+            self._call(job, len(self._idle), 0, now)
 
     def _claim(self, worker: int, now: float) -> None:
         held = self._held[worker]
@@ -264,7 +280,7 @@ class Cluster:
         waits, jobs, total = sorted(self._waits), len(self._waits), now * scene.gpus
         idle = (total - self._busy) / now  # workers, on average
         writes = jobs * RECORDS + self._progress
-        reads = self._woken * READS_A_LOOK + jobs * READS_A_LOOK
+        reads = self._woken * READS_A_LOOK + jobs * READS_A_CLAIM
         return Outcome(
             gpus=scene.gpus,
             jobs=jobs,
@@ -276,7 +292,7 @@ class Cluster:
             loading=self._loading / total,
             hours=now / 3600,
             writes=writes / now + scene.gpus * (1 / RENEW + 1 / SAMPLE),
-            reads=reads / now + idle * READS_A_LOOK / IDLE_LOOK + (scene.gpus - idle) / ORDERS_LOOK,
+            reads=reads / now + idle * READS_AN_IDLE_LOOK / IDLE_LOOK + (scene.gpus - idle) / ORDERS_LOOK,
             woken=self._woken / now,
         )
 
@@ -292,6 +308,10 @@ class Idle:
 
     def __len__(self) -> int:
         return len(self._list)
+
+    def count(self, what: tuple[str, str]) -> int:
+        """How many hold this model and have applied these LoRAs last."""
+        return len(self._holding.get(what, ()))
 
     def any(self) -> int:
         return self._chance.choice(self._list)
@@ -343,8 +363,8 @@ def _rows(card: str, sizes: Collection[int], load: float, per_gpu: int) -> Itera
     for gpus in sizes:
         jobs = max(2000, per_gpu * gpus)
         for name, knobs in (
-            ("none", {"affinity": False, "courtesy": 0.0}),
-            ("line", {"courtesy": 0.0}),
+            ("none", {"affinity": False, "courtesy": False}),
+            ("line", {"courtesy": False}),
             ("line and courtesy", {}),
         ):
             scene = Scene(gpus, kinds, jobs, load, **knobs)  # type: ignore[arg-type]

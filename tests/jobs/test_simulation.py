@@ -71,17 +71,24 @@ def test_a_cluster_on_a_real_store_goes_as_the_simulated_one(real: StoreLine) ->
 
 
 def test_affinity_saves_loads_and_keeps_nobody_waiting_for_ever() -> None:
-    def told(*, affinity: bool, courtesy: float) -> simulation.Outcome:
+    def told(*, affinity: bool, courtesy: bool) -> simulation.Outcome:
         return simulation.simulate(simulation.Scene(20, MIX, 2000, load=0.9, affinity=affinity, courtesy=courtesy))
 
     none, line, both = (
-        told(affinity=False, courtesy=0.0),
-        told(affinity=True, courtesy=0.0),
-        told(affinity=True, courtesy=0.5),
+        told(affinity=False, courtesy=False),
+        told(affinity=True, courtesy=False),
+        told(affinity=True, courtesy=True),
     )
     assert both.loads < line.loads < none.loads
     assert both.wait_p99 < none.wait_p99
     assert both.jobs == none.jobs == 2000
+
+
+def test_looks_grow_with_jobs_and_hardly_with_idle_workers() -> None:
+    """Ten times as many workers and jobs: each job is looked for by some more, and not by ten times as many."""
+    looks = [simulation.simulate(simulation.Scene(gpus, MIX, 20 * gpus, load=0.5)) for gpus in (50, 500)]
+    few, many = (told.woken * told.hours * 3600 / told.jobs for told in looks)
+    assert few < many < 3 * few < 0.25 * 50
 
 
 def test_a_batch_pays_for_parts_once() -> None:

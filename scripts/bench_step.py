@@ -35,7 +35,7 @@ from wanreel.core.compute import EDGES
 from wanreel.core.workload import Workload
 from wanreel.models.quantize import quantize
 from wanreel.models.step.choice import Shape, milliseconds
-from wanreel.models.step.eight import Scaled
+from wanreel.models.step.eight import wide
 from wanreel.models.step.kernels import KERNELS, attend_of, torch_attend, usable
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.step_bench import (
@@ -101,8 +101,7 @@ def kernels(bench: Bench) -> None:
         wanted = torch_attend(query.float(), key.float(), value.float())
         for kernel in usable(bench.device, "rounded"):
             try:
-                found = attend_of(kernel.name)(query, key, value)
-                found = found.numbers.float() * found.scale if isinstance(found, Scaled) else found.float()
+                found = wide(attend_of(kernel.name)(query, key, value), torch.float32)
                 bench.add("kernels", kernel=kernel.name, given=name, error=error_of(found, wanted))
             except Exception as error:  # noqa: BLE001 - a row that fails costs no other
                 bench.add("kernels", kernel=kernel.name, given=name, failed=f"{error}"[:200])

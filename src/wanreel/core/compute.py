@@ -19,6 +19,8 @@ Compile = Literal["auto", "always", "off"]
 FP8_SINCE = (8, 9)
 #: Blocks at each end of a transformer whose attention stays exact in fp8 modes: errors made there travel furthest.
 EDGES = 2
+#: What all tokens have in common enters fp8 matrices in fp32, so that it isn't rounded.
+MIDDLES = True
 #: Compiling the blocks takes about so long where nothing was kept of an earlier time.
 COMPILE_SECONDS = 45.0
 #: Of the time of all steps, what turbo is planned to need of fast's; what it saves depends on the video.

@@ -7,20 +7,19 @@ to it. torchao's tensor subclasses hold the same numbers but can't be moved by a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wanreel.models.step.eight import FP8, FP8_MAX, by_rows, product
+
 Scheme = Literal["fp8", "int8", "int4"]
 
-FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0  #: largest finite number of e4m3
 GROUP = 64  #: weights of a row that share a scale and an offset in int4
 #: Compute capability from which matrices multiply in fp8 (Ada, Hopper, Blackwell); below, fp8 is storage alone.
 FP8_MATRICES = (8, 9)
-_ROWS = 8192  # rows of the input that are brought to fp8 at a time
 
 
 class StoredLinear(nn.Module):
@@ -72,25 +71,8 @@ class StoredLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, {self.scheme}"
 
     def _multiplied(self, given: Tensor) -> Tensor:
-        rows = given.reshape(-1, self.in_features)
-        quantised = torch.empty(rows.shape, dtype=FP8, device=rows.device)
-        scales = torch.empty(rows.shape[0], 1, dtype=torch.float32, device=rows.device)
-        for start in range(0, rows.shape[0], _ROWS):
-            part = rows[start : start + _ROWS]
-            scale = torch.linalg.vector_norm(part, float("inf"), dim=1, keepdim=True).float().clamp(1e-12) / FP8_MAX
-            quantised[start : start + _ROWS] = (part / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
-            scales[start : start + _ROWS] = scale
-        multiply: Any = torch._scaled_mm  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - the only door
-        out: Tensor = multiply(
-            quantised,
-            self.packed.t(),
-            scale_a=scales,
-            scale_b=self.scale.t(),
-            bias=None if self.bias is None else self.bias.to(torch.bfloat16),
-            out_dtype=torch.bfloat16,
-            use_fast_accum=True,
-        )
-        return out.to(given.dtype).unflatten(0, given.shape[:-1])
+        out = product(by_rows(given), self.packed, self.scale, self.bias, given.dtype)
+        return out.unflatten(0, given.shape[:-1])
 
 
 def pack(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wanreel.core.compute import EDGES
+from wanreel.core.compute import EDGES, MIDDLES
 from wanreel.core.events import StepsChosen
 from wanreel.models.attention import attention_facts
 from wanreel.models.held import Held
 from wanreel.models.quantize import multiplies_fp8
 from wanreel.models.step.choice import Shape
-from wanreel.models.step.kernels import DEFAULT, kernel_named
+from wanreel.models.step.kernels import DEFAULT, Eighths, attend_of, kernel_named
 from wanreel.models.step.path import Manner, StepPath
 from wanreel.models.wan_model import WanModel
 
@@ -59,8 +59,17 @@ def step_facts(model: Held) -> dict[str, str]:
         facts["attention"] = path.manner.attention
     if path.manner.edges:
         facts["edges"] = f"{path.manner.edges} of {path.manner.edge_attention}"
+    if smoothed := _smoothed(path.manner):
+        facts["smoothed"] = smoothed
     facts["blocks"] = "not compiled" if not path.manner.compiled or model.compiler.failure else "compiled"
     return facts
+
+
+def _smoothed(manner: Manner) -> str:
+    """What goes without its middle before it is rounded."""
+    attention = "keys, values" if isinstance(attend_of(manner.attention), Eighths) else ""
+    inputs = "inputs of matrices" if manner.eight and manner.middles else ""
+    return ", ".join(it for it in (attention, inputs) if it)
 
 
 def _notes(model: WanModel) -> Iterator[str]:
@@ -90,5 +99,6 @@ def _manner(model: WanModel, tokens: int) -> Manner | None:
         edge_attention=edge,
         edges=EDGES if rounded is not None else 0,
         eight=placement.precision == "fp8" and multiplies_fp8(device),
+        middles=MIDDLES and rounds,
         compiled=placement.compiled,
     )

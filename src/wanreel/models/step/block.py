@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wanreel.models.lora.branch import BranchedLinear
 from wanreel.models.quantize import StoredLinear, multiplies_fp8
 from wanreel.models.ranks.split import Split
-from wanreel.models.step.eight import Scaled, by_rows, product
+from wanreel.models.step.eight import Mixed, Scaled, by_rows, middle, product, spread, wide
 from wanreel.models.step.kernels import Attend, torch_attend
 from wanreel.models.step.turning import Turn, turned
 
@@ -35,6 +35,7 @@ class Way(NamedTuple):
 
     attend: Attend
     eight: bool  #: matrices stored in fp8 are multiplied in fp8
+    middles: bool = False  #: what all tokens have in common enters the matrices in fp32
     split: Split | None = None  #: where other ranks have the other tokens
 
 
@@ -61,9 +62,9 @@ def step_block(block: Any, hidden: Tensor, keys: Keys, modulation: Tensor, turn:
     given = (block.norm1(hidden.float()) * (1 + scale) + shift).type_as(hidden)
     hidden = (hidden.float() + _self_attention(block.attn1, given, turn, way) * gate).type_as(hidden)
     given = block.norm2(hidden.float()).type_as(hidden)
-    hidden = hidden + _cross_attention(block.attn2, given, keys, way.eight)
+    hidden = hidden + _cross_attention(block.attn2, given, keys, way)
     given = (block.norm3(hidden.float()) * (1 + scale_ff) + shift_ff).type_as(hidden)
-    update = _feed_forward(block.ffn, given, way.eight)
+    update = _feed_forward(block.ffn, given, way)
     return (hidden.float() + update.float() * gate_ff).type_as(hidden)
 
 
@@ -75,67 +76,71 @@ def _modulation(table: Tensor, given: Tensor) -> tuple[Tensor, ...]:
 
 
 def _self_attention(attn: Any, given: Tensor, turn: Turn, way: Way) -> Tensor:
-    shared = _shared(given, way.eight, attn.to_q, attn.to_k, attn.to_v)
+    shared = _shared(given, way, attn.to_q, attn.to_k, attn.to_v)
     # In the order in which other ranks, where there are some, can be sent what is made while more is made.
     value = _sent(_linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1)), way)
     key = _sent(turned(_linear(attn.to_k, given, shared), attn.norm_k, attn.heads, turn), way)
     query = _sent(turned(_linear(attn.to_q, given, shared), attn.norm_q, attn.heads, turn), way)
-    return _out(attn, _attended(query, key, value, attn.heads, way), given, way.eight)
+    return _out(attn, _attended(query, key, value, attn.heads, way), given, way)
 
 
 def _sent(x: Tensor, way: Way) -> Tensor:
     return x if way.split is None else way.split.to_heads(x)
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor, heads: int, way: Way) -> Tensor | Scaled:
+def _attended(query: Tensor, key: Tensor, value: Tensor, heads: int, way: Way) -> Tensor | Mixed:
     """[b, tokens, heads, d] of what was `_sent`."""
     split = way.split
     if split is None:
         return way.attend(query, key, value)
 
     def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        found = way.attend(query, key, value)
-        # Each rank has a scale of its own, so e4m3 numbers of several can't lie side by side.
-        return _wide(found.numbers, found.scale, query) if isinstance(found, Scaled) else found
+        # Each rank has scales and a middle of its own, so e4m3 numbers of several can't lie side by side.
+        return wide(way.attend(query, key, value), query.dtype)
 
     return split.to_tokens(split.attend(split.arrived(query), split.arrived(key), split.arrived(value), kernel), heads)
 
 
-def _cross_attention(attn: Any, given: Tensor, keys: Keys, eight: bool) -> Tensor:
-    query = attn.norm_q(_linear(attn.to_q, given, _shared(given, eight, attn.to_q))).unflatten(2, (attn.heads, -1))
+def _cross_attention(attn: Any, given: Tensor, keys: Keys, way: Way) -> Tensor:
+    way = way._replace(middles=False)  # these two matrices err least (docs/speed.md)
+    query = attn.norm_q(_linear(attn.to_q, given, _shared(given, way, attn.to_q))).unflatten(2, (attn.heads, -1))
     out = torch_attend(query, keys.key, keys.value)
     if keys.picture_key is not None and keys.picture_value is not None:
         out = out + torch_attend(query, keys.picture_key, keys.picture_value)
-    return _out(attn, out, given, eight)
+    return _out(attn, out, given, way)
 
 
-def _out(attn: Any, found: Tensor | Scaled, given: Tensor, eight: bool) -> Tensor:
-    """The output matrix over what attention found [b, tokens, heads, d], which may be e4m3 numbers already."""
-    layer = attn.to_out[0]
-    if isinstance(found, Scaled):
-        numbers = found.numbers.flatten(2)
-        if _eight(layer, eight, given):
-            rows = Scaled(numbers.flatten(0, -2), found.scale)
-            return _linear(layer, _wide(numbers, found.scale, given), rows)
-        return _linear(layer, _wide(numbers, found.scale, given), None)
-    flat = found.flatten(2).type_as(given)
-    return _linear(layer, flat, _shared(flat, eight, layer))
+def _out(attn: Any, found: Tensor | Mixed, like: Tensor, way: Way) -> Tensor:
+    """The output matrix over what attention found [b, tokens, heads, d]."""
+    layer, flat = attn.to_out[0], wide(found, like.dtype).flatten(2)
+    if isinstance(found, Mixed) and _eight(layer, way.eight, like):
+        rest = found.rest
+        rows = (
+            Scaled(rest.numbers.flatten(0, 1).flatten(1), rest.scale)
+            if isinstance(rest, Scaled)
+            else by_rows(rest.flatten(2))
+        )
+        return _linear(layer, flat, Rounded(rows, found.middle.flatten(2)))
+    return _linear(layer, flat, _shared(flat, way, layer))
 
 
-def _wide(numbers: Tensor, scale: Tensor, like: Tensor) -> Tensor:
-    return (numbers.float() * scale).type_as(like)
-
-
-def _feed_forward(ffn: Any, given: Tensor, eight: bool) -> Tensor:
+def _feed_forward(ffn: Any, given: Tensor, way: Way) -> Tensor:
     enter, leave = ffn.net[0], ffn.net[2]
     if type(enter.proj) is nn.Linear and given.is_cuda and given.dtype == torch.bfloat16:
         # One kernel: the activation is applied to the matrix's fp32 sums.
         fused: Any = torch._addmm_activation  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        wide: Tensor = fused(enter.proj.bias, given.flatten(0, -2), enter.proj.weight.t(), use_gelu=True)
-        wide = wide.unflatten(0, given.shape[:-1])
+        hidden: Tensor = fused(enter.proj.bias, given.flatten(0, -2), enter.proj.weight.t(), use_gelu=True)
+        hidden = hidden.unflatten(0, given.shape[:-1])
     else:
-        wide = F.gelu(_linear(enter.proj, given, _shared(given, eight, enter.proj)), approximate="tanh")
-    return _linear(leave, wide, _shared(wide, eight, leave))
+        hidden = F.gelu(_linear(enter.proj, given, _shared(given, way, enter.proj)), approximate="tanh")
+    return _linear(leave, hidden, _shared(hidden, way, leave))
+
+
+class Rounded(NamedTuple):
+    """A matrix's input in fp8, and the middle that was taken off before."""
+
+    rows: Scaled
+    middle: Tensor | None  #: fp32 [b, 1, in]
 
 
 def _base(layer: Any) -> Any:
@@ -150,15 +155,28 @@ def _eight(layer: Any, eight: bool, given: Tensor) -> bool:
     return not given.is_cuda or multiplies_fp8(given.device)
 
 
-def _shared(given: Tensor, eight: bool, *layers: Any) -> Scaled | None:
+def _shared(given: Tensor, way: Way, *layers: Any) -> Rounded | None:
     """`given` in fp8, once for all the layers that take it so."""
-    return by_rows(given) if any(_eight(layer, eight, given) for layer in layers) else None
+    if not any(_eight(layer, way.eight, given) for layer in layers):
+        return None
+    mean = middle(given) if way.middles else None
+    return Rounded(by_rows(given, mean), mean)
 
 
-def _linear(layer: Any, given: Tensor, rounded: Scaled | None) -> Tensor:
+def _linear(layer: Any, given: Tensor, rounded: Rounded | None) -> Tensor:
     """`layer`(`given`), by way of its fp8 numbers where there are some. A LoRA's branch takes `given` itself."""
     if rounded is None or not _eight(layer, True, given):
         return layer(given)
-    base = _base(layer)
-    out = product(rounded, base.packed, base.scale, base.bias, given.dtype).unflatten(0, given.shape[:-1])
+    out = _product(_base(layer), rounded, given)
     return layer.beside(given, out) if isinstance(layer, BranchedLinear) else out
+
+
+def _product(base: StoredLinear, rounded: Rounded, given: Tensor) -> Tensor:
+    if rounded.middle is None:
+        return product(rounded.rows, base.packed, base.scale, base.bias, given.dtype).unflatten(0, given.shape[:-1])
+    row, bias = spread(rounded.middle, base.packed, base.scale), base.bias
+    if row.shape[0] == 1:  # as a bias it costs no pass
+        bias = row[0, 0] if bias is None else row[0, 0] + bias.float()
+        return product(rounded.rows, base.packed, base.scale, bias, given.dtype).unflatten(0, given.shape[:-1])
+    out = product(rounded.rows, base.packed, base.scale, bias, given.dtype).unflatten(0, given.shape[:-1])
+    return (out.float() + row).to(given.dtype)

@@ -2,7 +2,8 @@
 
 e4m3 has three bits of mantissa over 15 binades, so its error is relative: what a scale must do is keep values in range, and
 finer scales gain nothing (measured: docs/speed.md). That is why one scale found on a sample of the tokens, with room for
-16 times as much, is enough for a whole tensor.
+16 times as much, is enough for a whole tensor. What all tokens have in common, their middle, is what can be spared the
+rounding: it is one row, and goes its way in fp32.
 """
 
 from __future__ import annotations
@@ -29,16 +30,41 @@ class Scaled(NamedTuple):
     scale: Tensor  #: fp32; [rows, 1], or a single number for all
 
 
-def by_rows(x: Tensor) -> Scaled:
-    """`x` [..., columns] as rows with a scale each."""
+class Mixed(NamedTuple):
+    """rest + middle."""
+
+    rest: Tensor | Scaled  #: [b, tokens, ...]
+    middle: Tensor  #: fp32 [b, 1, ...]: what is the same for all tokens
+
+
+def wide(found: Tensor | Scaled | Mixed, dtype: torch.dtype) -> Tensor:
+    """The numbers themselves. Those of a `Scaled` with one scale keep their shape."""
+    if isinstance(found, Mixed):
+        return (wide(found.rest, torch.float32) + found.middle).to(dtype)
+    if isinstance(found, Scaled):
+        return (found.numbers.float() * found.scale).to(dtype)
+    return found.to(dtype)
+
+
+def by_rows(x: Tensor, mean: Tensor | None = None) -> Scaled:
+    """`x` [b, ..., columns], less `mean` [b, 1, columns] if given, as rows with a scale each."""
+    if mean is not None and (torch.compiler.is_compiling() or mean.shape[0] > 1):
+        x, mean = x.float() - mean, None
     rows = x.flatten(0, -2)
+    # Compiled, nothing is made empty and filled by parts: Triton knows no e4m3 constants to fill it with (pytorch#141396).
     if torch.compiler.is_compiling() or rows.shape[0] <= _ROWS:
-        return _rounded(rows)
-    parts = [_rounded(part) for part in rows.split(_ROWS)]  # not compiled, it takes memory in fp32
-    return Scaled(torch.cat([part.numbers for part in parts]), torch.cat([part.scale for part in parts]))
+        return _rounded(rows, mean)
+    numbers = torch.empty(rows.shape, dtype=FP8, device=rows.device)
+    scale = torch.empty(rows.shape[0], 1, dtype=torch.float32, device=rows.device)
+    for start in range(0, rows.shape[0], _ROWS):  # at once, it takes memory in fp32
+        part = slice(start, start + _ROWS)
+        numbers[part], scale[part] = _rounded(rows[part], mean)
+    return Scaled(numbers, scale)
 
 
-def _rounded(rows: Tensor) -> Scaled:
+def _rounded(rows: Tensor, mean: Tensor | None) -> Scaled:
+    if mean is not None:
+        rows = rows.float() - mean[0]
     scale = rows.abs().amax(1, keepdim=True).float().clamp_min(_TINY) / FP8_MAX
     return Scaled((rows.float() / scale).to(FP8), scale)
 
@@ -48,10 +74,27 @@ def sampled(x: Tensor) -> Tensor:
     return x[:, ::SAMPLE]
 
 
+def middle(x: Tensor) -> Tensor:
+    """fp32 [b, 1, ...]: the mean of the sample's tokens. Any row would do where it is taken off and put back."""
+    return sampled(x).float().mean(1, keepdim=True)
+
+
+def centred(x: Tensor) -> tuple[Scaled, Tensor]:
+    """[b, tokens, ...] in e4m3 with its middle taken off, and the middle."""
+    some = sampled(x).float()
+    mean = some.mean(1, keepdim=True)
+    return whole(x.float() - mean, some - mean), mean
+
+
 def whole(x: Tensor, sample: Tensor) -> Scaled:
     """`x` with one scale, found on `sample`, a part of it."""
     scale = sample.abs().amax().float().clamp_min(_TINY) * (ROOM / FP8_MAX)
     return Scaled((x.float() / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale)
+
+
+def spread(row: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """row · weightᵀ, fp32 [b, 1, out], nothing of `row` rounded: fp32 [b, 1, in]. It reads the weights once."""
+    return ((row * weight.float()).sum(2) * weight_scale.squeeze(1)).unsqueeze(1)
 
 
 def product(given: Scaled, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wanreel.models.step.eight import FP8, Scaled, sampled, whole
-from wanreel.models.step.turning import centred
+from wanreel.models.step.eight import FP8, Mixed, Scaled, centred, sampled, whole
 
-#: Queries, keys and values [b, tokens, heads, d] to the result: the same, or its e4m3 numbers where a kernel gives those.
-Attend = Callable[[Tensor, Tensor, Tensor], "Tensor | Scaled"]
+#: Queries, keys and values [b, tokens, heads, d] to the result: the same, or with what all tokens have in common apart.
+Attend = Callable[[Tensor, Tensor, Tensor], "Tensor | Mixed"]
 #: exact: bf16 in and out, fp32 sums. rounded: queries, keys, values or probabilities have fewer bits.
 Numbers = Literal["exact", "rounded"]
 
@@ -33,12 +32,19 @@ DEFAULT = "torch"
 
 @dataclass(frozen=True, slots=True)
 class Eighths:
-    """Attention over e4m3 numbers. Called with others, it rounds them first."""
+    """Attention over e4m3 numbers. Called with others, it rounds them first.
+
+    The same row off all keys changes a query's logits by one number, which the softmax takes out again. The same row off
+    all values is the same row off every result, as probabilities sum to one. So both are exact, and what is left is
+    rounded less: by e4m3, and by the fp8 matrix units of Hopper, whose sums keep 14 bits and cut off what is below, so that
+    a sum of tens of thousands of values that share a sign comes out too small (docs/speed.md).
+    """
 
     scaled: Callable[[Scaled, Scaled, Scaled], Tensor | Scaled]
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | Scaled:
-        return self.scaled(whole(query, sampled(query)), centred(key), whole(value, sampled(value)))
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Mixed:
+        values, middle = centred(value)
+        return Mixed(self.scaled(whole(query, sampled(query)), centred(key)[0], values), middle)
 
 
 def emulated_eight(query: Scaled, key: Scaled, value: Scaled) -> Scaled:

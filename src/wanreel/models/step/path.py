@@ -41,6 +41,7 @@ class Manner:
     edge_attention: str  #: and of the first and last ones
     edges: int = 0  #: blocks at each end
     eight: bool = False  #: matrices stored in fp8 are multiplied in fp8
+    middles: bool = False  #: their inputs go without their middle, which takes its own way in fp32
     compiled: bool = True
 
     def kernel(self, index: int, blocks: int) -> str:
@@ -132,7 +133,8 @@ class StepPath:
 
     def _way(self, index: int, split: Split | None) -> Way:
         kernel = attend_of(self.manner.kernel(index, len(self.expert.transformer.blocks)))
-        return Way(kernel, self.manner.eight) if split is None else Way(kernel, self.manner.eight, split)
+        way = Way(kernel, self.manner.eight, self.manner.middles)
+        return way if split is None else way._replace(split=split)
 
     def _blocks(self) -> Iterator[Any]:
         stream = self.expert.stream

@@ -1,4 +1,4 @@
-"""Queries and keys on their way into attention: normalised, turned by position, and rounded where a kernel wants that."""
+"""Queries and keys on their way into attention: normalised and turned by position."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from wanreel.models.step.eight import Scaled, sampled, whole
 
 
 class Turn(NamedTuple):
@@ -32,14 +30,3 @@ def turned(x: Tensor, norm: Any, heads: int, turn: Turn) -> Tensor:
     split = norm(x).unflatten(2, (heads, -1)).float()
     swapped = split.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return (split * turn.cosine + swapped * turn.sine).type_as(x)
-
-
-def centred(key: Tensor) -> Scaled:
-    """Keys [b, tokens, heads, d] in e4m3, the mean taken off.
-
-    The same vector off all keys changes a query's logits by one number, which the softmax takes out again: exact, and the
-    rounding is of what tells keys apart alone. The mean is of the sample, as any vector would do.
-    """
-    some = sampled(key).float()
-    mean = some.mean(1, keepdim=True)
-    return whole(key.float() - mean, some - mean)

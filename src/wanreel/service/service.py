@@ -111,20 +111,13 @@ class Service:
         Raises StorageUnavailable where its pictures can't be put where workers on other machines find them.
         """
         terms = terms or Terms()
-        self._share(resolution.request)
-        new = NewJob(
-            request=text_of(resolution.request),
-            model=resolution.spec.name,
-            owner=terms.owner,
-            priority=terms.priority,
+        new = self.job_of(resolution, terms)
+        new = replace(
+            new,
             parent_id=terms.parent_id,
-            time_limit=min(terms.time_limit or self.time_limit, self.time_limit),
-            mode=resolution.request.mode,
-            prompt=resolution.request.prompt,
             webhook_url=terms.webhook_url or self.webhook_url,
-            upload_to=terms.upload_to or _profile_of(resolution),
+            upload_to=terms.upload_to or new.upload_to,
             notes=terms.notes,
-            adapters=adapters_of(resolution.request),
             after=terms.after,
         )
         job = self.store.enqueue(new, idempotency_key=terms.idempotency_key, body=body)
@@ -133,6 +126,22 @@ class Service:
             self.store.uploads.hand_keys(job.id, terms.upload_to)
         ring(self.data.workers)
         return job
+
+    def job_of(self, resolution: AnyResolution, terms: Terms) -> NewJob:
+        """A job of what was resolved, with its pictures where workers find them. Raises StorageUnavailable."""
+        request = resolution.request
+        self._share(request)
+        return NewJob(
+            request=text_of(request),
+            model=resolution.spec.name,
+            owner=terms.owner,
+            priority=terms.priority,
+            time_limit=min(terms.time_limit or self.time_limit, self.time_limit),
+            mode=request.mode,
+            prompt=request.prompt,
+            upload_to=_profile_of(resolution),
+            adapters=adapters_of(request),
+        )
 
     def _share(self, work: Work) -> None:
         """Before a worker may get it. Raises StorageUnavailable."""

@@ -16,22 +16,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from wanreel.core.chain import LAST_FRAME, PlannedScene, Seam, colour_detail, plan_scenes, seam_of
-from wanreel.core.errors import GroupNotFound, InvalidRequest
+from wanreel.core.errors import InvalidRequest
 from wanreel.core.group import After, Group, NewGroup
 from wanreel.core.job import Job, JobStatus, NewJob
 from wanreel.core.knobs import MAX_SEED
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.storyboard import Scene, Storyboard, parse_storyboard
-from wanreel.core.upload import UploadTo
 from wanreel.jobs.groups import new_id
 from wanreel.service.bell import ring
-from wanreel.service.service import Service, Terms
-from wanreel.service.stored import adapters_of, blobs_of, json_text, request_of, text_of
+from wanreel.service.grouped import OVER, Grouped
+from wanreel.service.service import Terms
+from wanreel.service.stored import json_text, request_of
 
 KIND = "storyboard"
 COLOUR = "colour"
-
-_OVER = {JobStatus.FAILED: "failed", JobStatus.CANCELLED: "cancelled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class StoryboardView:
             return "in_progress"
         if JobStatus.QUEUED in states:
             return "queued"
-        for state, word in _OVER.items():
+        for state, word in OVER.items():
             if state in states:
                 return word
         if self.group.error is not None and self.group.resting:
@@ -77,10 +75,10 @@ class StoryboardView:
 
 
 @dataclass(frozen=True)
-class Storyboards:
-    """Over one service."""
+class Storyboards(Grouped[StoryboardView]):
+    """Over one service. `retry` goes on from where `cancel` stopped."""
 
-    service: Service
+    kind = KIND
 
     def create(self, board: Storyboard, terms: Terms | None = None, *, body: str | None = None) -> StoryboardView:
         """Accept a storyboard: all its scenes or none. Raises InvalidRequest by scene, ModelError, QueueFull."""
@@ -107,21 +105,17 @@ class Storyboards:
         """Raises what `create` would raise of the storyboard itself. Queues nothing."""
         plan_scenes(pinned(board), self.service.resolve)
 
-    def get(self, group_id: str) -> StoryboardView:
-        """Raises GroupNotFound."""
-        group = self.service.store.groups.get(group_id)
-        if group.kind != KIND:
-            raise GroupNotFound(f"{group_id} is no storyboard.")
-        return self.view(group)
-
     def view(self, group: Group) -> StoryboardView:
         board = parse_storyboard(json.loads(group.spec)["board"])
         return StoryboardView(group, board, self.service.store.groups.jobs(group.id))
 
-    def list(self, *, owner: str | None, after: str | None = None, limit: int = 20) -> tuple[StoryboardView, ...]:
-        """Newest first."""
-        found = self.service.store.groups.list(owner=owner, kind=KIND, after=after, limit=limit)
-        return tuple(self.view(group) for group in found)
+    def paths(self, view: StoryboardView) -> tuple[Path, ...]:
+        path = self.path(view)
+        return () if path is None else (path,)
+
+    def path(self, view: StoryboardView) -> Path | None:
+        """Where the film lies, as far as it goes."""
+        return self.there(view.film)
 
     def redo(self, group_id: str, place: int, changes: Mapping[str, object] | None = None) -> StoryboardView:
         """Make one scene again, and those that depend on it: with `changes`, else with another seed.
@@ -162,37 +156,6 @@ class Storyboards:
         """As `revise`; scenes that say no seed and are else as one was have that one's."""
         return self.revise(group_id, _with_seeds(board, self.get(group_id).board))
 
-    def cancel(self, group_id: str) -> StoryboardView:
-        """Stop every scene that has not ended. `retry` goes on from there."""
-        self.get(group_id)
-        self.service.store.groups.cancel(group_id)
-        return self.get(group_id)
-
-    def retry(self, group_id: str) -> StoryboardView:
-        """Queue every scene again that failed or was cancelled, from its last step."""
-        view = self.get(group_id)
-        for job in view.jobs:
-            # One that failed for another's sake is queued again with that one.
-            if self.service.store.get(job.id).status in _OVER:
-                self.service.store.retry(job.id)
-        self.service.store.groups.touch(group_id)
-        ring(self.service.data.workers)
-        return self.get(group_id)
-
-    def delete(self, group_id: str) -> None:
-        """Forget a storyboard with its scenes and all files. Raises IllegalTransition while one of them runs."""
-        view = self.get(group_id)
-        for job_id, files in self.service.store.groups.delete(group_id):
-            self.service.forget_files(job_id, files)
-        if (path := self.path(view)) is not None:
-            path.unlink(missing_ok=True)
-
-    def path(self, view: StoryboardView) -> Path | None:
-        """Where the film lies, as far as it goes."""
-        film = view.film
-        path = self.service.results / Path(str(film["name"])).name if film else None
-        return path if path is not None and path.is_file() else None
-
     # Jobs
 
     def _jobs(
@@ -216,26 +179,8 @@ class Storyboards:
     def _job(
         self, scene: PlannedScene, job_id: str, group_id: str, place: int, terms: Terms, after: tuple[After, ...]
     ) -> NewJob:
-        request = scene.request
-        if self.service.shared is not None:
-            for sha256 in blobs_of(request):
-                self.service.shared.pictures.share(sha256)
-        limit = self.service.time_limit
-        return NewJob(
-            request=text_of(request),
-            model=scene.resolution.spec.name,
-            owner=terms.owner,
-            priority=terms.priority,
-            time_limit=min(terms.time_limit or limit, limit),
-            mode=request.mode,
-            prompt=request.prompt,
-            upload_to=UploadTo(scene.resolution.storage) if scene.resolution.storage else None,
-            adapters=adapters_of(request),
-            id=job_id,
-            group_id=group_id,
-            cell=place,
-            after=after,
-        )
+        new = self.service.job_of(scene.resolution, terms)
+        return replace(new, id=job_id, group_id=group_id, cell=place, after=after)
 
     def _after(self, board: Storyboard, place: int, ids: Sequence[str]) -> tuple[After, ...]:
         """What a scene waits for."""
@@ -245,7 +190,7 @@ class Storyboards:
 
     def _kept(self, view: StoryboardView, board: Storyboard, again: frozenset[int]) -> dict[int, Job]:
         """The jobs whose scenes are as they were, by their new places."""
-        there = {job.id: job for job in view.jobs if job.status not in _OVER}
+        there = {job.id: job for job in view.jobs if job.status not in OVER}
         known: dict[str, list[str]] = {}
         for cell in json.loads(view.group.spec)["cells"]:
             known.setdefault(cell["key"], []).append(cell["job"])

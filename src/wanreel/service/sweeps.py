@@ -12,21 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from wanreel.core.errors import GroupNotFound, InvalidRequest, Problem
+from wanreel.core.errors import InvalidRequest, Problem
 from wanreel.core.group import Group, NewGroup
 from wanreel.core.job import Job, JobStatus, NewJob
 from wanreel.core.resolved import Adjustment, Resolution
 from wanreel.core.sweep import Cell, Sweep
-from wanreel.core.upload import UploadTo
 from wanreel.jobs.groups import new_id
 from wanreel.service.bell import ring
-from wanreel.service.service import Service, Terms
-from wanreel.service.stored import adapters_of, blobs_of, json_text, text_of
+from wanreel.service.grouped import OVER, Grouped
+from wanreel.service.service import Terms
+from wanreel.service.stored import json_text, text_of
 
 KIND = "sweep"
 FILES = ("sheet", "video", "csv", "json")  #: what is made of the cells
-
-_OVER = {JobStatus.FAILED: "failed", JobStatus.CANCELLED: "cancelled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class SweepView:
         if running or not self.group.resting:
             return "in_progress"
         if JobStatus.COMPLETED not in states:
-            return _OVER[JobStatus.FAILED if JobStatus.FAILED in states else JobStatus.CANCELLED]
+            return OVER[JobStatus.FAILED if JobStatus.FAILED in states else JobStatus.CANCELLED]
         if self.group.error is not None:
             return "failed"
         return "completed" if self.whole else "in_progress"
@@ -65,10 +63,10 @@ class SweepView:
 
 
 @dataclass(frozen=True)
-class Sweeps:
-    """Over one service."""
+class Sweeps(Grouped[SweepView]):
+    """Over one service. What is there when a sweep is stopped becomes its sheet."""
 
-    service: Service
+    kind = KIND
 
     def plan(self, sweep: Sweep) -> tuple[Sweep, tuple[Resolution, ...]]:
         """What would run, cell by cell, with one seed for all where none was asked for. Raises InvalidRequest, ModelError.
@@ -107,54 +105,18 @@ class Sweeps:
         group = self.service.store.groups.create(new, jobs, key=terms.idempotency_key, digest=digest)
         ring(self.service.data.workers)
         told = dict.fromkeys(note for resolution in resolutions for note in resolution.adjustments)
-        return self._view(group), tuple(told)
+        return self.view(group), tuple(told)
 
-    def get(self, group_id: str) -> SweepView:
-        """Raises GroupNotFound."""
-        group = self.service.store.groups.get(group_id)
-        if group.kind != KIND:
-            raise GroupNotFound(f"{group_id} is no sweep.")
-        return self._view(group)
+    def view(self, group: Group) -> SweepView:
+        sweep = Sweep.from_dict(json.loads(group.spec))
+        return SweepView(group, sweep, sweep.cells(), self.service.store.groups.jobs(group.id))
 
-    def list(self, *, owner: str | None, after: str | None = None, limit: int = 20) -> tuple[SweepView, ...]:
-        """Newest first."""
-        found = self.service.store.groups.list(owner=owner, kind=KIND, after=after, limit=limit)
-        return tuple(self._view(group) for group in found)
-
-    def cancel(self, group_id: str) -> SweepView:
-        """Stop every cell that has not ended; what is there becomes the sheet. `retry` goes on from there."""
-        self.get(group_id)
-        self.service.store.groups.cancel(group_id)
-        ring(self.service.data.workers)
-        return self.get(group_id)
-
-    def retry(self, group_id: str) -> SweepView:
-        """Queue every cell again that failed or was cancelled, from its last step."""
-        for job in self.get(group_id).jobs:
-            if job.status in _OVER:
-                self.service.store.retry(job.id)
-        self.service.store.groups.touch(group_id)
-        ring(self.service.data.workers)
-        return self.get(group_id)
-
-    def delete(self, group_id: str) -> None:
-        """Forget a sweep with its cells and all files. Raises IllegalTransition while one of them runs."""
-        view = self.get(group_id)
-        paths = [path for kind in FILES if (path := self.path(view, kind)) is not None]
-        for job_id, files in self.service.store.groups.delete(group_id):
-            self.service.forget_files(job_id, files)
-        for path in paths:
-            path.unlink(missing_ok=True)
+    def paths(self, view: SweepView) -> tuple[Path, ...]:
+        return tuple(path for kind in FILES if (path := self.path(view, kind)) is not None)
 
     def path(self, view: SweepView, kind: str) -> Path | None:
         """Where one of FILES lies; None while there is none."""
-        file = view.files.get(kind)
-        path = self.service.results / Path(str(file["name"])).name if file else None
-        return path if path is not None and path.is_file() else None
-
-    def _view(self, group: Group) -> SweepView:
-        sweep = Sweep.from_dict(json.loads(group.spec))
-        return SweepView(group, sweep, sweep.cells(), self.service.store.groups.jobs(group.id))
+        return self.there(view.files.get(kind))
 
     def _pinned(self, sweep: Sweep) -> Sweep:
         """Cells are compared, so they begin from the same noise unless that is what differs."""
@@ -165,22 +127,5 @@ class Sweeps:
         return replace(sweep, base=replace(sweep.base, seed=seed))
 
     def _job(self, resolution: Resolution, group_id: str, place: int, terms: Terms) -> NewJob:
-        request = resolution.request
-        if self.service.shared is not None:
-            for sha256 in blobs_of(request):
-                self.service.shared.pictures.share(sha256)
-        limit = self.service.time_limit
-        return NewJob(
-            request=text_of(request),
-            model=resolution.spec.name,
-            owner=terms.owner,
-            priority=terms.priority,
-            time_limit=min(terms.time_limit or limit, limit),
-            mode=request.mode,
-            prompt=request.prompt,
-            upload_to=UploadTo(resolution.storage) if resolution.storage else None,
-            adapters=adapters_of(request),
-            id=new_id(),
-            group_id=group_id,
-            cell=place,
-        )
+        new = self.service.job_of(resolution, terms)
+        return replace(new, id=new_id(), group_id=group_id, cell=place)

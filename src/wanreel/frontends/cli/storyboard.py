@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,20 +12,15 @@ import yaml
 from wanreel.core.errors import InvalidRequest
 from wanreel.core.picture import PictureRef
 from wanreel.core.storyboard import Storyboard, parse_storyboard
-from wanreel.frontends.cli.answer import json_option, say
-from wanreel.frontends.cli.output import Output
-from wanreel.frontends.cli.session import open_service
+from wanreel.frontends.cli.answer import json_option
+from wanreel.frontends.cli.groups import HERE, WATCH, GroupCommands
 from wanreel.frontends.storyboard_file import read_storyboard_file
 from wanreel.service import Terms, request_of
 from wanreel.service.storyboards import Storyboards, StoryboardView
-from wanreel.wiring import Runtime, build_worker
+from wanreel.wiring import Runtime
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_LOOK = 0.5  # seconds between looks at a storyboard that is watched
-_FAILED = 5  # exit code of one that failed
-_ENDED = ("completed", "failed", "cancelled")
 
 
 @click.group()
@@ -37,9 +29,7 @@ def storyboard() -> None:
 
 
 def _waiting(command: Callable[P, R]) -> Callable[P, R]:
-    watch = click.option("--watch", is_flag=True, help="Follow it until it has ended.")
-    here = click.option("--here", is_flag=True, help="Make it in this process, without a worker beside.")
-    return watch(here(command))
+    return WATCH(HERE(command))
 
 
 @storyboard.command()
@@ -54,38 +44,14 @@ def _waiting(command: Callable[P, R]) -> Callable[P, R]:
 @json_option
 def render(file: Path, check: bool, json_: bool, watch: bool, here: bool, **terms: Any) -> int:
     """Queue every scene of FILE, YAML or JSON, and join them as they come. Pictures are paths beside the file."""
-    with _open() as (runtime, boards, output):
+    with _COMMANDS.open() as (runtime, boards, output):
         board = board_of(runtime, file)
         if check:
             boards.check(board)
             output(json_).say(f"[green]✓[/green] {len(board.scenes)} scenes")
             return 0
         view = boards.create(board, Terms(terms["owner"], terms["priority"], terms["idempotency_key"]))
-        return _follow(runtime, boards, view, output(json_), watch=watch, here=here)
-
-
-@storyboard.command("list")
-@json_option
-def list_(json_: bool) -> int:
-    """List the storyboards, newest first."""
-    with _open() as (_, boards, output):
-        for view in boards.list(owner=None, limit=100):
-            if json_:
-                say(_row(boards, view))
-            else:
-                done = sum(job.status == "completed" for job in view.jobs)
-                output(json_).say(f"{view.group.id}  {view.status:<11} {done}/{len(view.jobs)}  {view.group.title}")
-    return 0
-
-
-@storyboard.command()
-@click.argument("storyboard_id")
-@json_option
-def show(storyboard_id: str, json_: bool) -> int:
-    """Show a storyboard and its scenes."""
-    with _open() as (_, boards, output):
-        _tell(boards, boards.get(_full(boards, storyboard_id)), output(json_))
-    return 0
+        return _COMMANDS.follow(runtime, boards, view, output(json_), watch=watch, here=here)
 
 
 @storyboard.command()
@@ -94,9 +60,9 @@ def show(storyboard_id: str, json_: bool) -> int:
 @json_option
 def watch(storyboard_id: str, json_: bool, watch: bool, here: bool) -> int:
     """Follow a storyboard until it has ended."""
-    with _open() as (runtime, boards, output):
-        view = boards.get(_full(boards, storyboard_id))
-        return _follow(runtime, boards, view, output(json_), watch=True, here=here)
+    with _COMMANDS.open() as (runtime, boards, output):
+        view = _COMMANDS.found(boards, storyboard_id)
+        return _COMMANDS.follow(runtime, boards, view, output(json_), here=here)
 
 
 @storyboard.command()
@@ -109,12 +75,12 @@ def watch(storyboard_id: str, json_: bool, watch: bool, here: bool) -> int:
 @json_option
 def redo(storyboard_id: str, scene: int, changes: tuple[str, ...], json_: bool, watch: bool, here: bool) -> int:
     """Make a scene again, and those that depend on it."""
-    with _open() as (runtime, boards, output):
-        found = boards.get(_full(boards, storyboard_id))
+    with _COMMANDS.open() as (runtime, boards, output):
+        found = _COMMANDS.found(boards, storyboard_id)
         view = boards.redo(found.group.id, scene - 1, _changes(runtime, changes))
         kept = {job.id for job in found.jobs} & {job.id for job in view.jobs}
         output(json_).say(f"  [dim]• {len(view.jobs) - len(kept)} scenes are made again, {len(kept)} stay[/dim]")
-        return _follow(runtime, boards, view, output(json_), watch=watch, here=here)
+        return _COMMANDS.follow(runtime, boards, view, output(json_), watch=watch, here=here)
 
 
 @storyboard.command()
@@ -124,34 +90,9 @@ def redo(storyboard_id: str, scene: int, changes: tuple[str, ...], json_: bool, 
 @json_option
 def update(storyboard_id: str, file: Path, json_: bool, watch: bool, here: bool) -> int:
     """Take FILE in a storyboard's place: only what is not as it was is made again."""
-    with _open() as (runtime, boards, output):
-        view = boards.replace(_full(boards, storyboard_id), board_of(runtime, file))
-        return _follow(runtime, boards, view, output(json_), watch=watch, here=here)
-
-
-def _simple(name: str, text: str) -> None:
-    @click.argument("storyboard_id")
-    @json_option
-    def command(storyboard_id: str, json_: bool) -> int:
-        with _open() as (_, boards, output):
-            act: Callable[[str], StoryboardView | None] = getattr(boards, name)
-            view = act(_full(boards, storyboard_id))
-            if view is not None:
-                _tell(boards, view, output(json_))
-        return 0
-
-    storyboard.command(name, help=text)(command)
-
-
-_simple("cancel", "Stop every scene that has not ended.")
-_simple("retry", "Queue every scene again that failed or was cancelled.")
-_simple("delete", "Forget a storyboard with its clips and the film.")
-
-
-@contextmanager
-def _open() -> Generator[tuple[Runtime, Storyboards, Callable[[bool], Output]]]:
-    with open_service() as (runtime, service):
-        yield runtime, Storyboards(service), functools.cache(Output.open)
+    with _COMMANDS.open() as (runtime, boards, output):
+        view = boards.replace(_COMMANDS.full(boards, storyboard_id), board_of(runtime, file))
+        return _COMMANDS.follow(runtime, boards, view, output(json_), watch=watch, here=here)
 
 
 def board_of(runtime: Runtime, file: Path) -> Storyboard:
@@ -180,59 +121,24 @@ def _changes(runtime: Runtime, given: tuple[str, ...]) -> dict[str, object] | No
     return found or None
 
 
-def _full(boards: Storyboards, given: str) -> str:
-    """The id that begins so, if only one does."""
-    if len(given) >= 32:
-        return given
-    found = [view.group.id for view in boards.list(owner=None, limit=1000) if view.group.id.startswith(given)]
-    return found[0] if len(found) == 1 else given
+def _labels(view: StoryboardView) -> Iterator[str]:
+    return (f"scene {place + 1}" for place, _ in enumerate(view.jobs))
 
 
-def _follow(
-    runtime: Runtime, boards: Storyboards, view: StoryboardView, output: Output, *, watch: bool, here: bool
-) -> int:
-    output.say(f"[green]✓[/green] storyboard [bold]{view.group.id}[/bold], {len(view.jobs)} scenes")
-    if here:
-        build_worker(runtime).run(once=True)
-    elif watch:
-        view = _watched(boards, view, output)
-    elif not boards.service.store.workers():
-        output.say("  [dim]• no worker runs yet: start one with `wanreel worker`[/dim]")
-    view = boards.get(view.group.id)
-    _tell(boards, view, output)
-    return _FAILED if view.status in ("failed", "cancelled") and (here or watch) else 0
-
-
-def _watched(boards: Storyboards, view: StoryboardView, output: Output) -> StoryboardView:
-    told: dict[str, str] = {}
-    while view.status not in _ENDED:
-        for place, job in enumerate(view.jobs):
-            if told.get(job.id) != job.status:
-                told[job.id] = job.status
-                output.say(f"  scene {place + 1}: {job.status.replace('_', ' ')}")
-        time.sleep(_LOOK)
-        view = boards.get(view.group.id)
-    return view
-
-
-def _tell(boards: Storyboards, view: StoryboardView, output: Output) -> None:
-    row = _row(boards, view)
-    output.result(row)
+def _lines(boards: Storyboards, view: StoryboardView) -> Iterator[str]:
     clips = {clip["job"]: clip for clip in view.film["clips"]} if view.film else {}
     for job in view.jobs:
         place = job.cell or 0
         drift = f", drift {clips[job.id]['shown_drift']:.1f} ΔE" if job.id in clips else ""
         why = f": {job.error.message}" if job.error else ""
         name = view.board.scenes[place].name or view.board.scenes[place].prompt[:60]
-        output.say(f"  {place + 1:>2} {job.status.replace('_', ' '):<11} {name}{drift}{why}")
+        yield f"  {place + 1:>2} {job.status.replace('_', ' '):<11} {name}{drift}{why}"
     path = boards.path(view)
     if path is not None and view.film is not None:
         how = "copied" if view.film["copied"] else f"written again ({view.film['why']})"
         seconds = view.film["num_frames"] / view.film["fps"]
         mark = "[green]✓[/green]" if view.whole else "…"
-        output.say(f"{mark} [bold]{path}[/bold] ({seconds:.1f} s, {len(clips)} scenes, {how})")
-    if view.group.error is not None:
-        output.say(f"[red]{view.group.error[1]}[/red]")
+        yield f"{mark} [bold]{path}[/bold] ({seconds:.1f} s, {len(clips)} scenes, {how})"
 
 
 def _row(boards: Storyboards, view: StoryboardView) -> dict[str, Any]:
@@ -247,3 +153,16 @@ def _row(boards: Storyboards, view: StoryboardView) -> dict[str, Any]:
         ],
         "film": None if view.film is None else {**view.film, "path": str(path) if path else None, "whole": view.whole},
     }
+
+
+_COMMANDS = GroupCommands[Storyboards, StoryboardView]("storyboard", "scenes", Storyboards, _labels, _row, _lines)
+_COMMANDS.add_to(
+    storyboard,
+    {
+        "list": "List the storyboards, newest first.",
+        "show": "Show a storyboard and its scenes.",
+        "cancel": "Stop every scene that has not ended.",
+        "retry": "Queue every scene again that failed or was cancelled.",
+        "delete": "Forget a storyboard with its clips and the film.",
+    },
+)

@@ -53,12 +53,17 @@ async def artifact(request: Request, service: Service, job: Job, kind: str) -> R
     path = service.results / file.name
     if not path.is_file():
         raise Refused(404, "deleted", "The file was deleted.")
+    return served(request, path, file.media_type)
+
+
+def served(request: Request, path: Path, media_type: str) -> Response:
+    """A file, or the one range of it that was asked for, with its name to save under."""
     if not is_one_range(request.headers.get("range", "")):
         # Several would be answered in parts that nobody here asks for, and nonsense with 400; the whole file is allowed
         # instead of either (RFC 9110, 14.2).
         request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
     headers = {"cache-control": "private, no-cache"}
-    return FileResponse(path, media_type=file.media_type, filename=file.name, headers=headers)
+    return FileResponse(path, media_type=media_type, filename=path.name, headers=headers)
 
 
 async def spritesheet(service: Service, job: Job) -> Response:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
@@ -12,17 +10,17 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
 
-from wanreel.core.errors import GroupNotFound, IllegalTransition, InvalidRequest
+from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import Job, JobStatus
 from wanreel.core.picture import PictureRef
 from wanreel.core.storyboard import Scene, Storyboard, parse_storyboard
 from wanreel.frontends.http import files, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import read_json, take_only
+from wanreel.frontends.http.group_desk import GroupDesk
 from wanreel.frontends.http.guard import caller_of
-from wanreel.frontends.http.house import House, owner_filter
+from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import idempotency_key
 from wanreel.frontends.http.keys import Caller
 from wanreel.frontends.http.schema import Wire, progress_of
@@ -30,10 +28,6 @@ from wanreel.frontends.http.storyboard_schema import BOARD, CHANGES, ORDER
 from wanreel.frontends.storyboard_file import with_first_picture
 from wanreel.service import Terms, request_of
 from wanreel.service.storyboards import Storyboards, StoryboardView, changed
-
-_ID = re.compile(r"[0-9a-f]{32}")
-_STOPS_WITHIN = 30.0  # seconds that a delete waits for running scenes
-_LOOK = 0.1
 
 
 class SceneState(Wire):
@@ -99,6 +93,7 @@ class StoryboardRoutes:
     def __init__(self, house: House) -> None:
         self._house = house
         self._boards = Storyboards(house.service)
+        self._desk = GroupDesk(house, self._boards)
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/storyboards", tags=["storyboards"], responses=schema.ERRORS)
@@ -140,25 +135,19 @@ class StoryboardRoutes:
         after: Annotated[str | None, Query(max_length=64)] = None,
     ) -> StoryboardList:
         """Your storyboards, newest first; `after` is the last id of the page before."""
-        caller = caller_of(request)
-        if after is not None:
-            await run_in_threadpool(self._of, caller, after)
-        found = await run_in_threadpool(
-            lambda: self._boards.list(owner=owner_filter(caller), after=after, limit=limit + 1)
-        )
-        data = [await run_in_threadpool(self._shown, view) for view in found[:limit]]
-        return StoryboardList(data=data, has_more=len(found) > limit)
+        found, more = await run_in_threadpool(self._desk.page, caller_of(request), after, limit)
+        return StoryboardList(data=[await run_in_threadpool(self._shown, view) for view in found], has_more=more)
 
     async def retrieve(self, request: Request, storyboard_id: str) -> StoryboardState:
         """How a storyboard stands."""
-        return self._shown(await run_in_threadpool(self._of, caller_of(request), storyboard_id))
+        return self._shown(await self._desk.asked(request, storyboard_id))
 
     async def replace(self, request: Request, storyboard_id: str) -> StoryboardState:
         """Makes again what is not as it was, and nothing else. Scenes may be added, left out and reordered."""
         values, caller = await read_json(request), caller_of(request)
 
         def body() -> StoryboardState:
-            view = self._of(caller, storyboard_id)
+            view = self._desk.of(caller, storyboard_id)
             self._house.rates.take(caller)
             board = self._parsed(caller, values, view.board)
             return self._shown(self._boards.replace(view.group.id, board))
@@ -170,7 +159,7 @@ class StoryboardRoutes:
         values, caller = await read_json(request), caller_of(request)
 
         def body() -> StoryboardState:
-            view = self._of(caller, storyboard_id)
+            view = self._desk.of(caller, storyboard_id)
             self._house.rates.take(caller)
             place = _place(view, number)
             scenes = list(view.board.scenes)
@@ -184,7 +173,7 @@ class StoryboardRoutes:
         values, caller = await read_json(request, empty=True), caller_of(request)
 
         def body() -> StoryboardState:
-            view = self._of(caller, storyboard_id)
+            view = self._desk.of(caller, storyboard_id)
             self._house.rates.take(caller)
             changes = self._pictures(caller, values, view.board)
             return self._shown(self._boards.redo(view.group.id, _place(view, number), changes))
@@ -197,7 +186,7 @@ class StoryboardRoutes:
         take_only(values, "order")
 
         def body() -> StoryboardState:
-            view = self._of(caller, storyboard_id)
+            view = self._desk.of(caller, storyboard_id)
             order, count = values.get("order"), len(view.board.scenes)
             numbers = cast("list[object]", order) if isinstance(order, list) else []
             if sorted(number for number in numbers if isinstance(number, int)) != list(range(1, count + 1)):
@@ -209,59 +198,26 @@ class StoryboardRoutes:
 
     async def cancel(self, request: Request, storyboard_id: str) -> StoryboardState:
         """Stops every scene that has not ended."""
-        view = await run_in_threadpool(self._of, caller_of(request), storyboard_id)
-        return self._shown(await run_in_threadpool(self._boards.cancel, view.group.id))
+        return self._shown(await self._desk.cancel(request, storyboard_id))
 
     async def retry(self, request: Request, storyboard_id: str) -> StoryboardState:
         """Queues every scene again that failed or was cancelled; each goes on from its last step."""
-        caller = caller_of(request)
-        view = await run_in_threadpool(self._of, caller, storyboard_id)
-        self._house.rates.take(caller)
-        return self._shown(await run_in_threadpool(self._boards.retry, view.group.id))
+        return self._shown(await self._desk.retry(request, storyboard_id))
 
     async def delete(self, request: Request, storyboard_id: str) -> DeletedStoryboard:
         """Stops it, and deletes it with its clips and the film."""
-        view = await run_in_threadpool(self._of, caller_of(request), storyboard_id)
-        await run_in_threadpool(self._boards.cancel, view.group.id)
-        try:
-            async with asyncio.timeout(_STOPS_WITHIN):
-                while not await run_in_threadpool(self._deleted, view.group.id):
-                    await asyncio.sleep(_LOOK)
-        except TimeoutError as exc:
-            raise IllegalTransition(
-                "The storyboard is still being stopped.", hint="Delete it again in a while."
-            ) from exc
-        return DeletedStoryboard(id=view.group.id)
-
-    def _deleted(self, group_id: str) -> bool:
-        try:
-            self._boards.delete(group_id)
-        except IllegalTransition:
-            return False
-        return True
+        await self._desk.delete(request, storyboard_id)
+        return DeletedStoryboard(id=storyboard_id)
 
     async def content(self, request: Request, storyboard_id: str) -> Response:
         """The scenes that are there so far, joined from the first on. One Range is served."""
-        view = await run_in_threadpool(self._of, caller_of(request), storyboard_id)
+        view = await self._desk.asked(request, storyboard_id)
         path = await run_in_threadpool(self._boards.path, view)
         if path is None or view.film is None:
             raise Refused(404, "not_ready", "No scene is there yet.")
-        if not files.is_one_range(request.headers.get("range", "")):
-            request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
-        headers = {"cache-control": "private, no-cache"}
-        return FileResponse(path, media_type=view.film["media_type"], filename=path.name, headers=headers)
+        return files.served(request, path, view.film["media_type"])
 
     # From and to the wire
-
-    def _of(self, caller: Caller, storyboard_id: str) -> StoryboardView:
-        """The caller's storyboard. Raises GroupNotFound, the same for unknown ids and others'."""
-        try:
-            view = self._boards.get(storyboard_id) if _ID.fullmatch(storyboard_id) else None
-        except GroupNotFound:
-            view = None
-        if view is None or (view.group.owner != caller.owner and not caller.is_admin):
-            raise GroupNotFound("There is no such storyboard.")
-        return view
 
     def _parsed(self, caller: Caller, values: Mapping[str, object], before: Storyboard | None = None) -> Storyboard:
         kept = _kept(before) if before is not None else {}

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
@@ -12,26 +10,22 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
 
-from wanreel.core.errors import GroupNotFound, IllegalTransition, InvalidRequest
+from wanreel.core.errors import InvalidRequest
 from wanreel.core.job import JobStatus
 from wanreel.core.sweep import AXES, LORA, MAX_AXES, MAX_CELLS, Sweep, parse_sweep
 from wanreel.frontends.http import body_schema, files, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Body, read_body
+from wanreel.frontends.http.group_desk import GroupDesk
 from wanreel.frontends.http.guard import caller_of
-from wanreel.frontends.http.house import House, owner_filter
+from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import idempotency_key
 from wanreel.frontends.http.keys import Caller
 from wanreel.frontends.http.schema import Adjustments, Wire, progress_of
 from wanreel.frontends.http.submission import translate
 from wanreel.service import Terms, request_of
 from wanreel.service.sweeps import Sweeps, SweepView
-
-_ID = re.compile(r"[0-9a-f]{32}")
-_STOPS_WITHIN = 30.0  # seconds that a delete waits for running cells
-_LOOK = 0.1
 
 Kind = Literal["sheet", "video", "csv", "json"]
 
@@ -96,6 +90,7 @@ class SweepRoutes:
     def __init__(self, house: House) -> None:
         self._house = house
         self._sweeps = Sweeps(house.service)
+        self._desk = GroupDesk(house, self._sweeps)
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=schema.ERRORS)
@@ -136,56 +131,33 @@ class SweepRoutes:
         return await run_in_threadpool(self._list, caller, after, limit)
 
     def _list(self, caller: Caller, after: str | None, limit: int) -> SweepList:
-        if after is not None:
-            self._of(caller, after)
-        found = self._sweeps.list(owner=owner_filter(caller), after=after, limit=limit + 1)
-        return SweepList(data=[self._shown(view) for view in found[:limit]], has_more=len(found) > limit)
+        found, more = self._desk.page(caller, after, limit)
+        return SweepList(data=[self._shown(view) for view in found], has_more=more)
 
     async def retrieve(self, request: Request, sweep_id: str) -> SweepState:
         """How a sweep stands."""
-        return await run_in_threadpool(lambda: self._shown(self._of(caller_of(request), sweep_id)))
+        return await run_in_threadpool(self._shown, await self._desk.asked(request, sweep_id))
 
     async def cancel(self, request: Request, sweep_id: str) -> SweepState:
         """Stops every cell that has not ended. What is there becomes the sheet."""
-        view = await run_in_threadpool(self._of, caller_of(request), sweep_id)
-        return await run_in_threadpool(lambda: self._shown(self._sweeps.cancel(view.group.id)))
+        return await run_in_threadpool(self._shown, await self._desk.cancel(request, sweep_id))
 
     async def retry(self, request: Request, sweep_id: str) -> SweepState:
         """Queues every cell again that failed or was cancelled; each goes on from its last step."""
-        caller = caller_of(request)
-        view = await run_in_threadpool(self._of, caller, sweep_id)
-        self._house.rates.take(caller)
-        return await run_in_threadpool(lambda: self._shown(self._sweeps.retry(view.group.id)))
+        return await run_in_threadpool(self._shown, await self._desk.retry(request, sweep_id))
 
     async def delete(self, request: Request, sweep_id: str) -> DeletedSweep:
         """Stops it, and deletes it with its videos and files."""
-        view = await run_in_threadpool(self._of, caller_of(request), sweep_id)
-        await run_in_threadpool(self._sweeps.cancel, view.group.id)
-        try:
-            async with asyncio.timeout(_STOPS_WITHIN):
-                while not await run_in_threadpool(self._deleted, view.group.id):
-                    await asyncio.sleep(_LOOK)
-        except TimeoutError as exc:
-            raise IllegalTransition("The sweep is still being stopped.", hint="Delete it again in a while.") from exc
-        return DeletedSweep(id=view.group.id)
-
-    def _deleted(self, group_id: str) -> bool:
-        try:
-            self._sweeps.delete(group_id)
-        except IllegalTransition:
-            return False
-        return True
+        await self._desk.delete(request, sweep_id)
+        return DeletedSweep(id=sweep_id)
 
     async def content(self, request: Request, sweep_id: str, variant: Kind = "sheet") -> Response:
         """The contact sheet, the video of all cells side by side, or the tables. One Range is served."""
-        view = await run_in_threadpool(self._of, caller_of(request), sweep_id)
+        view = await self._desk.asked(request, sweep_id)
         path = await run_in_threadpool(self._sweeps.path, view, variant)
         if path is None:
             raise Refused(404, "not_ready", "It is not there yet.")
-        if not files.is_one_range(request.headers.get("range", "")):
-            request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
-        media_type = str(view.files[variant]["media_type"])
-        return FileResponse(path, media_type=media_type, filename=path.name, headers=_NOT_KEPT)
+        return files.served(request, path, str(view.files[variant]["media_type"]))
 
     # From and to the wire
 
@@ -201,16 +173,6 @@ class SweepRoutes:
         if submission.problems:
             raise InvalidRequest(*submission.problems)
         return sweep, submission.notes
-
-    def _of(self, caller: Caller, sweep_id: str) -> SweepView:
-        """The caller's sweep. Raises GroupNotFound, the same for unknown ids and others'."""
-        try:
-            view = self._sweeps.get(sweep_id) if _ID.fullmatch(sweep_id) else None
-        except GroupNotFound:
-            view = None
-        if view is None or (view.group.owner != caller.owner and not caller.is_admin):
-            raise GroupNotFound("There is no such sweep.")
-        return view
 
     def _shown(self, view: SweepView, adjustments: Adjustments = (), notes: list[str] | None = None) -> SweepState:
         cells = [
@@ -246,7 +208,6 @@ class SweepRoutes:
 
 
 _OVER = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
-_NOT_KEPT = {"cache-control": "private, no-cache"}
 
 
 def _body() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from wanreel.core.cancel import CancelToken
 from wanreel.core.destination import object_name
 from wanreel.core.errors import RemoteError
+from wanreel.core.media_types import media_type_of
 from wanreel.core.settings import Settings
 from wanreel.core.video import Video
 from wanreel.storage.depots import Depots
@@ -33,10 +34,8 @@ def copy_video(settings: Settings, profile: str, video: Video, cancel: CancelTok
     """
     depot, copies = Depots(settings.destination).get(profile), list[Copy]()
     try:
-        for kind, path, media_type in (
-            ("video", video.path, _MEDIA_TYPES.get(video.path.suffix, "video/mp4")),
-            ("last_frame", video.last_frame, "image/png"),
-        ):
+        for kind, path in (("video", video.path), ("last_frame", video.last_frame)):
+            media_type = media_type_of(path)
             key = depot.destination.key(object_name(video.sha256[:_ID_LENGTH], kind, path.name))
             data = Parcel(path, _digest(path), path.stat().st_size, media_type)
             depot.objects.put(key, data, cancel)
@@ -44,15 +43,6 @@ def copy_video(settings: Settings, profile: str, video: Video, cancel: CancelTok
     except RemoteError as error:
         raise type(error)(error.message, hint=f"{error.hint} The video itself is {video.path}.".strip()) from error
     return tuple(copies)
-
-
-_MEDIA_TYPES = {
-    ".mp4": "video/mp4",
-    ".webm": "video/webm",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".mov": "video/quicktime",
-}
 
 
 def _digest(path: Path) -> str:

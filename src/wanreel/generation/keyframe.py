@@ -38,11 +38,11 @@ from wanreel.generation.draw import draw
 from wanreel.generation.export import Target
 from wanreel.generation.picture_export import SheetTarget
 from wanreel.generation.render import Saving, render
-from wanreel.host import replace_durably
 from wanreel.media.pictures import read_picture
 from wanreel.media.recipe import read_recipe
 from wanreel.models.pool import ModelPool
 from wanreel.storage.disk import Blobs, MemoryBlobs
+from wanreel.storage.durable import write_durably
 
 KEPT = "keyframe.png"  #: beside the saved states of a job
 SUFFIX = ".keyframe.png"  #: beside its result
@@ -76,7 +76,7 @@ def render_from_keyframe(
             yield event
             continue
         path = event.video.path.with_suffix(SUFFIX)
-        _write(path, png if request.metadata else picture.png)
+        write_durably(path, png if request.metadata else picture.png)
         yield Completed(replace(event.video, keyframe=path), time.monotonic() - began)
 
 
@@ -142,14 +142,4 @@ def _keep(saving: Saving | None, png: bytes) -> None:
     if saving is not None:
         with contextlib.suppress(InsufficientStorage):
             saving.store.folder.mkdir(parents=True, exist_ok=True)
-            _write(saving.store.folder / KEPT, png)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file, or nothing. Raises InsufficientStorage."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(data)
-        replace_durably(temporary, path)
-    except OSError as exc:
-        raise InsufficientStorage(f"{path.name} can't be written: {exc.strerror}.") from exc
+            write_durably(saving.store.folder / KEPT, png)

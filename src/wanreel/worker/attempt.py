@@ -32,14 +32,16 @@ from wanreel.core.errors import (
 )
 from wanreel.core.events import Event, Turn
 from wanreel.core.job import ArtifactRef, Job, JobFailure
+from wanreel.core.media_types import media_type_of
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.video import Video
 from wanreel.core.work import Work
 from wanreel.jobs import JobStore
 from wanreel.service import checkpoints_of, remove_tree, same_generation, wants_less, work_of
+from wanreel.storage.durable import write_durably
 from wanreel.worker.courier import Courier
 from wanreel.worker.extending import joined_to_source
-from wanreel.worker.files import discard, keep_latents, media_type_of, stem_of, write_durably
+from wanreel.worker.files import discard, keep_latents, stem_of
 from wanreel.worker.keeper import Keeper
 from wanreel.worker.report import Report
 from wanreel.worker.task import Task

@@ -10,12 +10,12 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.chain import Chain
 from wanreel.core.errors import GenerationError, InvalidRequest, JobNotFound
 from wanreel.core.job import ArtifactRef, Job
+from wanreel.core.media_types import media_type_of
 from wanreel.core.video import Video
 from wanreel.jobs import JobStore
 from wanreel.service import request_of
 from wanreel.service.extending import WHOLE
 from wanreel.worker.assembly import Clip, assemble
-from wanreel.worker.files import media_type_of
 
 CHAIN = "chain"  #: kind of the file that says what the whole consists of
 

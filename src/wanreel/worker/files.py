@@ -8,21 +8,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from wanreel.core.errors import InsufficientStorage
 from wanreel.core.job import Job
-from wanreel.host import replace_durably
 from wanreel.storage.outputs import slug
 
-_MEDIA_TYPES = {
-    ".mp4": "video/mp4",
-    ".webm": "video/webm",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".mov": "video/quicktime",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".json": "application/json",
-}
 #: How files end that another export needs: finished latents, the keyframe that they were made from.
 _KEPT = ("-latents.safetensors", "keyframe.png")
 
@@ -46,23 +34,9 @@ def discard(results: Path, stem: str, recorded: Iterable[str]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """The whole file under its name, or nothing. Raises InsufficientStorage."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(data)
-        replace_durably(temporary, path)
-    except OSError as exc:
-        raise InsufficientStorage(f"{path.name} can't be written: {exc.strerror}.") from exc
-
-
 def keep_latents(checkpoints: Path) -> None:
     """Delete all but the finished latents and their keyframe, from which the video can be exported again."""
     with contextlib.suppress(OSError):
         for path in checkpoints.iterdir():
             if not path.name.endswith(_KEPT):
                 path.unlink(missing_ok=True)
-
-
-def media_type_of(path: Path) -> str:
-    return _MEDIA_TYPES.get(path.suffix, "application/octet-stream")

@@ -16,12 +16,12 @@ from wanreel.core.chain import chain_of
 from wanreel.core.errors import GenerationError
 from wanreel.core.group import Group
 from wanreel.core.job import Job
+from wanreel.core.media_types import media_type_of
 from wanreel.core.storyboard import parse_storyboard
 from wanreel.jobs import JobStore
 from wanreel.storage.outputs import slug
 from wanreel.worker.assembly import assemble
 from wanreel.worker.extending import clip_of
-from wanreel.worker.files import media_type_of
 
 KIND = "storyboard"
 

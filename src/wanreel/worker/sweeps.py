@@ -18,12 +18,13 @@ from wanreel.core.errors import InsufficientStorage
 from wanreel.core.group import Group
 from wanreel.core.job import Job
 from wanreel.core.measures import STAGES
+from wanreel.core.media_types import media_type_of
 from wanreel.core.sweep import Cell, Sweep
 from wanreel.jobs import JobStore
 from wanreel.media.contact_sheet import Tile, write_sheet, write_side_by_side
 from wanreel.service import request_of
+from wanreel.storage.durable import write_durably
 from wanreel.storage.outputs import slug
-from wanreel.worker.files import media_type_of, write_durably
 
 KIND = "sweep"
 #: What tables say of each cell's request, beside the axes.
@@ -120,8 +121,8 @@ _SUFFIXES = {"sheet": "sheet.png", "video": "side-by-side.mp4", "csv": "cells.cs
 
 def _file(path: Path) -> dict[str, object]:
     data = path.read_bytes()
-    media = "text/csv" if path.suffix == ".csv" else media_type_of(path)
-    return {"name": path.name, "media_type": media, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    digest = hashlib.sha256(data).hexdigest()
+    return {"name": path.name, "media_type": media_type_of(path), "bytes": len(data), "sha256": digest}
 
 
 def _csv(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> bytes:

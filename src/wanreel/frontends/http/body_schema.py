@@ -167,3 +167,10 @@ def json_body(
     if names:
         schema["required"] = names
     return {"required": bool(names), "content": {"application/json": {"schema": schema, "example": dict(example)}}}
+
+
+def upload_body(about: str, **others: Mapping[str, object]) -> dict[str, Any]:
+    """A form with one file, and what may come beside it."""
+    file = {"type": "string", "format": "binary", "description": about}
+    form = {"type": "object", "required": ["file"], "properties": {"file": file, **others}}
+    return {"required": True, "content": {"multipart/form-data": {"schema": form}}}

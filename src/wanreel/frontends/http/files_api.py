@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from wanreel.core.errors import InvalidRequest
-from wanreel.frontends.http import schema
+from wanreel.frontends.http import body_schema, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import Upload, read_body
 from wanreel.frontends.http.guard import caller_of
@@ -17,25 +15,7 @@ from wanreel.frontends.http.schema import Deleted, File, FileList
 from wanreel.frontends.http.uploads import UploadedFile
 from wanreel.media.sound import looks_like_sound
 
-_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": "PNG, JPEG or WebP; or WAV, MP3, FLAC, Ogg or M4A.",
-                    },
-                    "purpose": {"type": "string"},
-                },
-            }
-        }
-    },
-}
+_BODY = body_schema.upload_body("PNG, JPEG or WebP; or WAV, MP3, FLAC, Ogg or M4A.", purpose={"type": "string"})
 
 
 class FileRoutes:

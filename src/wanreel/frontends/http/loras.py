@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.errors import BrokenWeights, InsufficientStorage, InvalidRequest
 from wanreel.core.lora import NAME, SUFFIX
-from wanreel.frontends.http import schema
+from wanreel.frontends.http import body_schema, schema
 from wanreel.frontends.http.errors import Refused
 from wanreel.frontends.http.forms import display_name
 from wanreel.frontends.http.house import require_admin
@@ -28,25 +28,8 @@ from wanreel.host import free_bytes
 from wanreel.models.lora.report import LoraDesk
 from wanreel.models.lora.shelf import Shelved, name_for
 
-_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": "A .safetensors file, at most 4 GiB.",
-                    },
-                    "name": {"type": "string", "description": "What it is called here; by default as the file is."},
-                },
-            }
-        }
-    },
-}
+_NAME = {"type": "string", "description": "What it is called here; by default as the file is."}
+_BODY = body_schema.upload_body("A .safetensors file, at most 4 GiB.", name=_NAME)
 
 
 class LoraFit(Wire):

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from wanreel.core.errors import InvalidRequest, UnreadableRecipe
 from wanreel.core.picture import PictureRef
 from wanreel.core.request import VideoRequest
-from wanreel.frontends.http import schema
+from wanreel.frontends.http import body_schema, schema
 from wanreel.frontends.http.files_api import shown
 from wanreel.frontends.http.forms import Upload, read_body
 from wanreel.frontends.http.guard import caller_of
@@ -29,24 +29,7 @@ from wanreel.wiring import request_in
 
 _PICTURES = ("image", "last_image")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": "An MP4, WebM, WebP or GIF that Wanreel made. Its first 8 MB are enough.",
-                    },
-                },
-            }
-        }
-    },
-}
+_BODY = body_schema.upload_body("An MP4, WebM, WebP or GIF that Wanreel made. Its first 8 MB are enough.")
 
 
 class Recipe(Wire):

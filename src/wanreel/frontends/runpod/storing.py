@@ -11,6 +11,7 @@ from pathlib import Path
 from wanreel.core.cancel import CancelToken
 from wanreel.core.destination import LOCAL, Destination, object_name
 from wanreel.core.errors import InvalidRequest, RemoteError, StorageUnavailable
+from wanreel.core.media_types import media_type_of
 from wanreel.core.settings import Settings
 from wanreel.frontends.own_storage import OwnStorage
 from wanreel.frontends.runpod.answers import Outcome, Stored
@@ -20,14 +21,6 @@ from wanreel.storage.s3 import S3Storage
 _log = logging.getLogger(__name__)
 
 _PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds between tries while the storage can't be reached
-_TYPES = {
-    ".mp4": "video/mp4",
-    ".webm": "video/webm",
-    ".mov": "video/quicktime",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".png": "image/png",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,7 @@ class Storing:
     def _put(self, place: Place, work: str, kind: str, path: Path, token: CancelToken) -> Stored:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         key = place.destination.key(object_name(work, kind, path.name))
-        parcel = Parcel(path, digest, path.stat().st_size, _TYPES[path.suffix])
+        parcel = Parcel(path, digest, path.stat().st_size, media_type_of(path))
         for pause in (*_PAUSES, None):
             try:
                 place.storage.put(key, parcel, token)

@@ -33,9 +33,9 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog
 from wanreel.core.compute import EDGES
 from wanreel.core.workload import Workload
+from wanreel.models.eight import wide
 from wanreel.models.quantize import quantize
 from wanreel.models.step.choice import Shape, milliseconds
-from wanreel.models.step.eight import wide
 from wanreel.models.step.kernels import KERNELS, attend_of, torch_attend, usable
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.step_bench import (

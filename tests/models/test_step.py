@@ -18,11 +18,8 @@ from wanreel.core.catalog import Catalog, ModelSpec
 from wanreel.core.placement import Placement
 from wanreel.core.workload import Workload
 from wanreel.generation.environment import environment_of
-from wanreel.models import step_bench
-from wanreel.models.expert import Expert
-from wanreel.models.step import eight, kernels
-from wanreel.models.step.block import step_block
-from wanreel.models.step.eight import (
+from wanreel.models import eight, step_bench
+from wanreel.models.eight import (
     FP8,
     Mixed,
     Scaled,
@@ -35,6 +32,9 @@ from wanreel.models.step.eight import (
     whole,
     wide,
 )
+from wanreel.models.expert import Expert
+from wanreel.models.step import kernels
+from wanreel.models.step.block import step_block
 from wanreel.models.step.kernels import KERNELS, Eighths, Kernel, emulated_eight, torch_attend, usable
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.step_bench import Variant, bench_step, error_of

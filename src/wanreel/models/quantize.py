@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wanreel.models.step.eight import FP8, FP8_MAX, by_rows, product
+from wanreel.models.eight import FP8, FP8_MAX, by_rows, product
 
 Scheme = Literal["fp8", "int8", "int4"]
 

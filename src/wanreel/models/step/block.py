@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wanreel.models.eight import Mixed, Scaled, by_rows, middle, product, spread, wide
 from wanreel.models.lora.branch import BranchedLinear
 from wanreel.models.quantize import StoredLinear, multiplies_fp8
 from wanreel.models.ranks.split import Split
-from wanreel.models.step.eight import Mixed, Scaled, by_rows, middle, product, spread, wide
 from wanreel.models.step.kernels import Attend, torch_attend
 from wanreel.models.step.turning import Turn, turned
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wanreel.models.step.eight import FP8, Mixed, Scaled, centred, sampled, whole
+from wanreel.models.eight import FP8, Mixed, Scaled, centred, sampled, whole
 
 #: Queries, keys and values [b, tokens, heads, d] to the result: the same, or with what all tokens have in common apart.
 Attend = Callable[[Tensor, Tensor, Tensor], "Tensor | Mixed"]

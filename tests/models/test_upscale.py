@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from wanreel.core.errors import BrokenWeights, Cancelled, InvalidRequest, OutOfM
 from wanreel.core.request import VideoRequest
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.core.settings import load_settings
+from wanreel.frontends.cli import main
+from wanreel.frontends.http.upscalers import UpscalerRoutes
 from wanreel.models.upscale import Upscaler
 from wanreel.models.upscalers import UpscalerShelf
 from wanreel.storage.digests import Digests
@@ -125,6 +129,16 @@ def test_other_networks_are_refused(
         shelf.add(other)
 
 
+def test_numbers_and_nonsense_of_a_config(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((network / "model.safetensors").read_bytes())
+    facts = json.loads((network / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(facts | {"mlp_ratio": 2}))
+    assert Upscaler(tmp_path, CPU, CancelToken()).scale == 2
+    (tmp_path / "config.json").write_text(json.dumps(facts | {"embed_dim": "many"}))
+    with pytest.raises(BrokenWeights, match="can't be read"):
+        Upscaler(tmp_path, CPU, CancelToken())
+
+
 def test_weights_that_lack_a_tensor_are_broken(network: Path, tmp_path: Path) -> None:
     tensors = load_file(network / "model.safetensors")
     del tensors[min(tensors)]
@@ -152,3 +166,27 @@ def test_a_request_names_it_and_records_what_it_was(network: Path, tmp_path: Pat
     for plain in ({"upscaler": "lanczos", "upscale": 2}, {"upscaler": "tiny", "upscale": 1}):
         assert resolved(**plain).finishing.upscaler is None
     runtime.close()
+
+
+def test_the_command_line_and_the_api_list_them(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANREEL_DATA_DIR", str(tmp_path))
+
+    def run(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["upscalers", *words])
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    assert "There is none" in run("list")
+    added = json.loads(run("add", str(network), "--name", "fine", "--json"))
+    shelf = UpscalerShelf(load_settings(data_dir=tmp_path).upscalers_dir, Digests(tmp_path / "digests.json"))
+    (shelf.root / "broken").mkdir()
+    (shelf.root / "broken" / "model.safetensors").write_bytes(b"-")
+    listed = asyncio.run(UpscalerRoutes(shelf).list()).data
+    assert [one.model_dump() for one in listed] == [{"name": "fine", "scale": 2, "sha256": added["sha256"]}]
+    shutil.rmtree(shelf.root / "broken")
+    assert "fine  2×  sha256" in run("list")
+    run("remove", "fine")
+    assert shelf.list() == ()

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import Swin2SRForImageSuperResolution
+from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution
 
 from wanreel.core.cancel import CancelToken
-from wanreel.core.errors import OutOfMemory
+from wanreel.core.errors import BrokenWeights, OutOfMemory
+from wanreel.models.folder import read_json
 from wanreel.models.pretrained import read_module
-from wanreel.models.upscalers import MARGIN
+from wanreel.models.upscalers import CONFIG, MARGIN
 
 Frame = NDArray[np.uint8]  #: [h, w, 3], RGB
 
@@ -27,6 +29,7 @@ Frame = NDArray[np.uint8]  #: [h, w, 3], RGB
 #: that they lie in every tile as they would in the whole frame.
 _TILE = 256
 _SMALLEST = 64
+_FRACTIONS = ("mlp_ratio", "img_range")
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +38,9 @@ class Upscaler:
 
     def __init__(self, folder: Path, device: torch.device, cancel: CancelToken, tile: int = _TILE) -> None:
         """Raises BrokenWeights."""
-        self._module: Any = read_module(Swin2SRForImageSuperResolution, folder, folder.name, dtype=torch.float32)
+        self._module: Any = read_module(
+            Swin2SRForImageSuperResolution, folder, folder.name, config=_config(folder), dtype=torch.float32
+        )
         self._module.to(device)
         self._device = device
         self._cancel = cancel
@@ -83,6 +88,15 @@ class Upscaler:
 
     def _times(self, span: slice) -> slice:
         return slice(span.start * self.scale, span.stop * self.scale)
+
+
+def _config(folder: Path) -> Swin2SRConfig:
+    """As transformers wants it: whole numbers in JSON are none of its fractions. Raises BrokenWeights."""
+    values = dict(read_json(folder / CONFIG))
+    try:
+        return Swin2SRConfig.from_dict({name: float(it) if name in _FRACTIONS else it for name, it in values.items()})
+    except (StrictDataclassError, ValueError, TypeError) as exc:
+        raise BrokenWeights(f"{folder.name}/{CONFIG} can't be read ({exc}).") from exc
 
 
 def _whole(place: int) -> int:

@@ -5,6 +5,7 @@ Each is a folder NAME of the shelf's folder with `config.json` and `model.safete
 
 from __future__ import annotations
 
+import builtins
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -51,6 +52,14 @@ class UpscalerShelf:
         except (FileNotFoundError, NotADirectoryError):
             return ()
         return tuple(it.name for it in folders if NAME.fullmatch(it.name) and (it / WEIGHTS).is_file())
+
+    def list(self) -> tuple[UpscalerRef, ...]:
+        """Every one that can be used, by name."""
+        found: builtins.list[UpscalerRef] = []
+        for name in self.names():
+            with suppress(BrokenWeights):
+                found.append(self.get(name))
+        return tuple(found)
 
     def folder(self, name: str) -> Path:
         """Where it lies. Raises InvalidRequest for one that is not here."""

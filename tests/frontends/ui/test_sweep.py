@@ -74,6 +74,11 @@ def test_a_sweep_on_the_page(page: Page, shop: Shop) -> None:
 
 
 def test_finishing_is_asked_for_from_the_form(page: Page, shop: Shop) -> None:
+    network = shop.runtime.settings.upscalers_dir / "fine"
+    network.mkdir(parents=True)
+    facts = {"model_type": "swin2sr", "upscale": 2, "upsampler": "pixelshuffle", "window_size": 8}
+    (network / "config.json").write_text(json.dumps(facts))
+    (network / "model.safetensors").write_bytes(b"-")
     visit(page, shop, "create")
     page.locator("#knob-prompt").fill("a kite")
     part = page.locator("details[data-part=finish]")
@@ -84,9 +89,12 @@ def test_finishing_is_asked_for_from_the_form(page: Page, shop: Shop) -> None:
     part.locator("#knob-speed").fill("0.5")
     part.locator("#knob-speed").press("Tab")
     part.locator("#knob-interpolate_fps").select_option("30")
+    part.locator("#knob-upscaler").select_option("fine")
+    expect(part.locator("[data-knob=upscale] input[value='2']")).to_be_checked()
     page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": {"message": "Later."}}))
     with page.expect_request("**/v1/videos") as sent:
         page.locator("#generate").click()
     body = sent.value.post_data_json or {}
     assert (body["loop"], body["speed"], body["interpolate_fps"]) == ("boomerang", 0.5, 30)
-    assert not {"trim_start", "trim_end", "upscale", "audio"} & body.keys()
+    assert (body["upscaler"], body["upscale"]) == ("fine", 2)
+    assert not {"trim_start", "trim_end", "audio"} & body.keys()

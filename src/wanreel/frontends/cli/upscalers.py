@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from wanreel.core.errors import BrokenWeights
 from wanreel.core.upscaler import UpscalerRef
 from wanreel.frontends.cli.answer import json_option, say
 from wanreel.frontends.cli.session import open_runtime
@@ -53,7 +54,10 @@ def _list(json_: bool) -> int:
     with open_runtime() as runtime:
         names = runtime.upscalers.names()
         for name in names:
-            _show(runtime.upscalers.get(name), json_)
+            try:
+                _show(runtime.upscalers.get(name), json_)
+            except BrokenWeights as error:
+                say({"name": name, "error": error.message}) if json_ else click.echo(error.message)
         if not names and not json_:
             click.echo(f"There is none. Put one into {runtime.settings.upscalers_dir}, or `wanreel upscalers add`.")
     return 0

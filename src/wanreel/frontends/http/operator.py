@@ -13,15 +13,17 @@ from wanreel.frontends.http.keys import KeyRing
 from wanreel.frontends.http.keys_api import KeyRoutes
 from wanreel.frontends.http.loras import LoraRoutes
 from wanreel.frontends.http.settings_api import ROWS, SettingsDesk, SettingsRoutes
+from wanreel.frontends.http.upscalers import UpscalerRoutes
 from wanreel.service import Service
 from wanreel.wiring import Runtime, specs_with_state
 
 
 def operator_routes(runtime: Runtime, service: Service, keys: KeyRing, entrance: Entrance) -> tuple[APIRouter, ...]:
-    """Settings, API keys and LoRAs."""
+    """Settings, API keys, LoRAs and upscalers."""
     desk = SettingsDesk(lambda: runtime.settings, _adopter(runtime, service), runtime.catalog, threading.Lock())
     loras = LoraRoutes(runtime.lora_desk, runtime.catalog, lambda: specs_with_state(runtime))
-    return SettingsRoutes(desk).router(), KeyRoutes(keys, entrance).router(), loras.router()
+    upscalers = UpscalerRoutes(runtime.upscalers)
+    return SettingsRoutes(desk).router(), KeyRoutes(keys, entrance).router(), loras.router(), upscalers.router()
 
 
 def _adopter(runtime: Runtime, service: Service) -> Callable[[Settings], None]:

@@ -21,7 +21,9 @@ from wanreel.frontends.http.house import House
 from wanreel.frontends.http.keys import LOCAL, Caller
 from wanreel.frontends.prompt_writer import build_writer
 from wanreel.frontends.ui.words import LANGUAGES
+from wanreel.models.upscalers import UpscalerShelf
 from wanreel.service import request_of
+from wanreel.storage.digests import Digests
 
 _PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 _MODES: tuple[Mode, ...] = ("text", "picture", "first_last")
@@ -54,8 +56,13 @@ def setup_of(house: House, settings: Settings, caller: Caller) -> dict[str, Any]
         },
         "prompt_help": {"model": writer is not None, "sees": writer is not None and writer.sees},
         "storage": {"names": list(settings.storage), "default": settings.default_storage},
+        "upscalers": [{"name": it.name, "scale": it.scale} for it in _upscalers(settings).list()],
         "defaults": {mode: _default(mode, wanted[mode], models) for mode in _MODES},
     }
+
+
+def _upscalers(settings: Settings) -> UpscalerShelf:
+    return UpscalerShelf(settings.upscalers_dir, Digests(settings.data.digests))
 
 
 def memory_of(house: House) -> dict[str, Any]:

@@ -16,7 +16,7 @@ export function advanced(now, opened, memory) {
     part("sampling", t("part.sampling"), "", sampling(now, own, one)),
     memory,
     part("output", t("part.output"), `${now.output_format.toUpperCase()} · ${t(`quality.${now.quality}`)}`, output(now, own)),
-    part("finish", t("part.finish"), told(now), finishing(now, form.change, { seconds: form.frames().value / (now.fps ?? own.fps), fps: now.fps ?? own.fps })),
+    part("finish", t("part.finish"), told(now), finishing(now, form.change, { seconds: form.frames().value / (now.fps ?? own.fps), fps: now.fps ?? own.fps, upscalers: form.upscalers() })),
     part("loras", t("part.loras"), now.loras.length ? String(now.loras.length) : "", loras(now, one)),
   ];
 }

@@ -128,7 +128,7 @@ async function useStill(id, at) {
 
 // Drawing
 
-const REDRAWS = new Set(["memory_mode", "mode", "model", "image", "last_image", "aspect", "resolution", "preset", "loras", "output_format"]);
+const REDRAWS = new Set(["memory_mode", "mode", "model", "image", "last_image", "aspect", "resolution", "preset", "loras", "output_format", "upscaler"]);
 
 function changed(names) {
   if (names.some((name) => REDRAWS.has(name))) draw();

@@ -1,13 +1,13 @@
 // Finishing: what is done to the video between decoder and file. For the form, and for writing a finished video again.
 //   KNOBS   asked(values) -> those that ask for something   told(values) -> words for the summary
-//   finishing(values, set(some), {seconds, fps}) -> elements; null means that a stage does nothing
+//   finishing(values, set(some), {seconds, fps, upscalers}) -> elements; null means that a stage does nothing
 import * as api from "../core/api.js";
 import { h, icon } from "../core/dom.js";
 import { number, t } from "../core/i18n.js";
 import { failed } from "../core/toast.js";
 import { choice, seg, slider, withFault } from "./controls.js";
 
-export const KNOBS = ["trim_start", "trim_end", "loop", "speed", "interpolate_fps", "upscale", "audio"];
+export const KNOBS = ["trim_start", "trim_end", "loop", "speed", "interpolate_fps", "upscale", "upscaler", "audio"];
 const LOOPS = ["none", "boomerang", "seamless"];
 const RATES = [24, 30, 48, 60];
 const SIZES = [1, 1.5, 2, 3, 4];
@@ -27,7 +27,7 @@ export function told(values) {
   return count ? number(count) : "";
 }
 
-export function finishing(values, set, { seconds, fps }) {
+export function finishing(values, set, { seconds, fps, upscalers }) {
   const whole = Math.round(seconds * 100) / 100;
   return [
     slider("trim_start", { label: t("knob.trim_start"), help: t("knob.trim_start.help"), unit: "s", min: 0, max: whole, step: 0.05, value: values.trim_start ?? 0, official: 0, hard: { min: 0, max: 240 }, onpick: (value) => set({ trim_start: value }) }),
@@ -38,6 +38,9 @@ export function finishing(values, set, { seconds, fps }) {
       options: [{ value: "", text: t("interpolate.off") }, ...[...new Set([...RATES, values.interpolate_fps ?? fps * 2, fps * 2])].filter((rate) => rate > fps && rate <= 120).sort((a, b) => a - b).map((rate) => ({ value: rate, text: `${number(rate)} fps` }))],
       onpick: (value) => set({ interpolate_fps: value === "" ? null : Number(value) }) }),
     seg("upscale", { label: t("knob.upscale"), help: t("knob.upscale.help"), value: String(values.upscale ?? 1), options: SIZES.map((value) => ({ value: String(value), text: `${number(value)}×` })), onpick: (value) => set({ upscale: value === "1" ? null : Number(value) }) }),
+    upscalers.length > 0 && choice("upscaler", { label: t("knob.upscaler"), help: t("knob.upscaler.help"), value: values.upscaler ?? "",
+      options: [{ value: "", text: t("upscaler.lanczos") }, ...upscalers.map(({ name, scale }) => ({ value: name, text: `${name} (${number(scale)}×)` }))],
+      onpick: (value) => set({ upscaler: value || null, ...(value && !values.upscale ? { upscale: Math.min(4, upscalers.find((one) => one.name === value).scale) } : {}) }) }),
     !ANIMATIONS.includes(values.output_format) && sound(values, set),
   ];
 }

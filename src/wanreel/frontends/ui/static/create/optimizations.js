@@ -4,6 +4,7 @@
 import { clock, fill, h, icon } from "../core/dom.js";
 import { money, number, t } from "../core/i18n.js";
 import { CHIPS, fit, gigabytes } from "../core/memory.js";
+import { parts } from "../parts/notes.js";
 import { checkbox, choice, seg } from "./controls.js";
 import * as form from "./state.js";
 
@@ -65,10 +66,10 @@ function outlook({ memory, machine, estimate }) {
   ];
 }
 
-//: How the GPUs of a machine share a video, in the words of `--parallel`.
+//: How the GPUs of a machine share a video.
 function sharing(parallel) {
-  const parts = ["cfg", "ulysses", "ring"].filter((part) => parallel[part] > 1).map((part) => `${part} ${parallel[part]}`);
-  return `${parallel.ranks}: ${[...parts, ...(parallel.fsdp ? ["fsdp"] : [])].join(", ")}`;
+  const plan = ["cfg", "ulysses", "ring"].filter((part) => parallel[part] > 1).map((part) => `${part} ${parallel[part]}`);
+  return `${parallel.ranks}: ${parts([...plan, ...(parallel.fsdp ? ["fsdp"] : [])].join(", "))}`;
 }
 
 //: GPU memory of each stage, as bars against what there is.

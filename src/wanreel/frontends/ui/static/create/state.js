@@ -11,7 +11,7 @@ const EMPTY = {
   preset: "standard", num_frames: null, seed: null, locked: false, num_inference_steps: null, flow_shift: null, guidance_high: null,
   guidance_low: null, guided_steps: null, boundary_ratio: null, solver: null, fps: null, output_format: "mp4", quality: "high", metadata: true, loras: [], copies: 1,
   memory_mode: null, precision: null, offload: null, vae_tile: null, quantize: null, on_oom: null, storage: null,
-  trim_start: null, trim_end: null, loop: null, speed: null, interpolate_fps: null, upscale: null, audio: null,
+  trim_start: null, trim_end: null, loop: null, speed: null, interpolate_fps: null, upscale: null, upscaler: null, audio: null,
 };
 const MEMORY = ["memory_mode", "precision", "offload", "vae_tile", "quantize"];
 const listeners = new Set();
@@ -62,6 +62,7 @@ export const models = (mode = state.mode) => setup.models.filter((model) => mode
 export const knob = (name) => setup.knobs[name];
 //: What the operator says of memory: {choices: whether requests may choose, fixed: {knob: value}, on_oom}.
 export const memory = () => setup.memory;
+export const upscalers = () => setup.upscalers;
 //: Where results can go besides: the operator's profiles of storage, and "local" for nowhere else; empty where there are none.
 export const places = () => (setup.storage.names.length ? ["local", ...setup.storage.names] : []);
 export const usualPlace = () => setup.storage.default || "local";

@@ -3,6 +3,7 @@ import { address } from "../core/api.js";
 import { $, h, icon } from "../core/dom.js";
 import { has, number, t } from "../core/i18n.js";
 import { ago, duration } from "../parts/format.js";
+import { shared } from "../parts/notes.js";
 import { remedy } from "./cures.js";
 
 const PREVIEW_REST = 1200; // ms between two looks at a preview
@@ -15,11 +16,12 @@ const press = (name, mark, video, run, more = {}) => h("button.bare", {
 }, icon(mark));
 
 export function running(video, { studio, may, cancel }) {
-  const { stage, step, total_steps: total, cancel_requested: leaving } = video.wanreel;
+  const { stage, step, total_steps: total, cancel_requested: leaving, notes } = video.wanreel;
+  const gpus = notes.map(shared).findLast(Boolean);
   return h("article.card.q-card", { dataset: { id: video.id } },
     h("div.q-preview", step > 0 && stage === "denoise" ? preview(video.id, step) : icon("film")),
     h("div.q-body",
-      h("p.q-words", video.prompt), h("p.soft.q-facts", facts(video, studio)),
+      h("p.q-words", video.prompt), h("p.soft.q-facts", facts(video, studio)), gpus && h("p.soft.q-facts.q-gpus", gpus),
       h("div.meter", { role: "progressbar", aria: { label: t("queue.progress"), valuemin: 0, valuemax: 100, valuenow: video.progress } }, h("div", { style: { width: `${video.progress}%` } })),
       h("p.q-told", h("span", told(leaving ? "leaving" : stage, step, total)), h("span.q-eta"))),
     may && h("button.quiet", { type: "button", disabled: leaving, dataset: { keep: `cancel ${video.id}` }, onclick: () => cancel(video) }, icon("stop"), t("queue.cancel")));

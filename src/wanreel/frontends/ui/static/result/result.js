@@ -278,16 +278,17 @@ function variations(video) {
 }
 
 //: What takes back a stage that the video was made with.
-const nothing = (made) => ({ trim_start: 0, trim_end: 240, loop: "none", speed: 1, interpolate_fps: made.fps, upscale: 1 });
+const nothing = (made) => ({ trim_start: 0, trim_end: 240, loop: "none", speed: 1, interpolate_fps: made.fps, upscale: 1, upscaler: "lanczos" });
 
 function reexport(video) {
   const made = video.wanreel.request;
   const wanted = { output_format: made.output_format, quality: made.quality, fps: made.fps, ...(made.finishing ?? {}) };
   if (wanted.audio) wanted.audio = { id: null, name: t("knob.audio"), seconds: wanted.audio.seconds };
+  if (wanted.upscaler) wanted.upscaler = wanted.upscaler.name;
   const seconds = made.num_frames / made.fps;
   const stages = h("div.details");
-  const change = (some) => { Object.assign(wanted, some); if ("audio" in some) drawStages(); };
-  const drawStages = () => fill(stages, finishing(wanted, change, { seconds, fps: made.fps }));
+  const change = (some) => { Object.assign(wanted, some); if ("audio" in some || "upscaler" in some) drawStages(); };
+  const drawStages = () => fill(stages, finishing(wanted, change, { seconds, fps: made.fps, upscalers: view.studio.setup.upscalers }));
   drawStages();
   const box = dialog(t("reexport.title"), [h("p.soft", t("reexport.help")),
     seg("re-format", { label: t("knob.output_format"), value: wanted.output_format, options: ["mp4", "webm", "webp", "gif", "mov"].map((value) => ({ value, text: value.toUpperCase() })), onpick: (value) => { wanted.output_format = value; drawStages(); } }),

@@ -54,6 +54,22 @@ def test_nothing_that_fits_and_is_as_exact_is_faster() -> None:
     assert plans[0].seconds(50) <= min(plan.seconds(50) for plan in best) + 0.1
 
 
+def test_keys_that_compiled_steps_keep_are_counted() -> None:
+    asked = work("i2v-14b-480p", 832, 480)
+
+    def denoising(placement: Placement) -> int:
+        stage = price(asked, h200(140), placement).stage("denoise")
+        assert stage is not None
+        return stage.activations
+
+    assert asked.kept_keys > 1.1 * GIB
+    plain = denoising(Placement("resident"))
+    assert denoising(Placement("resident", compiled=True)) == plain + asked.kept_keys
+    fast, slow = (denoising(Placement("exclusive", precision="fp8", compute=it)) for it in ("fast", "exact"))
+    assert fast == slow + asked.kept_keys
+    assert denoising(Placement("streamed", compiled=True)) == plain  # made anew in each step
+
+
 def test_what_does_not_fit_says_what_is_missing() -> None:
     found = plan_memory(work(), h200(3))
     assert not found.fits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from wanreel.core.workload import Workload
 from wanreel.models.components import full_modules
 from wanreel.models.lean import Rows, lean_block
 from wanreel.models.quantize import StoredLinear, quantize
+from wanreel.models.step.block import keys_of
 from wanreel.models.tiny import build_tiny
 
 KNOWN = [spec for spec in MODELS if known(spec)]
@@ -62,6 +64,20 @@ def test_a_block_takes_what_the_formula_says(name: str, frames: int, height: int
                 block(hidden, context, modulation, rotary)
         counted = meter.peak + hidden.nbytes
         assert work.forward_activations(rows, 0) - work.carried() == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["i2v-14b-480p", "t2v-a14b"])
+def test_kept_keys_take_what_the_formula_says(name: str) -> None:
+    spec = Catalog().get(name)
+    with torch.device("meta"):
+        module: Any = full_modules(spec)["transformer"]
+        pictures = 257 if spec.clip else 0
+        context = torch.empty(1, pictures + spec.prompt_tokens, module.config.num_attention_heads * 128)
+    keys = keys_of(module.blocks[0].to(torch.bfloat16), context.bfloat16(), pictures)
+    nbytes = sum(it.nbytes for it in keys if it is not None)
+    work = Workload(spec, 832, 480, 81, 40, 2, int(spec.clip))
+    assert work.kept_keys == nbytes * len(module.blocks) * 2 * spec.experts
+    assert replace(work, passes=1).kept_keys * 2 == work.kept_keys
 
 
 @pytest.mark.parametrize("per_token", [False, True])

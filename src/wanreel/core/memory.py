@@ -79,6 +79,13 @@ def eight(placement: Placement, machine: Machine) -> bool:
     return placement.precision == "fp8" and placement.compute != "exact" and machine.capability >= FP8_SINCE
 
 
+def keeps_keys(placement: Placement, machine: Machine) -> bool:
+    """Whether the step's own path computes, and keeps what is the same in every step (models/step/path.py)."""
+    if placement.streamed or placement.rows or machine.capability == (0, 0):
+        return False
+    return placement.compiled or (placement.compute != "exact" and machine.capability >= FP8_SINCE)
+
+
 def worth_compiling(work: Workload, machine: Machine, wishes: Wishes) -> bool:
     """Whether compiling the blocks pays back over the steps of `work`."""
     fp8 = effective(work.compute, machine.capability) != "exact" and machine.capability >= FP8_SINCE
@@ -158,6 +165,8 @@ class _Pricing:
         forward = work.forward_activations(
             placement.rows, placement.feed_forward_rows, fp8=placement.precision == "fp8"
         )
+        if keeps_keys(placement, self.machine):
+            forward += work.kept_keys
         yield self._stage("denoise", stays + weights.expert_on_gpu, forward)
         yield self._stage("decode", stays + vae, work.decode_activations(placement.tile))
 

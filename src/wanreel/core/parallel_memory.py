@@ -18,7 +18,7 @@ from wanreel.core.components import (
 )
 from wanreel.core.errors import SettingsError
 from wanreel.core.machines import Machine
-from wanreel.core.memory import BALANCED_SHARE, ITEMSIZE, ladder, order, price
+from wanreel.core.memory import BALANCED_SHARE, ITEMSIZE, keeps_keys, ladder, order, price
 from wanreel.core.memory_plan import Learned, MemoryPlan, StageMemory, gib
 from wanreel.core.parallel import Parallel
 from wanreel.core.parallel_plans import parallels, step_seconds
@@ -138,7 +138,8 @@ class _Sharing:
     def _stage(self, stage: StageMemory, placement: Placement) -> StageMemory:
         parallel, weights, activations = placement.parallel, stage.weights, stage.activations
         if stage.stage == "denoise" and parallel.sequence > 1:
-            carried = min(self.work.carried(), activations)
+            kept = self.work.kept_keys if keeps_keys(placement, self.machine) else 0
+            carried = min(self.work.carried() + kept, activations)
             activations = carried + (activations - carried) // parallel.sequence
         if stage.stage == "decode":
             activations = int(activations * min(1.0, _BAND_REST / parallel.ranks))

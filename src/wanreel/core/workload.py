@@ -111,6 +111,13 @@ class Workload:
         latents = PATCH**2 * (in_channels(spec) * 6 + spec.latent_channels * 4 * 8)
         return self.tokens * (latents + 2 * 128 * 4) + 64 * 2**20
 
+    @property
+    def kept_keys(self) -> int:
+        """Bytes of all blocks' keys and values of text and picture, for each prompt of a step and each expert."""
+        size, spec = TRANSFORMERS[self.spec.parameters], self.spec
+        rows = spec.prompt_tokens + (CLIP_TOKENS * self.pictures if spec.clip else 0)
+        return self.passes * spec.experts * size.layers * 2 * rows * size.dim * HALF
+
     def decode_activations(self, tile: Tile | None) -> int:
         return self._vae(DECODE_FLOATS, tile)
 

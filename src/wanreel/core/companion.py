@@ -10,10 +10,12 @@ from typing import Self
 class Companion:
     """Runs `_run` in a daemon thread while the context is open; leaving it sets `_over` and waits for the thread.
 
-    Whoever inherits ends `_run` soon after `_over` is set. A companion is entered once.
+    Whoever inherits ends `_run` soon after `_over` is set, or gives the `patience`, in seconds, that the thread is worth.
+    A companion is entered once.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: float | None = None) -> None:
+        self._patience = patience
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -25,7 +27,7 @@ class Companion:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.join(self._patience)
 
     def _run(self) -> None:
         raise NotImplementedError

@@ -6,7 +6,6 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,7 @@ from wanreel.core.errors import (
 from wanreel.core.job import TERMINAL
 from wanreel.core.request import VideoRequest
 from wanreel.frontends.client_groups import RemoteGroups
+from wanreel.storage.durable import arriving
 
 Picture = str | Path | bytes  #: a file on this machine, or the bytes of one (PNG, JPEG, WebP)
 Variant = Literal["video", "thumbnail", "spritesheet", "last_frame"]
@@ -254,17 +254,14 @@ class Client:
 
     def _fetch(self, path: str, to: Path, variant: str) -> Path:
         """Saves a file whole or not at all."""
-        part = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.part")
         tries = _Tries(self._patience)
         while True:
             try:
-                self._save(path, variant, part)
-                return part.replace(to)
+                with arriving(to) as part:
+                    self._save(path, variant, part)
+                return to
             except httpx.TransportError as exc:
                 tries.wait(exc)
-            finally:
-                with suppress(FileNotFoundError):
-                    part.unlink()
 
     def _stream(self, video_id: str, after: int) -> Iterator[RemoteEvent]:
         headers = {"last-event-id": str(after)}

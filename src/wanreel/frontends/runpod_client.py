@@ -6,9 +6,7 @@ import base64
 import binascii
 import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +26,7 @@ from wanreel.core.errors import (
     WanreelError,
     error_of_code,
 )
+from wanreel.storage.durable import arriving
 
 Picture = str | Path | bytes  #: a file on this machine, or the bytes of one (PNG, JPEG, WebP)
 Variant = Literal["video", "last_frame"]
@@ -142,13 +141,9 @@ class RunPodClient:
         if job.status != "completed":
             raise IllegalTransition(f"{job.id} is {job.status.replace('_', ' ')}: there is nothing to save.")
         to = Path(to)
-        part = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
+        with arriving(to) as part:
             self._write(job, variant, part)
-            return part.replace(to)
-        finally:
-            with suppress(FileNotFoundError):
-                part.unlink()
+        return to
 
     def _write(self, job: RunPodJob, variant: Variant, file: Path) -> None:
         inline, url = job.output.get(f"{variant}_base64"), job.output.get(f"{variant}_url")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
+from wanreel.core.companion import Companion
 from wanreel.core.errors import MissingDependency, RemoteError, WanreelError
 from wanreel.frontends.http.entrance import Shared
 
@@ -67,7 +67,7 @@ def _check_program(tunneling: Any) -> None:
         raise RemoteError(f"{tunneling.BINARY_PATH} is not the program that Gradio names.", hint="Delete it.")
 
 
-class Sharing:
+class Sharing(Companion):
     """A context in which a tunnel is opened beside the server. `opened` and `failed` are called once, from a thread."""
 
     def __init__(
@@ -78,22 +78,18 @@ class Sharing:
         opened: Callable[[str], None],
         failed: Callable[[WanreelError], None],
     ) -> None:
+        super().__init__("tunnel", _PATIENCE)
         self._tunnel = tunnel
         self._port = port
         self._shared = shared
         self._opened = opened
         self._failed = failed
         self._open = False
-        self._thread = threading.Thread(target=self._run, name="tunnel", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join(_PATIENCE)
+        super().__exit__(kind, error, trace)
         if self._open:
             self._tunnel.close()
 

@@ -220,6 +220,17 @@ def test_a_deep_queue_gets_a_gpu_each_and_a_short_one_all() -> None:
     assert four.wanted("each", 0, 600) == "each", "with nothing to do nothing is changed"
 
 
+@given(seconds=st.floats(0, 10_000), gpus=st.integers(2, 8), deep=st.integers(2, 60))
+def test_a_queue_that_empties_changes_them_once(seconds: float, gpus: int, deep: int) -> None:
+    """Whatever does not divide by the number of GPUs on the way is no reason to go over and back."""
+    rule, now, changes = Arranging(gpus), "together", list[str]()
+    for waiting in range(deep, -1, -1):
+        if (wanted := rule.wanted(now, waiting, seconds)) != now:
+            changes.append(wanted)
+            now = wanted
+    assert changes in ([], ["each"], ["each", "together"])
+
+
 @given(waiting=st.integers(0, 50), seconds=st.floats(0, 10_000), gpus=st.integers(2, 8))
 def test_it_never_goes_back_and_forth(waiting: int, seconds: float, gpus: int) -> None:
     rule = Arranging(gpus)

@@ -40,6 +40,10 @@ class ForkServer:
         """The exit code; negative for the signal that ended it."""
         return self._ask({"wait": pid})["code"]
 
+    def poll(self, pid: int) -> int | None:
+        """The same, or None while it runs."""
+        return self._ask({"poll": pid})["code"]
+
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()

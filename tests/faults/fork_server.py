@@ -1,7 +1,8 @@
 """A process that has imported everything and forks on request, so that a fresh worker costs no import.
 
 Run as a script. Reads JSON lines on stdin: {"argv": […], "env": {…}, "log": path} starts `wanreel ARGV` and answers
-{"pid": …}; {"wait": pid} answers {"code": …} when it has ended, negative for a signal.
+{"pid": …}; {"wait": pid} answers {"code": …} when it has ended, negative for a signal; {"poll": pid} the same
+at once, null while it runs.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ def serve() -> None:
         if "wait" in order:
             _, status = os.waitpid(order["wait"], 0)
             answer = {"code": os.waitstatus_to_exitcode(status)}
+        elif "poll" in order:
+            ended, status = os.waitpid(order["poll"], os.WNOHANG)
+            answer = {"code": os.waitstatus_to_exitcode(status) if ended else None}
         else:
             answer = {"pid": start(order)}
         print(json.dumps(answer), flush=True)

@@ -86,7 +86,8 @@ class Arranging:
     """When GPUs work on one video together and when each has its own: whichever finishes the queue sooner.
 
     Together each video is done sooner, and all of them hardly later; on their own GPUs none waits for another's encoders,
-    links or last frames. So a queue is deep when every GPU has several videos to itself.
+    links or last frames. So a queue is deep when every GPU has several videos to itself. What is left when they can't all
+    have one more is made together, if going over costs less than it gains.
     """
 
     gpus: int
@@ -97,8 +98,17 @@ class Arranging:
         """What to be in with `waiting` jobs, those at work among them, of `job_seconds` on one GPU each."""
         if waiting == 0:
             return now
-        together = waiting * job_seconds / (self.gpus * self.efficiency)
-        each = -(-waiting // self.gpus) * job_seconds
-        costs = {"together": together, "each": each}
-        better: Arrangement = "together" if together <= each else "each"
-        return now if better == now or costs[now] - costs[better] <= self.switch_seconds else better
+        together, each = self._together(waiting, job_seconds), self._each(waiting, job_seconds)
+        if now == "together":
+            return "each" if each + self.switch_seconds < together else now
+        return "together" if together + self.switch_seconds < each else now
+
+    def _together(self, waiting: int, job_seconds: float) -> float:
+        return waiting * job_seconds / (self.gpus * self.efficiency)
+
+    def _each(self, waiting: int, job_seconds: float) -> float:
+        """Until the queue is empty, going over for the rest where that is sooner. With a rest alone nothing comes before."""
+        rounds, rest = divmod(waiting, self.gpus)
+        if rest == 0 or rounds == 0:
+            return -(-waiting // self.gpus) * job_seconds
+        return rounds * job_seconds + min(job_seconds, self._together(rest, job_seconds) + self.switch_seconds)

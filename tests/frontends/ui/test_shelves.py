@@ -396,6 +396,37 @@ def test_a_failed_result_is_made_smaller_and_both_are_linked(page: Page, shop: S
     shop.service.cancel(made.id)
 
 
+def test_the_plan_of_several_gpus_is_shown_before_and_while_it_runs(
+    page: Page, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four = replace(machine_of_card(card_named("H200"), host_gib=512), gpus=4)
+    monkeypatch.setattr(Forecast, "machine", lambda _forecast: four)
+    monkeypatch.setattr(type(shop.runtime.shelf), "has", lambda _shelf, _spec: True)
+    visit(page, shop, "create")
+    page.locator("#knob-model").select_option("t2v-a14b")
+    page.locator(".plan-why").click()
+    facts = page.locator(".mem-facts")
+    expect(facts).to_contain_text("GPUs that share it4: both passes of guidance at once, tokens in 2 parts (Ulysses)")
+    job_id = shop.submit("made by four")
+    running = shop.hand.claim()
+    visit(page, shop, "queue")
+    card = page.locator(f".q-now [data-id='{job_id}']")
+    expect(card).to_be_visible()
+    expect(card.locator(".q-gpus")).to_have_count(0)
+    plan = "4 ranks: cfg 2, ring 2, fsdp"
+    shop.hand.leases.note(running.id, running.attempt, f"shared by {plan}")
+    loaded = {"model": "demo", "device": "cuda:0", "seconds": 1.0, "plan": f"resident, {plan}"}
+    shop.hand.leases.record(running.id, running.attempt, "loaded", loaded, stage="encode")
+    told = "4 GPUs share it: both passes of guidance at once, tokens round a ring of 2, weights shared out"
+    for width in (1440, 390):  # while it runs, of itself; and on a phone
+        page.set_viewport_size({"width": width, "height": 900})
+        expect(card.locator(".q-gpus")).to_have_text(told)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    visit(page, shop, f"create?id={job_id}")
+    shop.hand.fail(running)
+    expect(page.locator(".about")).to_contain_text(told)
+
+
 def test_generate_stays_in_sight_and_covers_nothing(page: Page, shop: Shop) -> None:
     visit(page, shop, "create")
     expect(page.locator("#generate")).to_be_in_viewport(ratio=1)

@@ -5,7 +5,6 @@ Only safetensors are accepted, names that leave the folder are refused, and ever
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from wanreel.models.formats.assembly import NAME as ASSEMBLY_NAME
 from wanreel.models.formats.assembly import Assembly
 from wanreel.models.formats.detect import PICKLES
 from wanreel.models.formats.single import single_part
+from wanreel.models.json_object import read_json
 from wanreel.models.parts import VSA_GATE, Part, TensorInfo
 
 __all__ = ["Part", "TensorInfo", "WeightFolder", "meta_encoder", "meta_module", "open_folder", "read_json"]
@@ -109,19 +109,6 @@ def _is_diffusers(folder: Path) -> bool:
         return "dim" not in read_json(folder / "config.json")
     except BrokenWeights:
         return False
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises BrokenWeights if it is missing or is none."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BrokenWeights(f"{path.parent.name}/{path.name} is missing") from error
-    except (OSError, ValueError) as error:
-        raise BrokenWeights(f"{path.parent.name}/{path.name} can't be read ({error})") from error
-    if not isinstance(data, dict):
-        raise BrokenWeights(f"{path.parent.name}/{path.name} is not a JSON object")
-    return {str(key): value for key, value in data.items()}  # pyright: ignore[reportUnknownVariableType]
 
 
 def meta_module(part: Part) -> Any:

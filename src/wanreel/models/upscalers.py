@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from wanreel.core.errors import BrokenWeights, InsufficientStorage, InvalidRequest
 from wanreel.core.upscaler import LANCZOS, NAME, UpscalerRef
-from wanreel.models.folder import read_json
+from wanreel.models.json_object import read_json
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

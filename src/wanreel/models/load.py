@@ -118,6 +118,11 @@ def load_model(
     )
 
 
+def load_part(part: Part, device: torch.device, dtypes: Dtypes, placement: Placement | None = None) -> Any:
+    """One component alone, where `placement` keeps it. Raises BrokenWeights."""
+    return _Loader(device, dtypes, placement or Placement()).load(part)
+
+
 def make_expert(transformer: Any, device: torch.device, placement: Placement) -> Expert:
     """An Expert over `transformer`, its blocks streamed when the placement says so."""
     stream = None
@@ -181,24 +186,25 @@ def _assign(
     stored: Mapping[str, StoredLinear],
     compute: torch.device,
 ) -> None:
-    """Fill a meta module file by file: one tensor at a time is in memory twice.
+    """Fill a meta module file by file: a few tensors at a time are in memory twice.
 
     Casts as Diffusers' `from_pretrained` does, with its list of modules that stay in fp32; the weights of the layers in
-    `stored` are rounded on the device `compute`. For a GPU, tensors that need no cast stay in the mapped file, so that
-    weights on their way there cost page cache only; a CPU computes with copies, because mapped tensors start at odd
+    `stored` are rounded on the device `compute`. Weights that wait on the host for a GPU stay in the mapped file where they
+    need no cast, and cost page cache only; a CPU computes with memory of its own, because mapped tensors start at odd
     addresses, where its kernels round otherwise.
     """
     # transformers' list is for fp16 alone.
     kept: list[str] = (getattr(module, "_keep_in_fp32_modules", None) or []) if part.diffusers else []
     expected = module.state_dict().keys()
-    for key, tensor in read_tensors(part):
+    mapped = compute.type != "cpu" and home.type == "cpu" and not stored
+    for key, tensor in read_tensors(part, mapped=mapped):
         owner, _, leaf = key.rpartition(".")
         if leaf == "weight" and owner in stored:
             stored[owner].store(tensor.to(compute, dtype), home)
         if key not in expected:
             continue
         target = torch.float32 if any(name in key.split(".") for name in kept) else dtype
-        parameter = nn.Parameter(tensor.to(home, target, copy=compute.type == "cpu"), requires_grad=False)
+        parameter = nn.Parameter(tensor.to(home, target), requires_grad=False)
         module.get_submodule(owner).register_parameter(leaf, parameter)
     module.to(home)  # the buffers
 

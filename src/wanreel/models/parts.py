@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wanreel.core.errors import BrokenWeights, MissingDependency
+from wanreel.models.direct import DTYPES, read_direct
 
 #: FastVideo's sparse attention (VSA) adds this gate to every block; dense attention has no use for it.
 VSA_GATE = "to_gate_compress"
@@ -69,15 +70,33 @@ class Part:
         return any(VSA_GATE in key for key in self.tensors)
 
 
-def read_tensors(part: Part) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by Diffusers' name, one after the other; plain ones are still mapped. Raises BrokenWeights."""
+def read_tensors(part: Part, *, mapped: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor by Diffusers' name, one after the other. Raises BrokenWeights.
+
+    `mapped`: plain ones are not read but lie in the mapped file, where only what is touched takes memory.
+    """
     for file in part.files:
         rows = [(key, info) for key, info in part.tensors.items() if info.file == file]
+        plain = [] if mapped else [row for row in rows if _is_plain(row[1])]
+        others = rows if mapped else [row for row in rows if not _is_plain(row[1])]
         read = _read_gguf if rows[0][1].start >= 0 else _read_safetensors
         try:
-            yield from read(file, rows)
-        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            yield from _read_plain(file, plain)
+            yield from read(file, others)
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
             raise BrokenWeights(f"{part.name}: {file.name} can't be read ({error}).") from error
+
+
+def _is_plain(info: TensorInfo) -> bool:
+    """Whether its bytes in a safetensors file are its numbers."""
+    return info.start < 0 and not info.scale and info.dtype in DTYPES
+
+
+def _read_plain(file: Path, rows: list[tuple[str, TensorInfo]]) -> Iterator[tuple[str, Tensor]]:
+    known = {info.key or key: (key, info) for key, info in rows}
+    for name, tensor in read_direct(file, known) if known else ():
+        key, info = known[name]
+        yield key, tensor.reshape(info.shape)
 
 
 def _read_safetensors(file: Path, rows: list[tuple[str, TensorInfo]]) -> Iterator[tuple[str, Tensor]]:

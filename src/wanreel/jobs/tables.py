@@ -250,7 +250,7 @@ plan_runs = Table(
     Column("size", Text, nullable=False),  # "1280x720x81"
     Column("plan", Text, nullable=False),  # `str(Placement)`
     Column("failed", Text, nullable=False),  # the stage in which memory ran out; empty for a run that went well
-    Column("stages", Text, nullable=False),  # JSON object; see `core.memory.PlanRun`
+    Column("stages", Text, nullable=False),  # JSON object; see `core.memory_plan.PlanRun`
     Column("at", Float, nullable=False),  # wall clock, seconds since 1970
     sqlite_autoincrement=True,
 )
@@ -275,11 +275,20 @@ groups = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("error_hint", Text),
+    Column("webhook", Text, nullable=False, server_default=""),
+    Column("told", Text, nullable=False, server_default=""),  # the end that was told of last
+    Column("storage", Text, nullable=False, server_default=""),  # the operator's profile
+    Column("upload", Text, nullable=False, server_default=""),  # state of the copy; empty before the first result
+    Column("upload_due", Float, nullable=False, server_default="0"),  # as of `uploads`
+    Column("upload_attempts", Integer, nullable=False, server_default="0"),
+    Column("upload_outcome", Text, nullable=False, server_default=""),
+    Column("uploaded", Text, nullable=False, server_default=""),  # JSON list of the files that are there
     UniqueConstraint("id", name="uq_groups_id"),
     sqlite_autoincrement=True,
 )
 Index("ix_groups_pending", groups.c.pending, groups.c.worker, groups.c.seq)
 Index("ix_groups_owner", groups.c.owner, groups.c.seq)
+Index("ix_groups_upload", groups.c.upload, groups.c.upload_due)
 
 # What it waits for is named and not tied: it may be deleted when it has completed.
 waits = Table(

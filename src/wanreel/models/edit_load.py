@@ -5,7 +5,7 @@ Knows nothing of downloads. Only safetensors are read; classes are ours, whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from wanreel.core.placement import Placement
 from wanreel.models.components import quiet
 from wanreel.models.edit_model import EditModel
 from wanreel.models.edit_processor import EditProcessor
-from wanreel.models.folder import INDEX_NAME, read_json
+from wanreel.models.folder import read_json
+from wanreel.models.picture_folder import Facts, check_picture_folder
 from wanreel.models.pretrained import read_module, read_tokenizer
 
 _CLASSES: Mapping[str, Any] = {
@@ -38,10 +39,7 @@ def load_edit_model(
     Raises BrokenWeights when the folder is incomplete, damaged or of another model.
     """
     device, placement = torch.device(device), placement or Placement()
-    faults = list(_faults(spec, folder))
-    if faults:
-        hint = f"`wanreel models pull {spec.name}` brings it." if spec.hub_id else ""
-        raise BrokenWeights(f"{folder} does not hold {spec.name}: {'; '.join(faults)}.", hint=hint)
+    check_picture_folder(spec, folder, _facts(spec))
     dtype = edit_dtype_on(device)
     home = device if placement.keeps_everything else torch.device("cpu")
 
@@ -76,14 +74,8 @@ def _processor(folder: Path) -> EditProcessor:
     return EditProcessor(read_tokenizer(folder / "tokenizer", "tokenizer"), images)
 
 
-def _faults(spec: EditSpec, folder: Path) -> Iterator[str]:
-    """What is missing or of another architecture, as far as names and configurations tell."""
-    if not (folder / INDEX_NAME).is_file():
-        yield f"{INDEX_NAME} is missing"
-    for name in spec.components:
-        if not (folder / name).is_dir():
-            yield f"{name}/ is missing"
-    facts: Mapping[str, Mapping[str, object]] = {
+def _facts(spec: EditSpec) -> Facts:
+    return {
         "transformer": {
             "num_layers": spec.layers,
             "num_attention_heads": spec.heads,
@@ -93,12 +85,3 @@ def _faults(spec: EditSpec, folder: Path) -> Iterator[str]:
         },
         "vae": {"z_dim": spec.latent_channels},
     }
-    for part, expected in facts.items():
-        try:
-            config = read_json(folder / part / "config.json")
-        except BrokenWeights as error:
-            yield error.message
-            continue
-        for key, value in expected.items():
-            if config.get(key) != value:
-                yield f"{part} has {key}={config.get(key)}, {spec.name} has {value}"

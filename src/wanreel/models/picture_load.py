@@ -5,7 +5,7 @@ Knows nothing of downloads. Only safetensors are read; classes are ours, whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from wanreel.core.errors import BrokenWeights
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
 from wanreel.models.folder import INDEX_NAME, read_json
+from wanreel.models.picture_folder import Facts, check_picture_folder
 from wanreel.models.picture_model import PictureModel
 from wanreel.models.pretrained import read_module, read_tokenizer
 
@@ -38,9 +38,7 @@ def load_picture_model(
     Raises BrokenWeights when the folder is incomplete, damaged or of another model.
     """
     device, placement = torch.device(device), placement or Placement()
-    faults = list(_faults(spec, folder))
-    if faults:
-        raise BrokenWeights(f"{folder} does not hold {spec.name}: {'; '.join(faults)}.", hint=_hint(spec))
+    check_picture_folder(spec, folder, _facts(spec))
     loader = _Loader(folder, device, placement)
     index = read_json(folder / INDEX_NAME)
     two = spec.text_encoders == 2
@@ -66,39 +64,14 @@ def dtype_on(device: torch.device) -> torch.dtype:
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
-def _faults(spec: PictureSpec, folder: Path) -> Iterator[str]:
-    """What is missing or of another architecture, as far as names and configurations tell."""
-    if not (folder / INDEX_NAME).is_file():
-        yield f"{INDEX_NAME} is missing"
-    for name in spec.components:
-        if not (folder / name).is_dir():
-            yield f"{name}/ is missing"
-    yield from _config_faults(spec, folder, "unet", _unet_facts(spec))
-    yield from _config_faults(spec, folder, "vae", {"latent_channels": spec.latent_channels})
-
-
-def _unet_facts(spec: PictureSpec) -> Mapping[str, object]:
-    return {
+def _facts(spec: PictureSpec) -> Facts:
+    unet = {
         "block_out_channels": list(spec.unet_channels),
         "cross_attention_dim": spec.cross_attention,
         "in_channels": spec.latent_channels,
         "addition_embed_type": "text_time",
     }
-
-
-def _config_faults(spec: PictureSpec, folder: Path, part: str, facts: Mapping[str, object]) -> Iterator[str]:
-    try:
-        config = read_json(folder / part / "config.json")
-    except BrokenWeights as error:
-        yield error.message
-        return
-    for key, value in facts.items():
-        if config.get(key) != value:
-            yield f"{part} has {key}={config.get(key)}, {spec.name} has {value}"
-
-
-def _hint(spec: PictureSpec) -> str:
-    return f"`wanreel models pull {spec.name}` brings it." if spec.hub_id else ""
+    return {"unet": unet, "vae": {"latent_channels": spec.latent_channels}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from wanreel.core.picture_models import PictureSpec
 from wanreel.core.placement import Placement
-from wanreel.models.offload import Guest, GuestRoom
 from wanreel.models.parted import Parted
 
 PARTS = ("text_encoder", "text_encoder_2", "vae", "unet")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PictureModel(Parted):
-    """Everything one picture needs, placed on one device. Not re-entrant: one picture at a time."""
+    """Everything one picture needs, placed on one device. Not re-entrant: one picture at a time.
+
+    `dtype` is that of U-Net and text encoders; the VAE is in fp32, as it overflows in fp16.
+    """
 
     spec: PictureSpec
     tokenizer: Any | None  #: of the first text encoder; None where there is only the second
@@ -28,18 +29,7 @@ class PictureModel(Parted):
     text_encoder_2: Any  #: OpenCLIP bigG, which gives the pooled embedding
     vae: Any
     unet: Any
-    device: torch.device
-    dtype: torch.dtype  #: of U-Net and text encoders; the VAE is in fp32, as it overflows in fp16
-    scheduler_config: Mapping[str, Any]
     empty_is_zero: bool  #: no negative prompt means zeros in the place of an encoded empty text
-    placement: Placement = field(default_factory=Placement)
-    notes: tuple[str, ...] = ()
-    visitor: str = ""  #: the part that was last brought in by `resident`
-    _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
-    _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
-
-    def __post_init__(self) -> None:
-        self.run_with(self.placement)
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
@@ -52,11 +42,7 @@ class PictureModel(Parted):
         first = () if self.text_encoder is None else (("text_encoder", self.tokenizer),)
         return (*first, ("text_encoder_2", self.tokenizer_2))
 
-    def run_with(self, placement: Placement) -> None:
-        """Change what can be changed of the placement without loading again: the VAE's tiles."""
-        if placement.loading != self.placement.loading:
-            raise ValueError(f"{self.spec.name} is loaded as {self.placement.loading}, not as {placement.loading}")
-        self.placement = placement
+    def _portion(self, placement: Placement) -> None:
         tile = placement.tile
         if tile is None:
             self.vae.disable_tiling()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from wanreel.core.placement import Placement
 from wanreel.models.convolution import prefer_onednn
 from wanreel.models.expert import Expert
 from wanreel.models.lean import Rows
-from wanreel.models.offload import Guest, GuestRoom, ModuleGuest
+from wanreel.models.parted import Parted
 from wanreel.models.prompt_cache import PromptMemory, SightMemory
 from wanreel.models.ranks.leading import Leading
 from wanreel.models.step.choice import Choices
@@ -34,11 +33,12 @@ class Later:
     load: Callable[[], Any]
 
 
-@dataclass
-class WanModel:
+@dataclass(kw_only=True)
+class WanModel(Parted):
     """Everything one generation needs, placed on one device. Not re-entrant: one generation at a time.
 
-    `scheduler_config` is the folder's own; its flow_shift is not to be trusted (hub conversions carry a wrong one).
+    `dtype` is that of the transformers. `scheduler_config` is the folder's own; its flow_shift is not to be trusted (hub
+    conversions carry a wrong one). Experts need no `resident`: `Expert.predict` brings its own weights.
     """
 
     spec: ModelSpec
@@ -48,24 +48,16 @@ class WanModel:
     image_processor: Any | None
     vae: Any
     experts: tuple[Expert, ...]  #: high-noise first
-    device: torch.device
-    dtype: torch.dtype  #: of the transformers
-    scheduler_config: Mapping[str, Any]
-    placement: Placement = field(default_factory=Placement)
-    notes: tuple[str, ...] = ()  #: what a user should know of these weights
     worn: tuple[ResolvedLora, ...] = ()  #: the LoRAs that were put on for the run (models/wear.py)
-    visitor: str = ""  #: the part that was last brought in by `resident`
     prompts: PromptMemory | None = None  #: embeddings of prompts that were encoded before
     sights: SightMemory | None = None  #: the same of pictures
     lead: Leading | None = None  #: where it runs on several ranks: what tells the others (models/parallel)
     kernels: Choices = field(default_factory=Choices)  #: which attention is the fastest here (models/step)
     compiler: Compiler = field(default_factory=Compiler)  #: of its blocks
     preview_weights: Path | None = None  #: of a small decoder for previews (generation/preview_decoder.py)
-    _room: GuestRoom = field(default_factory=GuestRoom, repr=False)
-    _guests: dict[str, Guest] = field(default_factory=dict[str, Guest], repr=False)
 
     def __post_init__(self) -> None:
-        self.run_with(self.placement)
+        super().__post_init__()
         if not isinstance(self.text_encoder, Later):
             self._place_text_encoder()
         if self.device.type == "cpu":
@@ -78,11 +70,7 @@ class WanModel:
         if self.placement.text_streamed:
             self._guests["text_encoder"] = streamed_text_encoder(self.text_encoder, self.device)
 
-    def run_with(self, placement: Placement) -> None:
-        """Change what can be changed of the placement without loading again: portions and tiles."""
-        if placement.loading != self.placement.loading:
-            raise ValueError(f"{self.spec.name} is loaded as {self.placement.loading}, not as {placement.loading}")
-        self.placement = placement
+    def _portion(self, placement: Placement) -> None:
         if self.lead is not None:
             self.lead.parallel = placement.parallel
         rows = Rows(placement.rows, placement.feed_forward_rows) if placement.rows else None
@@ -120,30 +108,21 @@ class WanModel:
         """The expert in charge of `timestep` (0 to 1000)."""
         return self.experts[self.expert_index(timestep)]
 
-    @contextmanager
-    def resident(self, part: str) -> Generator[Any]:
-        """The part ("text_encoder", "image_encoder", "vae") on the device for the length of the block.
-
-        Experts need no such block: `Expert.predict` brings its own weights. Depending on the placement the part leaves
-        the device afterwards, or when another one comes, and whatever else was there leaves it before.
-        """
-        self.visitor = part
+    def _module(self, part: str) -> nn.Module:
         if isinstance(self.text_encoder, Later) and part == "text_encoder":
             self.text_encoder = self.text_encoder.load()
             self._place_text_encoder()
         module: nn.Module | None = getattr(self, part)
         if module is None:
             raise ValueError(f"{self.spec.name} has no {part}")
-        if self.placement.keeps_everything or (part == "vae" and self.placement.keeps_experts):
-            yield module
-            return
-        guest = self._guests.setdefault(part, ModuleGuest(module, self.device))
-        self._room.admit(guest)
-        try:
-            yield module
-        finally:
-            if not self.placement.swaps:  # else the next run may want it too
-                self._room.clear()
+        return module
+
+    def _stays(self, part: str) -> bool:
+        return self.placement.keeps_everything or (part == "vae" and self.placement.keeps_experts)
+
+    @property
+    def _lingers(self) -> bool:
+        return self.placement.swaps
 
     def unload(self) -> None:
         """Free the memory of every weight. The model can't be used afterwards."""
@@ -156,7 +135,3 @@ class WanModel:
                 module.to("meta")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def vacate(self) -> None:
-        """Take every weight off the device that the placement does not keep there."""
-        self._room.clear()

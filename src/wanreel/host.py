@@ -87,6 +87,20 @@ def preallocate(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
+def forget_cached(path: Path) -> bool:
+    """Let the system drop a file's pages from memory, as after a restart, but for what a process has mapped. False where it
+    can't be asked to."""
+    advise = getattr(os, "posix_fadvise", None)
+    if advise is None:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        advise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def free_bytes(path: Path) -> int:
     """Bytes this user may still write on the file system of `path`, which must exist."""
     return shutil.disk_usage(path).free

@@ -8,7 +8,7 @@ from typing import Any
 
 VERSION = 1
 #: What of a report is shared: nothing that names people, places or files.
-_SHARED = ("version", "wanreel", "machine", "subject", "ceiling_tflops", "figures", "notes")
+_SHARED = ("version", "wanreel", "machine", "subject", "part", "ceiling_tflops", "figures", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class BenchReport:
     ceiling_tflops: float  #: of a large matrix product in the dtype of the transformers, measured in the same run
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
+    part: str = "request"  #: what was measured
     version: int = field(default=VERSION)
 
     def to_dict(self) -> dict[str, Any]:

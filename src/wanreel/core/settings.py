@@ -322,6 +322,11 @@ def variable(name: str) -> str:
     return os.environ.get(name, "")
 
 
+def environment_with(**settings: object) -> dict[str, str]:
+    """The environment of this process for one that it starts, with other settings."""
+    return dict(os.environ) | {f"WANREEL_{name.upper()}": str(value) for name, value in settings.items()}
+
+
 def has_desktop() -> bool:
     """Whether a browser opened here would be seen by whoever started this process."""
     if "SSH_CONNECTION" in os.environ:

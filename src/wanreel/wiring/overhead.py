@@ -123,7 +123,7 @@ def _jobs(
     with closing(build_service(runtime)) as service:
         taken = runtime.take_picture(picture)
         asked: dict[str, Any] = {"prompt": "A cat walks on the grass.", "model": pace.model, "image": taken}
-        asked |= {"num_inference_steps": 4, "guidance_high": 1.0, "guidance_low": 1.0} | dict(pace.knobs)
+        asked |= {"num_inference_steps": 4} | dict(pace.knobs)
         jobs = [service.submit(VideoRequest(**asked, seed=seed)) for seed in range(pace.jobs)]
         say(f"{pace.jobs} jobs of {asked['num_inference_steps']} steps …")
         build_worker(runtime, failpoints=marks).run(once=True)

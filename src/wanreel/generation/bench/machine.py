@@ -10,13 +10,10 @@ import torch
 from wanreel.core.bench import BenchMachine
 from wanreel.generation.bench.clock import GIB
 from wanreel.host import processor_name, total_memory, usable_cores
-from wanreel.models.suit import step_facts
-from wanreel.models.wan_model import WanModel
 
 
-def machine_of(model: WanModel) -> BenchMachine:
-    """Where `model` is, after it has run."""
-    device = model.device
+def machine_of(device: torch.device, attention: str = "") -> BenchMachine:
+    """Where it was measured, and with which kernel."""
     cuda = device.type == "cuda"
     memory = torch.cuda.get_device_properties(device).total_memory if cuda else total_memory()
     return BenchMachine(
@@ -30,5 +27,5 @@ def machine_of(model: WanModel) -> BenchMachine:
         diffusers=diffusers.__version__,
         cuda=torch.version.cuda,
         cudnn=torch.backends.cudnn.version() if cuda else None,
-        attention=step_facts(model).get("attention", ""),
+        attention=attention,
     )

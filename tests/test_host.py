@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from wanreel import host
-from wanreel.host import FileLock
+from wanreel.host import FileLock, files, machine, mounts
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
@@ -88,8 +88,8 @@ def test_replace_durably_syncs_the_file_then_renames_then_syncs_the_folder(
     calls: list[str] = []
 
     def noted(name: str) -> None:
-        real = getattr(host, name)
-        monkeypatch.setattr(host, name, lambda *given: (calls.append(name), real(*given))[1])
+        real = getattr(files, name)
+        monkeypatch.setattr(files, name, lambda *given: (calls.append(name), real(*given))[1])
 
     for name in ("fsync_file", "_rename", "fsync_directory"):
         noted(name)
@@ -177,8 +177,8 @@ def test_network_file_systems_are_told_by_their_mount(
     path: str, network: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Private, because no test can mount one.
-    mounts = host._parse_mountinfo(MOUNTINFO)  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(host, "_mounts", lambda: mounts)
+    found = mounts._parse_mountinfo(MOUNTINFO)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(mounts, "_mounts", lambda: found)
     assert host.is_network_filesystem(Path(path)) is network
 
 
@@ -260,7 +260,7 @@ def test_memory_is_what_the_tightest_group_around_this_process_allows(tmp_path: 
     none = "max" if version == 2 else str(2**63 - 4096)
     group(top, none, 9 * 2**30, version=version)
     group(top / "slice" / "job", none, 2**30, version=version)
-    left = host._container_memory  # pyright: ignore[reportPrivateUsage]
+    left = machine._container_memory  # pyright: ignore[reportPrivateUsage]
     assert left(root, membership) is None
     group(top / "slice", str(32 * 2**30), 3 * 2**30, inactive=2**30, version=version)
     assert left(root, membership) == 30 * 2**30
@@ -275,6 +275,6 @@ def test_inside_a_container_its_limit_is_the_root_s(tmp_path: Path) -> None:
     group(tmp_path, str(32 * 2**30), 2**30)
     for text in ("0::/", "0::/docker/abc", ""):
         (tmp_path / "membership").write_text(text)
-        left = host._container_memory  # pyright: ignore[reportPrivateUsage]
+        left = machine._container_memory  # pyright: ignore[reportPrivateUsage]
         assert left(tmp_path, tmp_path / "membership") == 31 * 2**30
-    assert host._container_memory(tmp_path / "no", tmp_path / "none") is None  # pyright: ignore[reportPrivateUsage]
+    assert machine._container_memory(tmp_path / "no", tmp_path / "none") is None  # pyright: ignore[reportPrivateUsage]

@@ -27,9 +27,8 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from bench_rows import UMT5_XXL, _fill, _transformer, _vae  # pyright: ignore[reportPrivateUsage]
-from torch import Tensor
-from transformers import UMT5Config, UMT5EncoderModel
+from bench_weights import fill
+from torch import Tensor, nn
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec, tiny
@@ -38,6 +37,7 @@ from wanreel.core.errors import WanreelError
 from wanreel.core.parallel import Parallel
 from wanreel.core.placement import Placement
 from wanreel.generation.decode import Decoding
+from wanreel.models.components import full_modules
 from wanreel.models.load import Dtypes, make_expert
 from wanreel.models.parallel.crew import Crew
 from wanreel.models.parallel.opening import lead_model
@@ -118,7 +118,7 @@ class Bench:
             model.lead.parallel = plan
         key = f"{size} {manner}"
         try:
-            runs = self.options.runs if size == "480" else 1
+            runs = self.options.runs if size == "480" else self.options.large_runs
             seconds, made = timed(self.device, runs, lambda: expert.predict_each(*inputs, token))
         except (WanreelError, RuntimeError) as error:
             self.add(what="step", size=size, manner=manner, plan=str(plan) or "1 rank", error=str(error)[:300])
@@ -274,19 +274,17 @@ def build(options: argparse.Namespace, device: torch.device, placement: Placemen
         return replace(build_tiny(tiny(spec), device=device), placement=placement)
     dtypes = Dtypes.of(device)
     with init_empty_weights(include_buffers=False):
-        transformer, vae = _transformer(spec), _vae(spec)
-        encoder: Any = UMT5EncoderModel(UMT5Config(**UMT5_XXL)) if options.fsdp else None
-    for name, part in (("transformer", transformer), ("vae", vae), ("text_encoder", encoder)):
-        if part is not None:
-            if name == "text_encoder":
-                part.tie_weights()
-            _fill(part, dtypes.for_part(name), device, device)
+        parts = full_modules(spec)
+    parts["text_encoder"].encoder.embed_tokens = parts["text_encoder"].shared
+    for name in ("transformer", "vae", *(("text_encoder",) if options.fsdp else ())):
+        fill(parts[name], dtypes.for_part(name), device, device, [])
+        nn.Module.to(parts[name], device)  # the buffers
     base = build_tiny(spec, device=device)
     return replace(
         base,
-        vae=vae,
-        text_encoder=encoder or base.text_encoder,
-        experts=(make_expert(transformer, device, Placement()),),
+        vae=parts["vae"],
+        text_encoder=parts["text_encoder"] if options.fsdp else base.text_encoder,
+        experts=(make_expert(parts["transformer"], device, Placement()),),
         device=device,
         dtype=dtypes.transformer,
         placement=placement,
@@ -381,6 +379,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--decodes", **names, default=["lean", "plain"])
     parser.add_argument("--runs", type=int, default=2, help="timed, after one that is not")
+    parser.add_argument("--large-runs", type=int, default=1, help="the same at 720p")
     parser.add_argument("--fsdp", action="store_true", help="share weights out at the end, the text encoder's too")
     parser.add_argument("--kill", action="store_true", help="kill a rank in the middle of a step, last")
     parser.add_argument("--tiny", action="store_true", help="tiny models over gloo on the CPU")

@@ -26,7 +26,7 @@ from wanreel.core.catalog import Mode
 from wanreel.core.errors import Cancelled, DeviceFault, WanreelError
 from wanreel.core.lora import ResolvedLora
 from wanreel.core.parallel import Parallel
-from wanreel.core.placement import Placement
+from wanreel.core.placement import Placement, Precision
 from wanreel.core.settings import load_settings
 from wanreel.generation.decode import Decoding
 from wanreel.generation.denoise import denoise
@@ -46,6 +46,7 @@ from wanreel.wiring.ranks import rank_command, told
 
 #: Of a ring, whose sums are added up in another order; latents are about 1.
 ROUNDING = 1e-5
+MULTIPLIED = Manner("torch", "torch", eight=True, compiled=False)
 SILENCE = 4.0  #: seconds; busy machines starve a process for some
 
 
@@ -56,7 +57,7 @@ class Ranks:
     crew: Crew
     root: Path
     opener: CrewOpener = field(init=False)
-    _models: dict[tuple[str, Parallel], WanModel] = field(default_factory=dict[Any, WanModel])
+    _models: dict[tuple[str, Placement], WanModel] = field(default_factory=dict[Any, WanModel])
     _alone: dict[Any, torch.Tensor] = field(default_factory=dict[Any, torch.Tensor])
 
     def __post_init__(self) -> None:
@@ -66,12 +67,13 @@ class Ranks:
     def count(self) -> int:
         return self.crew.size
 
-    def model(self, case: Case, parallel: Parallel) -> WanModel:
+    def model(self, case: Case, parallel: Parallel, precision: Precision = "native") -> WanModel:
         """Opened on all ranks; again only where another plan needs it."""
-        key = (case.spec.name, parallel.loading)
+        placement = Placement(precision=precision, parallel=parallel)
+        key = (case.spec.name, placement.loading)
         if key not in self._models:
             self._models = {held: it for held, it in self._models.items() if held[0] != case.spec.name}
-            model = self.opener.open(case.spec, Placement(parallel=parallel))
+            model = self.opener.open(case.spec, placement)
             assert isinstance(model, WanModel)
             self._models[key] = model
         model = self._models[key]
@@ -123,7 +125,9 @@ def short(name: str, mode: Mode = "text", **knobs: Any) -> Case:
 
 def check(ranks: Ranks, case: Case, parallel: Parallel) -> None:
     made, alone = ranks.shared(case, parallel), ranks.alone(case)
-    if parallel.ring > 1:
+    # A CPU adds up products of three rows of a matrix, which are all that a rank has here, otherwise than those of twelve.
+    few = case.spec.name.startswith("tiny:ti2v") and parallel.sequence == 4
+    if parallel.ring > 1 or few:
         torch.testing.assert_close(made, alone, rtol=0, atol=ROUNDING)
         assert not torch.equal(made, alone), "a ring that rounds like one process was not taken"
     else:
@@ -200,14 +204,40 @@ def test_compiled_as_a_whole(two: Ranks, parallel: Parallel) -> None:
     torch.testing.assert_close(made, two.alone(case), rtol=0, atol=ROUNDING)
 
 
+def dressed_in(case: Case, root: Path) -> tuple[Case, LoraShelf]:
+    """The same request with a LoRA, and the shelf where it lies."""
+    shelf = LoraShelf(load_settings(data_dir=root).adapters_dir, Digests(root / "digests.json"))
+    RandomLora.of(case.model().experts[0].transformer).save(shelf.root / "style.safetensors")
+    lora = ResolvedLora("style", shelf.sha256(shelf.get("style")), 0.8, 0.8, rank=4)
+    return Case(case.spec, replace(case.request, loras=(lora,)), case.pictures), shelf
+
+
+@pytest.mark.parametrize("parallel", [Parallel(cfg=2), Parallel(ulysses=2, fsdp=True)], ids=str)
+def test_fp8_and_loras_together(two: Ranks, parallel: Parallel) -> None:
+    """Stored in fp8 and multiplied in fp8, as far as a CPU emulates it: a token's scale is its own, whoever has it."""
+    case, shelf = dressed_in(short("t2v-1.3b"), two.root)
+    one, shared = build_tiny(case.spec, placement=Placement(precision="fp8")), two.model(case, parallel, "fp8")
+    made: dict[str, list[torch.Tensor]] = {}
+    for way, manner in (("stored", None), ("multiplied", MULTIPLIED), ("apart", replace(MULTIPLIED, middles=True))):
+        for model in (one, shared):
+            wear(model, case.request.loras, 2, shelf)
+            for expert in model.experts:
+                expert.step = manner and StepPath(expert, manner)
+            *_, last = denoise(model, case.encode(model), case.request)
+            made.setdefault(way, []).append(last.latents)
+    assert torch.equal(*made["stored"]) and torch.equal(*made["multiplied"])
+    assert not torch.equal(made["stored"][0], made["multiplied"][0]), "the inputs are rounded too"
+    # What all tokens have in common is what those of a rank have in common there: it is taken out either way.
+    alone, split = made["apart"]
+    error = float((split - alone).norm() / alone.norm())
+    assert error == 0 if parallel.sequence == 1 else 0 < error < 0.02
+    wear(shared, (), 2, shelf)
+
+
 def test_loras_are_worn_by_every_rank(two: Ranks) -> None:
     case = short("t2v-1.3b")
     plain = two.alone(case)
-    shelf = LoraShelf(load_settings(data_dir=two.root).adapters_dir, Digests(two.root / "digests.json"))
-    RandomLora.of(case.model().experts[0].transformer).save(shelf.root / "style.safetensors")
-    found = shelf.get("style")
-    lora = ResolvedLora("style", shelf.sha256(found), 0.8, 0.8, rank=4)
-    dressed = Case(case.spec, replace(case.request, loras=(lora,)), case.pictures)
+    dressed, shelf = dressed_in(case, two.root)
     one, shared = build_tiny(case.spec), two.model(case, Parallel(ulysses=2))
     for model in (one, shared):
         wear(model, dressed.request.loras, 2, shelf)
@@ -258,7 +288,7 @@ def test_a_state_goes_on_on_any_number_of_ranks(two: Ranks, parallel: Parallel) 
 @pytest.mark.parametrize("name", ["t2v-1.3b", "ti2v-5b"])
 def test_bands_of_a_frame_are_the_frame(two: Ranks, name: str, lean: bool) -> None:
     case = short(name)
-    model = two.model(case, Parallel(ulysses=2))
+    model = two.model(case, Parallel(ulysses=two.count))
     latents = torch.randn(case.encode().shape, generator=torch.Generator().manual_seed(0))
     alone = np.concatenate(list(Decoding(case.model(), latents, lean=lean)))
     shared = np.concatenate(list(Decoding(model, latents, lean=lean)))

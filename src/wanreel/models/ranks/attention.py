@@ -48,9 +48,8 @@ class SplitAttention:
         else:
             value = split.to_heads(attn.to_v(hidden_states).unflatten(2, (attn.heads, -1)))
             key = split.to_heads(_turned(attn.norm_k(attn.to_k(hidden_states)), attn.heads, rotary_emb))
-            query = split.to_heads(_turned(attn.norm_q(attn.to_q(hidden_states)), attn.heads, rotary_emb))
-            here = (split.arrived(query), split.arrived(key), split.arrived(value))
-            out = split.to_tokens(split.attend(*here, self._kernel), attn.heads)
+            queries = split.in_goes(_turned(attn.norm_q(attn.to_q(hidden_states)), attn.heads, rotary_emb))
+            out = split.attended(queries, key, value, attn.heads, self._kernel)
         out = out.flatten(2, 3).type_as(hidden_states)
         return attn.to_out[1](attn.to_out[0](out))
 
@@ -59,9 +58,8 @@ class SplitAttention:
         split, heads = self.split, query.shape[2]
         if split is None:
             return self._kernel(query, key, value)
-        value, key, query = split.to_heads(value), split.to_heads(key), split.to_heads(query)
-        here = (split.arrived(query), split.arrived(key), split.arrived(value))
-        return split.to_tokens(split.attend(*here, self._kernel), heads)
+        value, key, queries = split.to_heads(value), split.to_heads(key), split.in_goes(query)
+        return split.attended(queries, key, value, heads, self._kernel)
 
     @staticmethod
     def _projected(attn: Any, hidden: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:

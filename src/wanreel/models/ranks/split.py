@@ -18,6 +18,10 @@ from torch import Tensor
 from wanreel.models.ranks.mesh import Mesh, gather_into
 from wanreel.models.ranks.ring import attend_around
 
+#: In how many goes a rank's heads are attended to. More than one hide queries and results that travel behind attention, and
+#: cost an exchange each more; whether that pays on NVLink is to be measured (scripts/measure_ranks.py), so it is one.
+GOES = 1
+
 #: Attention of queries over keys and values, [b, tokens, heads, d] each.
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -60,15 +64,33 @@ class Split:
 
     def to_heads(self, own: Tensor) -> Tensor:
         """[b, part, heads, d] of all heads to [b, part · ulysses, heads / ulysses, d] of some. Begun, not awaited."""
-        circle = self.mesh.ulysses
-        if circle.group is None:
+        if self.mesh.ulysses.group is None:
             return own
-        batch, part, heads, width = own.shape
-        some = -(-heads // circle.size)
-        if some * circle.size != heads:
-            own = torch.cat([own, own.new_zeros(batch, part, some * circle.size - heads, width)], dim=2)
-        sent = own.view(batch, part, circle.size, some, width).permute(2, 0, 1, 3, 4).contiguous()
-        return exchanges.all_to_all_single(sent, None, None, circle.name)
+        return self._sent(self._by_rank(own))
+
+    def in_goes(self, own: Tensor) -> tuple[Tensor, ...]:
+        """The same for queries, in as many exchanges as there are goes: attention begins when the first has arrived."""
+        if self.mesh.ulysses.group is None:
+            return (own,)
+        whole = self._by_rank(own)
+        return tuple(self._sent(whole[:, :, :, go]) for go in self._goes(whole.shape[3]))
+
+    def attended(self, queries: tuple[Tensor, ...], key: Tensor, value: Tensor, heads: int, kernel: Kernel) -> Tensor:
+        """[b, part, heads, d] of what `in_goes` and `to_heads` sent. What a go has attended to is on its way back while
+        the next one attends."""
+        circle = self.mesh.ulysses
+        key, value = self.arrived(key), self.arrived(value)
+        if circle.group is None:
+            return self.attend(queries[0], key, value, kernel)
+        back: list[Tensor] = []
+        for query, go in zip(queries, self._goes(key.shape[2]), strict=True):
+            out = self.attend(self.arrived(query), key[:, :, go], value[:, :, go], kernel)
+            batch, tokens, some, width = out.shape
+            sent = out.view(batch, circle.size, tokens // circle.size, some, width).transpose(0, 1).contiguous()
+            back.append(exchanges.all_to_all_single(sent, None, None, circle.name))
+        joined = [exchanges.wait_tensor(part).permute(1, 2, 0, 3, 4) for part in back]
+        whole = joined[0] if len(joined) == 1 else torch.cat(joined, dim=3)
+        return whole.flatten(2, 3)[:, :, :heads]
 
     def arrived(self, exchanged: Tensor) -> Tensor:
         """What `to_heads` began, here and in order."""
@@ -78,16 +100,25 @@ class Split:
         size, batch, part, some, width = here.shape
         return here.transpose(0, 1).reshape(batch, size * part, some, width)
 
-    def to_tokens(self, out: Tensor, heads: int) -> Tensor:
-        """The inverse of `to_heads`, awaited; [b, part, heads, d]."""
-        circle = self.mesh.ulysses
-        if circle.group is None:
-            return out
-        batch, tokens, some, width = out.shape
-        sent = out.view(batch, circle.size, tokens // circle.size, some, width).transpose(0, 1).contiguous()
-        back = exchanges.wait_tensor(exchanges.all_to_all_single(sent, None, None, circle.name))
-        joined = back.permute(1, 2, 0, 3, 4).reshape(batch, tokens // circle.size, circle.size * some, width)
-        return joined[:, :, :heads]
+    def _by_rank(self, own: Tensor) -> Tensor:
+        """[b, part, ulysses, heads / ulysses, d], filled up with heads of zeros."""
+        batch, part, heads, width = own.shape
+        size = self.mesh.ulysses.size
+        some = -(-heads // size)
+        if some * size != heads:
+            own = torch.cat([own, own.new_zeros(batch, part, some * size - heads, width)], dim=2)
+        return own.view(batch, part, size, some, width)
+
+    def _sent(self, by_rank: Tensor) -> Tensor:
+        return exchanges.all_to_all_single(
+            by_rank.permute(2, 0, 1, 3, 4).contiguous(), None, None, self.mesh.ulysses.name
+        )
+
+    def _goes(self, heads: int) -> list[slice]:
+        """Which of a rank's heads each go has. A ring hides its own exchanges, so there it is one."""
+        goes = min(GOES, heads) if self.mesh.ring.group is None else 1
+        each = -(-heads // goes)
+        return [slice(start, min(start + each, heads)) for start in range(0, heads, each)]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, kernel: Kernel) -> Tensor:
         """Attention of the circle's queries over all keys, after `arrived`."""

@@ -149,7 +149,9 @@ def run_and_kill(place: str, history: History, chance: random.Random, number: in
             os.write(2, f"{exc!r}\n".encode())
         os._exit(3)
     os.close(tell)
-    deadline = time.monotonic() + (30.0 if fault else chance.uniform(0.0, 0.1))
+    # At random moments of its work; of one in ten, of its start.
+    starting = chance.random() < 0.1
+    deadline = time.monotonic() + (30.0 if fault or not starting else chance.uniform(0.0, 0.1))
     text, ours, killed = b"", False, False
     while True:
         ready, _, _ = select.select([hear], [], [], max(0.0, deadline - time.monotonic()))
@@ -161,6 +163,8 @@ def run_and_kill(place: str, history: History, chance: random.Random, number: in
         data = os.read(hear, 65536)
         if not data:
             break
+        if not (fault or starting or text):
+            deadline = time.monotonic() + chance.uniform(0.0, 0.1)
         text += data
     os.close(hear)
     _, status = os.waitpid(pid, 0)

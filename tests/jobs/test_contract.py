@@ -85,7 +85,7 @@ def run(kind: type[StoreContract], examples: int, steps: int) -> None:
 
 
 def test_contract() -> None:
-    run(SqliteContract, examples=60, steps=30)
+    run(SqliteContract, examples=30, steps=30)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def on_postgres(postgres: Server) -> type[StoreContract]:
 
 
 def test_contract_on_postgres(on_postgres: type[StoreContract]) -> None:
-    run(on_postgres, examples=15, steps=30)
+    run(on_postgres, examples=10, steps=30)
 
 
 @pytest.mark.deep

@@ -48,10 +48,10 @@ def verdicts(
 
 
 def test_nothing_acknowledged_is_lost(folder: Path) -> None:
-    """Every fourth of 10,000 images, spread over the whole run; all of them, and more, are in the long form."""
-    fates = verdicts(folder, PRODUCT, jobs=9, subsets=6, shards=4)
+    """Every twelfth of 10,000 images, spread over the whole run; all of them, and more, are in the long form."""
+    fates = verdicts(folder, PRODUCT, jobs=9, subsets=6, shards=12)
     assert set(fates) == {""}
-    assert fates[""] >= 2_500
+    assert fates[""] >= 800
 
 
 @pytest.mark.deep

@@ -69,12 +69,18 @@ def hold(figures: dict[str, object]) -> None:
 
 @posix_only
 def test_eight_processes_claim_each_job_once() -> None:
-    hold(race(500, 8))
+    hold(race(200, 8))
 
 
 @posix_only
 def test_eight_processes_claim_each_job_once_on_postgres(postgres: Server) -> None:
-    hold(race(160, 8, postgres.new_database("wanreel_template")))
+    hold(race(80, 8, postgres.new_database("wanreel_template")))
+
+
+@posix_only
+@pytest.mark.deep
+def test_eight_processes_claim_each_of_1000_jobs_once_on_postgres(postgres: Server) -> None:
+    hold(race(1000, 8, postgres.new_database("wanreel_template")))
 
 
 @posix_only

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import signal
+import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +22,15 @@ from storage.fault_proxy import fault_proxy, hold
 from wanreel.core.cancel import CancelToken
 from wanreel.core.destination import Credentials, Destination
 from wanreel.core.errors import Cancelled, SettingsError, StorageRefused, StorageUnavailable, WanreelError
+from wanreel.core.group import NewGroup
 from wanreel.core.job import ArtifactRef, NewJob
 from wanreel.core.upload import UploadReport, UploadState, UploadTo
 from wanreel.jobs import JobStore
 from wanreel.jobs.database import Database
+from wanreel.jobs.groups import new_id
 from wanreel.jobs.outbox import DELAYS, LEASE
 from wanreel.service import uploader as module
+from wanreel.service.group_files import upload_report
 from wanreel.service.uploader import Uploader
 from wanreel.service.vault import Vault
 from wanreel.storage.depots import Depot, Depots
@@ -191,6 +197,19 @@ def test_a_vault_forgets_what_nobody_needs() -> None:
     assert "b'" not in repr(depot.destination.credentials)
 
 
+SENDER = """
+import pickle, sys
+from wanreel.jobs import JobStore
+from wanreel.jobs.database import Database
+from wanreel.service.group_files import upload_report
+from wanreel.service.uploader import Uploader
+from wanreel.storage.depots import Depots
+from wanreel.storage.s3 import S3Storage
+path, results, place, part = pickle.load(sys.stdin.buffer)
+Uploader(JobStore(Database(path)), results, Depots(lambda _: place, lambda it: S3Storage(it, part=part))).finish()
+"""
+
+
 @posix_only
 @pytest.mark.xdist_group("s3")
 def test_killed_in_the_middle_of_an_upload(s3: Seaweed, tmp_path: Path) -> None:
@@ -213,19 +232,14 @@ def test_killed_in_the_middle_of_an_upload(s3: Seaweed, tmp_path: Path) -> None:
             depots = Depots(lambda _: s3.destination(proxy.url, prefix="wan"), lambda it: S3Storage(it, part=part))
             return Uploader(store, tmp_path, depots)
 
-        child = 0
-        for _ in range(3):  # other tests' threads may hold a lock at the moment of the fork; such a child does nothing
-            child = os.fork()
-            if child == 0:
-                uploader(JobStore(Database(path))).finish()
-                os._exit(1)
-            if began.wait(20):
-                break
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        assert began.is_set()
-        os.kill(child, signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        # Not forked: other threads may hold a lock at that moment, and the child would wait for it for ever.
+        with subprocess.Popen([sys.executable, "-c", SENDER], stdin=subprocess.PIPE) as child:
+            assert child.stdin is not None
+            pickle.dump((path, tmp_path, s3.destination(proxy.url, prefix="wan"), part), child.stdin)
+            child.stdin.close()
+            assert began.wait(60)
+            child.kill()
+        assert child.returncode == -9
         gate.set()
         key = f"wan/{job_id}_video.mp4"
         store = JobStore(Database(path))
@@ -241,3 +255,29 @@ def test_killed_in_the_middle_of_an_upload(s3: Seaweed, tmp_path: Path) -> None:
     assert hashlib.sha256(b"".join(S3Storage(s3.destination()).open(key))).hexdigest() == digest
     assert not s3.unfinished(key)
     store.close()
+
+
+def test_what_was_made_of_a_group_is_copied_file_by_file(bench: Bench) -> None:
+    store, group = bench.store, new_id()
+    member = NewJob("{}", "demo", id=new_id(), group_id=group, cell=0)
+    store.groups.create(NewGroup(group, "sweep", "{}", gathering="ended", storage="results"), [member])
+    job = store.leases.claim("hand")
+    assert job is not None
+    store.leases.complete(job.id, job.attempt, "ab")
+    files: dict[str, dict[str, object]] = {}
+    for kind, name in (("sheet", "sheet.png"), ("csv", "cells.csv")):
+        (bench.results / name).write_bytes(DATA)
+        sha256 = hashlib.sha256(DATA).hexdigest()
+        files[kind] = {"name": name, "media_type": "image/png", "bytes": len(DATA), "sha256": sha256}
+    assert store.groups.claim("hand", ("sweep",)) is not None
+    store.groups.finish(group, "hand", [job.id], json.dumps({"files": files}))
+    bench.objects.errors.append(StorageUnavailable("away"))
+    bench.uploader().finish()
+    upload = store.groups.get(group).upload
+    assert upload is not None and (upload.state, upload.outcome) == ("waiting", "away")
+    bench.clock.now += 2 * max(DELAYS)
+    bench.uploader().finish()
+    report = upload_report(store.groups.get(group).upload)
+    assert report is not None and report.state is UploadState.DONE
+    assert [file.key for file in report.files] == [f"wan/{group}_sheet.png", f"wan/{group}_csv.csv"]
+    assert bench.objects.objects[f"wan/{group}_csv.csv"] == DATA

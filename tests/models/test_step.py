@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -33,9 +33,11 @@ from wanreel.models.eight import (
     wide,
 )
 from wanreel.models.expert import Expert
-from wanreel.models.step import kernels
+from wanreel.models.quantize import quantize
+from wanreel.models.step import kernels, path
 from wanreel.models.step.block import step_block
 from wanreel.models.step.kernels import KERNELS, Eighths, Kernel, emulated_eight, torch_attend, usable
+from wanreel.models.step.own import Own
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.step_bench import Variant, bench_step, error_of
 from wanreel.models.suit import steps_of, suit
@@ -287,6 +289,54 @@ def test_one_fast_forward_is_within_a_tenth(
     for name in ("fast", "middles"):
         assert 0.005 < rows[name].error <= 0.10
     assert rows["fast"].error != rows["middles"].error
+
+
+def reference() -> Own:
+    """What our own kernels compute, by torch's operators."""
+
+    def add_enter(x: Tensor, update: Any, gate: Any, factor: Tensor, offset: Tensor, mean: Any, eps: float) -> Any:
+        hidden = x if update is None else x + update * (1 if gate is None else gate)
+        given = torch.nn.functional.layer_norm(hidden, x.shape[-1:], eps=eps) * factor + offset
+        return (hidden, *by_rows(given, mean))
+
+    def turn(
+        x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor, mean: Any, scale: Any, step: int, eps: float
+    ) -> Any:
+        cosine, sine = cosine[::step, None], sine[::step, None]
+        normed = torch.nn.functional.rms_norm(x[:, ::step], x.shape[-1:], weight, eps)
+        one, two = normed.unflatten(2, (-1, cosine.shape[-1], 2)).unbind(-1)
+        found = torch.stack([one * cosine - two * sine, one * sine + two * cosine], -1).flatten(2)
+        return found if scale is None else ((found - mean) / scale).clamp(-448, 448).to(FP8)
+
+    def gelu(x: Tensor, mean: Any) -> Any:
+        return by_rows(torch.nn.functional.gelu(x, approximate="tanh"), mean)
+
+    return Own(lambda x, *rest: add_enter(x, None, None, *rest)[1:], add_enter, gelu, turn)
+
+
+@pytest.mark.parametrize("middles", [False, True])
+def test_our_own_kernels_stand_where_torch_s_operators_do(
+    middles: bool, monkeypatch: pytest.MonkeyPatch, more_kernels: Callable[[Kernel], None]
+) -> None:
+    more_kernels(EMULATED)
+    calls: list[str] = []
+    kept = reference()
+    for field in fields(Own):
+        call = getattr(kept, field.name)
+        counted = lambda *given, call=call, name=field.name: (calls.append(name), call(*given))[1]  # noqa: E731
+        kept = replace(kept, **{field.name: counted})
+    monkeypatch.setattr(path, "own", lambda: kept)
+    model = build_tiny(by_name("i2v-14b-480p"))
+    expert, given = model.experts[0], inputs_for(model)
+    quantize(expert.transformer.blocks, "fp8")
+    manner = Manner("emulated", "torch", edges=0, eight=True, middles=middles, compiled=False)
+    expert.step = StepPath(expert, manner)
+    wanted = predict(expert, given)
+    expert.step = StepPath(expert, replace(manner, own=True))
+    found = predict(expert, given)
+    blocks = len(expert.transformer.blocks)
+    assert {name: calls.count(name) / blocks for name in calls} == {"enter": 1, "add_enter": 2, "gelu": 1, "turn": 4}
+    assert error_of(found, wanted) < 0.01  # e4m3 numbers that fall the other way
 
 
 def test_kernels_say_why_they_are_not_here() -> None:

@@ -86,9 +86,14 @@ def centred(x: Tensor) -> tuple[Scaled, Tensor]:
     return whole(x.float() - mean, some - mean), mean
 
 
+def roomy(sample: Tensor) -> Tensor:
+    """One scale for what `sample` is a part of: fp32, a single number."""
+    return sample.abs().amax().float().clamp_min(_TINY) * (ROOM / FP8_MAX)
+
+
 def whole(x: Tensor, sample: Tensor) -> Scaled:
     """`x` with one scale, found on `sample`, a part of it."""
-    scale = sample.abs().amax().float().clamp_min(_TINY) * (ROOM / FP8_MAX)
+    scale = roomy(sample)
     return Scaled((x.float() / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale)
 
 

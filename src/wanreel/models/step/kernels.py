@@ -43,8 +43,12 @@ class Eighths:
     scaled: Callable[[Scaled, Scaled, Scaled], Tensor | Scaled]
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Mixed:
+        return self.rounded(whole(query, sampled(query)), centred(key)[0], value)
+
+    def rounded(self, query: Scaled, key: Scaled, value: Tensor) -> Mixed:
+        """Of queries and keys that are rounded already."""
         values, middle = centred(value)
-        return Mixed(self.scaled(whole(query, sampled(query)), centred(key)[0], values), middle)
+        return Mixed(self.scaled(query, key, values), middle)
 
 
 def emulated_eight(query: Scaled, key: Scaled, value: Scaled) -> Scaled:

@@ -22,7 +22,8 @@ from wanreel.models.ranks.mesh import Mesh
 from wanreel.models.ranks.split import Split, split_of
 from wanreel.models.step.block import Keys, Way, keys_of, step_block
 from wanreel.models.step.kernels import attend_of
-from wanreel.models.step.turning import Turn, turn_of
+from wanreel.models.step.own import own
+from wanreel.models.step.turning import Turn, paired, turn_of
 
 if TYPE_CHECKING:
     from wanreel.models.expert import Expert
@@ -42,6 +43,7 @@ class Manner:
     edges: int = 0  #: blocks at each end
     eight: bool = False  #: matrices stored in fp8 are multiplied in fp8
     middles: bool = False  #: their inputs go without their middle, which takes its own way in fp32
+    own: bool = False  #: what stands between fp8 matrices goes by our own kernels, where Triton is
     compiled: bool = True
 
     def kernel(self, index: int, blocks: int) -> str:
@@ -134,7 +136,9 @@ class StepPath:
     def _way(self, index: int, split: Split | None) -> Way:
         kernel = attend_of(self.manner.kernel(index, len(self.expert.transformer.blocks)))
         way = Way(kernel, self.manner.eight, self.manner.middles)
-        return way if split is None else way._replace(split=split)
+        if split is not None:
+            return way._replace(split=split)
+        return way._replace(own=own()) if self.manner.own else way
 
     def _blocks(self) -> Iterator[Any]:
         stream = self.expert.stream
@@ -143,7 +147,8 @@ class StepPath:
     def _turned(self, latents: Tensor) -> Turn:
         """Tables of position, the same for all steps of a shape."""
         if self._turn is None or self._turn[0] != latents.shape:
-            self._turn = (latents.shape, turn_of(self.expert.transformer.rope(latents)))
+            turn = turn_of(self.expert.transformer.rope(latents))
+            self._turn = (latents.shape, paired(turn) if self.manner.own else turn)
         return self._turn[1]
 
     def _timed(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,5 +236,7 @@ def marked(hidden: Tensor, modulation: Tensor, turn: Turn) -> None:
     mark: Any = torch._dynamo.mark_dynamic
     for tensor in (hidden, turn.cosine, turn.sine):
         mark(tensor, 1)
+    for tensor in turn.pairs or ():
+        mark(tensor, 0)
     if modulation.ndim == 4 and modulation.shape[1] > 1:
         mark(modulation, 1)

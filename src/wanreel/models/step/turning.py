@@ -13,6 +13,7 @@ class Turn(NamedTuple):
 
     cosine: Tensor
     sine: Tensor  #: with the signs of the pairs
+    pairs: tuple[Tensor, Tensor] | None = None  #: cosine and sine [tokens, d / 2] of each pair, for our own kernel
 
 
 def turn_of(rotary: tuple[Tensor, Tensor]) -> Turn:
@@ -20,6 +21,11 @@ def turn_of(rotary: tuple[Tensor, Tensor]) -> Turn:
     cosine, sine = (table.float() for table in rotary)
     signs = torch.tensor([-1.0, 1.0], device=sine.device).repeat(sine.shape[-1] // 2)
     return Turn(cosine.contiguous(), (sine * signs).contiguous())
+
+
+def paired(turn: Turn) -> Turn:
+    """With what our own kernel takes."""
+    return turn._replace(pairs=(turn.cosine[0, :, 0, 0::2].contiguous(), turn.sine[0, :, 0, 1::2].contiguous()))
 
 
 def turned(x: Tensor, norm: Any, heads: int, turn: Turn) -> Tensor:

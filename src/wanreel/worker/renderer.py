@@ -1,4 +1,8 @@
-"""The generation as the worker runs it. The only module of the worker that leads to torch."""
+"""The generation as the worker runs it. The only module of the worker that leads to torch.
+
+What makes pictures comes in with the first of them: with the libraries that it needs it takes a second, and most processes make
+videos alone.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,6 @@ from wanreel.core.picture_resolve import PictureResolution
 from wanreel.core.resolved import Resolution
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore
-from wanreel.generation.draw import draw
-from wanreel.generation.keyframe import render_from_keyframe
-from wanreel.generation.picture_export import SheetTarget
 from wanreel.generation.render import Saving, Target, render
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.pool import ModelPool
@@ -42,6 +43,9 @@ def render_task(
 
 def draw_task(pool: ModelPool, pictures: Blobs, task: Task, refiner: PictureSpec | None) -> Iterator[Event]:
     """As `generation.draw`, under the task's names. Nothing is saved on the way."""
+    from wanreel.generation.draw import draw
+    from wanreel.generation.picture_export import SheetTarget
+
     resolution = PictureResolution(*task.pictures, (), refiner)
     return draw(pool, resolution, SheetTarget(task.results, pictures, task.stem), task.keeper.token)
 
@@ -56,6 +60,8 @@ def _rendered(
 ) -> Iterator[Event]:
     if editor is None:
         return render(pool, resolution, target, cancel, saving)
+    from wanreel.generation.keyframe import render_from_keyframe
+
     return render_from_keyframe(pool, resolution, target, cancel, saving, editor)
 
 

@@ -193,3 +193,21 @@ def test_panels_lie_beside_each_other() -> None:
     ]
     assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24
     assert len({it["id"] for it in panels}) == len(panels)
+
+
+def test_rays_token_reaches_all_who_need_it() -> None:
+    """KubeRay gives it to the first container of each pod, from this very key; the others take it themselves."""
+    (ray,) = of_kind("RayCluster")
+    auth = ray["spec"]["authOptions"]
+    (secret,) = (one for one in of_kind("Secret") if one["metadata"]["name"] == auth["secretName"])
+    assert (auth["mode"], list(secret["stringData"])) == ("token", ["auth_token"])
+    for group in (ray["spec"]["headGroupSpec"], *ray["spec"]["workerGroupSpecs"]):
+        first, *others = group["template"]["spec"]["containers"]
+        assert first["name"].startswith("ray-") and not any("AUTH" in it["name"] for it in first.get("env", []))
+        for container in others:
+            known = {it["name"]: it for it in container["env"]}
+            taken = known["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
+            assert known["RAY_AUTH_MODE"]["value"] == "token"
+            assert taken == {"name": auth["secretName"], "key": "auth_token"}
+    # Older ones are probed through the dashboard, which is off.
+    assert tuple(int(it) for it in ray["spec"]["rayVersion"].split(".")[:2]) >= (2, 53)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from jobs.places import open_place
 from wanreel.core.errors import GroupNotFound, IdempotencyConflict, IllegalTransition, JobNotFound, QueueFull
-from wanreel.core.group import After, Gathering, Group, NewGroup, due
+from wanreel.core.group import After, Gathering, Group, GroupFile, NewGroup, due
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus, NewJob
 from wanreel.jobs import JobStore
 from wanreel.jobs.groups import TRIES, new_id
@@ -26,7 +27,13 @@ def store(place: str) -> Iterator[JobStore]:
 
 
 def chain(
-    store: JobStore, count: int = 3, *, gathering: Gathering = "leading", key: str | None = None, digest: str = "a"
+    store: JobStore,
+    count: int = 3,
+    *,
+    gathering: Gathering = "leading",
+    key: str | None = None,
+    digest: str = "a",
+    **ends: str,
 ) -> tuple[Group, list[str]]:
     """A group whose jobs each go on from the one before."""
     group, ids = new_id(), [new_id() for _ in range(count)]
@@ -42,7 +49,7 @@ def chain(
         for n, job_id in enumerate(ids)
     ]
     made = store.groups.create(
-        NewGroup(group, "film", '{"a": 1}', gathering=gathering), members, key=key, digest=digest
+        NewGroup(group, "film", '{"a": 1}', gathering=gathering, **ends), members, key=key, digest=digest
     )
     return made, ids
 
@@ -285,3 +292,89 @@ def test_cancelling_and_deleting_a_group(store: JobStore) -> None:
     assert store.list() == ()
     with pytest.raises(GroupNotFound):
         store.groups.get(group.id)
+
+
+# Who is told, and the copy
+
+
+def told(store: JobStore) -> list[tuple[str, dict[str, Any]]]:
+    """Every message that is new: how it ended, and what is said besides."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    while (taken := store.outbox.take()) is not None:
+        store.outbox.delivered(taken, "status 200")
+        found.append((str(taken.kind), dict(taken.data)))
+    return found
+
+
+def test_an_end_is_told_once_and_a_new_one_again(store: JobStore) -> None:
+    group, ids = chain(store, 2, webhook="https://example.org/hook", storage="results")
+    complete(store)
+    assert gather(store, "first") and told(store) == []  # the film grows
+    assert store.groups.copies.take() is None
+    complete(store)
+    assert gather(store, "both")
+    assert told(store) == [("completed", {"object": "film"})]
+    store.groups.touch(group.id)
+    assert not gather(store, "both") and told(store) == []
+    another = NewJob('{"n": 9}', "demo", id=new_id(), group_id=group.id, cell=1)
+    store.groups.change(group.id, drop=ids[1:], add=[another])
+    assert gather(store, "shorter") and told(store) == []
+    complete(store)
+    assert gather(store, "other")
+    assert told(store) == [("completed", {"object": "film"})]
+    assert store.outbox.report_of(group.id).state == "delivered"
+
+
+def test_a_failure_and_a_stop_are_told_with_their_cause(store: JobStore) -> None:
+    failing, _ = chain(store, 2, webhook="https://example.org/hook")
+    job = claim(store)
+    assert job is not None
+    store.leases.fail(job.id, job.attempt, BROKE, retryable=False)
+    assert not gather(store, "")
+    assert told(store) == [("failed", {"object": "film", "code": BROKE.code, "message": BROKE.message})]
+    stopped, _ = chain(store, 2, webhook="https://example.org/hook")
+    store.groups.cancel(stopped.id)
+    assert not gather(store, "")
+    assert told(store) == [("cancelled", {"object": "film"})]
+    for group in (failing, stopped):
+        store.groups.delete(group.id)
+
+
+def test_a_result_that_is_made_anew_is_copied_anew(store: JobStore) -> None:
+    group, ids = chain(store, 2, storage="results")
+    complete(store)
+    complete(store)
+    assert gather(store, "old")
+    taken = store.groups.copies.take()
+    assert taken is not None and (taken.result, taken.storage, taken.attempts) == ("old", "results", 1)
+    assert store.groups.copies.take() is None  # it is being sent
+    store.groups.copies.failed(taken, "away", jitter=0.0)
+    upload = store.groups.get(group.id).upload
+    assert upload is not None and (upload.state, upload.outcome) == ("waiting", "away")
+    another = NewJob('{"n": 9}', "demo", id=new_id(), group_id=group.id, cell=1)
+    store.groups.change(group.id, drop=ids[1:], add=[another])
+    complete(store)
+    assert gather(store, "new")
+    fresh = store.groups.copies.take()
+    assert fresh is not None and (fresh.result, fresh.attempts) == ("new", 1)
+    store.groups.copies.done(
+        taken, [GroupFile("film", "old.mp4", "video/mp4", "b", "k")]
+    )  # too late: it is another one
+    assert upload_state(store, group) == "uploading"
+    store.groups.copies.done(fresh, [GroupFile("film", "new.mp4", "video/mp4", "b", "k")])
+    assert upload_state(store, group) == "done"
+
+
+def upload_state(store: JobStore, group: Group) -> str:
+    upload = store.groups.get(group.id).upload
+    assert upload is not None
+    return upload.state
+
+
+def gather(store: JobStore, result: str) -> bool:
+    """What a worker does between two jobs; whether anything was to be made."""
+    claimed = store.groups.claim("hand", KINDS)
+    if claimed is None:
+        return False
+    store.groups.finish(claimed[0].id, "hand", [job.id for job in claimed[1]], result)
+    return True

@@ -24,10 +24,10 @@ class Delivery:
     """One message. It is the same, id included, each time it is sent."""
 
     id: str  #: "msg_…"; receivers tell repeats by it
-    job_id: str
+    job_id: str  #: or the id of a group
     owner: str  #: of the job: whose secret signs it
     kind: JobStatus  #: how the job ended
-    data: Mapping[str, Any]  #: code, message and hint of a failure
+    data: Mapping[str, Any]  #: code, message and hint of a failure; `object` of a group: its kind
     url: str  #: where to; may hold a secret, so it is never logged
     created_at: float  #: wall clock, seconds since 1970
     state: DeliveryState

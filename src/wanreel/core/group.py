@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 #: Of which of its jobs' results a group's own result is made, and when: of those at its beginning each time one more has
@@ -31,6 +31,44 @@ class NewGroup:
     owner: str = ""
     title: str = ""
     gathering: Gathering = "completed"
+    webhook: str = ""  #: who is told when its result is there, or will not be; "" for nobody
+    storage: str = ""  #: the operator's profile that its result is copied to; empty where it stays here
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFile:
+    """One file of a group's result in object storage."""
+
+    kind: str  #: "film", "sheet", …
+    name: str  #: of the local file
+    media_type: str
+    bucket: str
+    key: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCopy:
+    """A result that was taken to be copied."""
+
+    group_id: str
+    kind: str  #: of the group
+    storage: str  #: the profile
+    result: str  #: what its finisher recorded
+    attempts: int  #: begun so far, this one with it
+
+
+@dataclass(frozen=True, slots=True)
+class GroupUpload:
+    """How the copy of a group's result fares, for its owner."""
+
+    storage: str  #: the profile
+    state: str = ""  #: an `UploadState`; empty before the first result
+    attempts: int = 0
+    outcome: str = ""  #: how the newest attempt that failed went, in words
+    files: tuple[GroupFile, ...] = ()  #: those that are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +88,8 @@ class Group:
     made_of: tuple[str, ...]  #: ids of the jobs whose results are in its own
     result: str  #: what its finisher recorded, JSON text; empty before the first time
     error: tuple[str, str, str] | None  #: code, message and hint, where its finisher gave up
+    webhook: str = ""  #: as `NewGroup` has it
+    upload: GroupUpload | None = None  #: None where it stays here
 
     @property
     def resting(self) -> bool:

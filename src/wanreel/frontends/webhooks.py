@@ -1,4 +1,4 @@
-"""Webhooks: tells of the ends of jobs, signed, until it was heard. Knows neither routes nor tables.
+"""Webhooks: tells of the ends of jobs and groups, signed, until it was heard. Knows neither routes nor tables.
 
 Messages have the form of Standard Webhooks (standardwebhooks.com), which OpenAI's clients verify: the headers webhook-id,
 webhook-timestamp and webhook-signature. At least once: a receiver that answered, but too late, gets the same id again.
@@ -170,13 +170,14 @@ def build_postman(outbox: Outbox, fetcher: Fetcher, signing: SigningSecrets, hou
 
 def body_of(taken: Delivery) -> bytes:
     """The message: the same bytes each time it is sent."""
-    error = {"code": taken.data["code"], "message": taken.data["message"]} if taken.data else None
+    kind = taken.data.get("object", "video")
+    error = {"code": taken.data["code"], "message": taken.data["message"]} if "code" in taken.data else None
     if taken.kind is JobStatus.CANCELLED:
-        error = {"code": "cancelled", "message": "The job was cancelled."}
+        error = {"code": "cancelled", "message": f"The {'job' if kind == 'video' else kind} was cancelled."}
     message = {
         "id": taken.id,
         "object": "event",
-        "type": f"video.{taken.kind}",
+        "type": f"{kind}.{taken.kind}",
         "created_at": int(taken.created_at),
         "data": {"id": taken.job_id, "status": str(taken.kind), "error": error},
     }

@@ -14,6 +14,7 @@ rests until one of its jobs ends anew or `touch` is called.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
@@ -21,9 +22,10 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, literal, select, update
 
 from wanreel.core.errors import GroupNotFound, IllegalTransition
-from wanreel.core.group import After, Group, NewGroup, due
+from wanreel.core.group import After, Group, GroupFile, GroupUpload, NewGroup, due
 from wanreel.core.job import ArtifactRef, Job, JobFailure, JobStatus, NewJob
-from wanreel.jobs import locks, log, records
+from wanreel.jobs import locks, log, outbox, records
+from wanreel.jobs.group_ends import GroupCopies, settle
 from wanreel.jobs.rows import failure_columns, job_of
 from wanreel.jobs.tables import groups, jobs, waits, workers
 from wanreel.jobs.transactions import Transactions
@@ -54,6 +56,7 @@ class Groups:
         self._database = database
         self._clock = clock
         self._door = door
+        self.copies = GroupCopies(database, clock)
 
     # Handing in and looking up
 
@@ -71,6 +74,7 @@ class Groups:
                 return _reread(c, known.group_id)
             row = {"id": new.id, "kind": new.kind, "spec": new.spec, "owner": new.owner, "title": new.title}
             values = {"gathering": new.gathering, "created_at": self._clock(), "pending": False, "failures": 0}
+            row |= {"webhook": new.webhook, "storage": new.storage}
             c.execute(insert(groups).values(**row, **values))
             ids = [self._door.accept(c, member) for member in members]
             if key is not None and ids:
@@ -116,7 +120,7 @@ class Groups:
 
     def change(
         self, group_id: str, *, spec: str | None = None, drop: Collection[str] = (), add: Sequence[NewJob] = (),
-        cells: dict[str, int] | None = None,
+        cells: dict[str, int] | None = None, storage: str | None = None,
     ) -> tuple[Job, ...]:  # fmt: skip
         """Change what is asked, and its jobs: `drop` leaves those behind, `add` accepts others, `cells` reorders.
 
@@ -136,7 +140,9 @@ class Groups:
                 self._door.accept(c, member)
             for job_id, cell in (cells or {}).items():
                 c.execute(update(jobs).where(jobs.c.id == job_id, jobs.c.group_id == group_id).values(cell=cell))
-            _set(c, group_id, pending=True, failures=0, **failure_columns(None), **({"spec": spec} if spec else {}))
+            changes = {"spec": spec or None, "storage": storage}
+            changed = {name: value for name, value in changes.items() if value is not None}
+            _set(c, group_id, pending=True, failures=0, **failure_columns(None), **changed)
             return tuple(records.reread(c, job_id) for job_id in drop)
 
         return self._database.write("change_group", body)
@@ -171,6 +177,7 @@ class Groups:
                 raise IllegalTransition("It is being worked on, so it can't be deleted.", hint="Cancel it first.")
             removed = tuple((row.id, records.remove(c, row.id, self._clock())) for row in reversed(members))
             c.execute(delete(groups).where(groups.c.id == group_id))
+            outbox.forget(c, group_id)
             return removed
 
         return self._database.write("delete_group", body, urgent=True)
@@ -190,6 +197,7 @@ class Groups:
                 ids = due(row.gathering, [(member.id, member.status) for member in members])
                 if not ids or (ids == _ids(row.made_of) and row.result and not row.failures):
                     _set(c, row.id, pending=False)
+                    settle(c, _find(c, row.id), members, self._clock())
                     continue
                 _set(c, row.id, pending=False, worker=worker)
                 return _reread(c, row.id), tuple(job_of(member) for member in members if member.id in ids)
@@ -204,6 +212,7 @@ class Groups:
             values = {"made_of": " ".join(made_of), "result": result, "failures": 0, **failure_columns(None)}
             if not _release(c, group_id, worker, **values):
                 return False
+            settle(c, _find(c, group_id), _members(c, group_id), self._clock())
             if made_of:
                 log.append(c, made_of[-1], "gathered", self._clock(), {"group_id": group_id, "jobs": len(made_of)})
             return True
@@ -217,7 +226,8 @@ class Groups:
             row = _find(c, group_id, hold=True)
             failures = row.failures + 1
             again = row.pending or (retryable and failures < TRIES)
-            _release(c, group_id, worker, pending=again, failures=failures, **failure_columns(failure))
+            if _release(c, group_id, worker, pending=again, failures=failures, **failure_columns(failure)):
+                settle(c, _find(c, group_id), _members(c, group_id), self._clock())
 
         self._database.write("fail_group", body, urgent=True)
 
@@ -311,4 +321,11 @@ def _group_of(row: Row[Any]) -> Group:
         made_of=_ids(row.made_of),
         result=row.result,
         error=error,
+        webhook=row.webhook,
+        upload=_upload_of(row) if row.storage else None,
     )
+
+
+def _upload_of(row: Row[Any]) -> GroupUpload:
+    files = tuple(GroupFile(**file) for file in json.loads(row.uploaded or "[]"))
+    return GroupUpload(row.storage, row.upload, row.upload_attempts, row.upload_outcome, files)

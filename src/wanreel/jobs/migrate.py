@@ -16,7 +16,7 @@ from wanreel.jobs.sqlite import SqlitePolicy, copy_database, make_engine, open_p
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 #: The revision of `tables.py`. A test holds it equal to the newest file in `migrations/versions`.
-HEAD = "0009"
+HEAD = "0010"
 
 
 def migrate(path: Path, policy: SqlitePolicy, folder: Path, failpoints: Failpoints) -> None:

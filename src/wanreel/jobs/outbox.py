@@ -1,4 +1,4 @@
-"""Outbox: messages about the ends of jobs, until they are delivered. Knows nothing of HTTP.
+"""Outbox: messages about the ends of jobs and groups, until they are delivered. Knows nothing of HTTP.
 
 A message is written in the transaction that ends its job, so there is one exactly where the job has ended. Whoever takes
 one puts off its next attempt in the same transaction, before it is sent: a sender that dies has cost one attempt, and of
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 
 from wanreel.core.delivery import Delivery, DeliveryReport, DeliveryState
 from wanreel.core.job import JobStatus
-from wanreel.jobs.tables import deliveries, jobs, webhooks
+from wanreel.jobs.tables import deliveries, groups, jobs, webhooks
 from wanreel.jobs.transactions import Transactions
 
 #: Seconds between an attempt and the next: a few at once, then every three hours until a day is over. Counted, not timed:
@@ -96,6 +96,12 @@ class Outbox:
 
         return self._database.read(body)
 
+    def report_of(self, group_id: str) -> DeliveryReport:
+        """How the newest message about a group fares that has somebody to be told."""
+        newest = select(deliveries).where(deliveries.c.job_id == group_id).order_by(deliveries.c.seq.desc()).limit(1)
+        row = self._database.read(lambda c: c.execute(newest).first())
+        return _WAITING if row is None else _report_of(row)
+
     def address_of(self, job_id: str) -> str:
         """Who is told of the job's end; "" for nobody."""
         return self._database.read(lambda c: c.scalar(select(webhooks.c.url).where(webhooks.c.job_id == job_id)) or "")
@@ -115,12 +121,18 @@ def subscribe(connection: Connection, job_id: str, url: str) -> None:
 def announce(connection: Connection, row: Row[Any], status: JobStatus, at: float, data: Mapping[str, Any]) -> None:
     """Write the message about the end of the job in `row`, if anybody asked for one."""
     url = connection.scalar(select(webhooks.c.url).where(webhooks.c.job_id == row.id))
-    if url is None:
-        return
+    if url is not None:
+        post(connection, row.id, row.owner, url, status, at, data)
+
+
+def post(  # noqa: PLR0913 - what a message is
+    connection: Connection, job_id: str, owner: str, url: str, status: JobStatus, at: float, data: Mapping[str, Any]
+) -> None:
+    """Write a message about the end of a job, or of a group under its id."""
     message = {
         "id": f"msg_{secrets.token_hex(16)}",
-        "job_id": row.id,
-        "owner": row.owner,
+        "job_id": job_id,
+        "owner": owner,
         "kind": status,
         "data": json.dumps(dict(data), ensure_ascii=False),
         "url": url,
@@ -149,7 +161,8 @@ def _due(connection: Connection, now: float, *, held: bool = False) -> Row[Any] 
 
 
 def _forget_if_alone(connection: Connection, job_id: str) -> None:
-    if connection.scalar(select(jobs.c.seq).where(jobs.c.id == job_id)) is None:
+    of_job, of_group = select(jobs.c.seq).where(jobs.c.id == job_id), select(groups.c.seq).where(groups.c.id == job_id)
+    if connection.scalar(of_job) is None and connection.scalar(of_group) is None:
         forget(connection, job_id)
 
 

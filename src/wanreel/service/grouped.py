@@ -15,7 +15,7 @@ from wanreel.core.errors import GroupNotFound
 from wanreel.core.group import Group
 from wanreel.core.job import Job, JobStatus
 from wanreel.service.bell import ring
-from wanreel.service.service import Service
+from wanreel.service.service import Service, Terms
 
 #: How a job that did not come to its result ended, and what its group is then.
 OVER = {JobStatus.FAILED: "failed", JobStatus.CANCELLED: "cancelled"}
@@ -49,6 +49,10 @@ class Grouped(ABC, Generic[View]):
     @abstractmethod
     def paths(self, view: View) -> Iterable[Path]:
         """The files that were made of all its jobs together."""
+
+    def told(self, terms: Terms) -> str:
+        """Who is told when the result is there. The jobs themselves tell nobody."""
+        return terms.webhook_url or self.service.webhook_url
 
     def get(self, group_id: str) -> View:
         """Raises GroupNotFound."""

@@ -95,6 +95,8 @@ class Storyboards(Grouped[StoryboardView]):
             owner=terms.owner,
             title=board.title or board.scenes[0].prompt[:200],
             gathering="leading",
+            webhook=self.told(terms),
+            storage=_storage(planned) or "",
         )
         store = self.service.store
         group = store.groups.create(new, jobs, key=terms.idempotency_key, digest=digest)
@@ -148,6 +150,7 @@ class Storyboards(Grouped[StoryboardView]):
             drop=[job.id for job in view.jobs if job.id not in kept],
             add=jobs,
             cells={job.id: place for place, job in keep.items()},
+            storage=_storage(planned),
         )
         ring(self.service.data.workers)
         return self.get(group_id)
@@ -254,6 +257,11 @@ def _with_seeds(board: Storyboard, before: Storyboard) -> Storyboard:
 
 def _without_seed(scene: Scene) -> str:
     return json_text({name: value for name, value in scene.to_dict().items() if name != "seed"})
+
+
+def _storage(planned: Sequence[PlannedScene | None]) -> str | None:
+    """The profile that scenes go to, which is one for all; None where none of them is made again."""
+    return next((scene.resolution.storage for scene in planned if scene is not None), None)
 
 
 def _spec(board: Storyboard, cells: Sequence[Mapping[str, str]], terms: Terms) -> str:

@@ -101,7 +101,16 @@ class Sweeps(Grouped[SweepView]):
         sweep, resolutions = self.plan(sweep)
         jobs = [self._job(it, group_id, place, terms) for place, it in enumerate(resolutions)]
         title = sweep.title or sweep.base.prompt[:200]
-        new = NewGroup(group_id, KIND, json_text(sweep.to_dict()), owner=terms.owner, title=title, gathering="ended")
+        new = NewGroup(
+            group_id,
+            KIND,
+            json_text(sweep.to_dict()),
+            owner=terms.owner,
+            title=title,
+            gathering="ended",
+            webhook=self.told(terms),
+            storage=resolutions[0].storage,
+        )
         group = self.service.store.groups.create(new, jobs, key=terms.idempotency_key, digest=digest)
         ring(self.service.data.workers)
         told = dict.fromkeys(note for resolution in resolutions for note in resolution.adjustments)

@@ -20,10 +20,12 @@ from typing import Self
 from wanreel.core.cancel import CancelToken
 from wanreel.core.destination import Destination, object_name
 from wanreel.core.errors import Cancelled, RemoteError, StorageRefused, WanreelError
+from wanreel.core.group import GroupFile
 from wanreel.core.settings import Settings
 from wanreel.core.upload import Upload, UploadTo
 from wanreel.jobs import JobStore
 from wanreel.jobs.uploads import PASS
+from wanreel.service.group_files import result_files
 from wanreel.service.vault import Vault
 from wanreel.storage.depots import Depot, Depots
 from wanreel.storage.objects import ObjectStorage, Parcel
@@ -81,6 +83,8 @@ class Uploader:
         """Copy all that is due now, once each. For a process that is about to leave."""
         while not self._stop.cancelled and (taken := self.store.uploads.take(self.name, self._elsewhere())) is not None:
             self.deliver(taken)
+        while not self._stop.cancelled and self._send_group():
+            pass
 
     # On the threads
 
@@ -108,6 +112,8 @@ class Uploader:
                 taken = self.store.uploads.take(self.name, self._elsewhere())
                 if taken is not None:
                     self.deliver(taken)
+                    continue
+                if self._send_group():
                     continue
             except WanreelError as error:
                 # What was taken is taken up again when its lease is over.
@@ -144,6 +150,40 @@ class Uploader:
         else:
             _log.info("upload", extra={"job": taken.job_id, "kind": taken.file.kind, "outcome": "done"})
             self.store.uploads.done(taken, depot.destination.bucket, key)
+
+    # The result of a group
+
+    def _send_group(self) -> bool:
+        """One attempt at what was made of a group, if it is due, and its outcome in the store. Raises StoreError."""
+        copies = self.store.groups.copies
+        taken = copies.take()
+        if taken is None:
+            return False
+        files = result_files(taken)
+        try:
+            depot = self.depots.get(taken.storage)
+            if self.store.shared and not all((self.results / file.name).is_file() for file in files):
+                copies.put_back(taken, after=PASS)  # they lie on another machine
+                return True
+            for file in files:
+                key = depot.destination.key(object_name(taken.group_id, file.kind, file.name))
+                path = self.results / file.name
+                depot.objects.put(key, Parcel(path, file.sha256, file.size, file.media_type), self._stop)
+        except Cancelled:
+            copies.put_back(taken)
+        except WanreelError as error:
+            copies.failed(taken, str(error), jitter=self.jitter())
+        except OSError as error:
+            copies.failed(taken, f"A file can't be read: {error.strerror}.", jitter=self.jitter())
+        else:
+            destination = depot.destination
+            keys = [destination.key(object_name(taken.group_id, file.kind, file.name)) for file in files]
+            there = [
+                GroupFile(it.kind, it.name, it.media_type, destination.bucket, key)
+                for it, key in zip(files, keys, strict=True)
+            ]
+            copies.done(taken, there)
+        return True
 
     def _failed(self, taken: Upload, error: WanreelError) -> None:
         # Keys that a request brought and that were refused stay refused; an operator can mend a profile.

@@ -70,7 +70,7 @@ def test_a_picture_is_taken_in_once(place: Place, picture: bytes) -> None:
         ({}, "axes"),
         ({"axes": {"seed": list(range(65))}}, "axes"),
         ({"axes": {"wobble": [1]}}, "axes"),
-        ({"axes": {"seed": [1]}, "webhook_url": "https://example.org"}, "webhook_url"),
+        ({"axes": {"seed": [1]}, "webhook_url": "https://example.org"}, "webhook_url"),  # none may be told here
         ({"axes": {"seed": [1]}, "speed": 9}, "speed"),
         ({"axes": {"lora:none": [1]}}, "loras"),
     ],

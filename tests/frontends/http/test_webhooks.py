@@ -28,6 +28,8 @@ from wanreel.frontends.http.entrance import Entrance
 from wanreel.frontends.webhooks import SECRET_PREFIX, SigningSecrets
 from wanreel.jobs import outbox
 from wanreel.wiring import build_runtime, build_service
+from wanreel.worker.gathering import Gatherer
+from wanreel.worker.sweeps import SweepSheets
 
 CHAPTER = Path(__file__).parents[3] / "docs" / "api.md"
 
@@ -120,6 +122,23 @@ def test_failures_and_cancels_are_told(open_place: Open, receiver: Canary) -> No
     told = {message["type"]: message["data"] for message in (json.loads(one.body) for one in heard(receiver, 2))}
     assert told["video.failed"]["error"] == {"code": "out_of_memory", "message": "There was not enough memory."}
     assert told["video.cancelled"]["error"]["code"] == "cancelled"
+
+
+def test_the_end_of_a_sweep_is_told_and_not_that_of_its_cells(open_place: Open, receiver: Canary) -> None:
+    place = open_place(**outbound(receiver))
+    asked = {"prompt": "a", "model": "demo", "num_frames": 5, "axes": {"seed": [1, 2]}, "webhook_url": hook(receiver)}
+    sweep = place.client.post("/v1/sweeps", json=asked).json()
+    assert sweep["webhook"]["state"] == "waiting" and sweep["upload"] is None
+    for _ in range(2):
+        place.hand.complete(place.hand.claim(), frames=5)
+    sheets = SweepSheets(place.service.store, place.service.results)
+    assert Gatherer(place.service.store, {"sweep": sheets.finish}).gather("hand")
+    (message,) = [json.loads(one.body) for one in heard(receiver)]
+    assert message["type"] == "sweep.completed"
+    assert message["data"] == {"id": sweep["id"], "status": "completed", "error": None}
+    board = {"scenes": [{"prompt": "a"}], "model": "demo", "webhook_url": "http://127.0.0.1:1/"}
+    refused = place.client.post("/v1/storyboards", json=board)
+    assert refused.status_code == 400 and refused.json()["error"]["problems"][0]["field"] == "webhook_url"
 
 
 def test_told_again_until_it_is_heard_with_the_same_id(open_place: Open, receiver: Canary) -> None:

@@ -24,11 +24,7 @@ def request_schema(*, multipart: bool) -> dict[str, Any]:
     properties["input_reference"] = _picture_schema(
         "The first frame, as OpenAI's clients send it.", multipart=multipart
     )
-    properties["webhook_url"] = {
-        "type": "string",
-        "maxLength": 2048,
-        "description": "Told, signed, when the video has ended; where the operator allows it.",
-    }
+    properties["webhook_url"] = webhook_schema("the video has ended")
     properties["upload"] = own_storage_schema()
     optional = {name: or_null(value) for name, value in properties.items() if name != "prompt"}
     return {"type": "object", "required": ["prompt"], "properties": {"prompt": properties["prompt"], **optional}}
@@ -37,6 +33,12 @@ def request_schema(*, multipart: bool) -> dict[str, Any]:
 def knob_properties(known: Mapping[str, Knob], *, multipart: bool = False) -> dict[str, Any]:
     """JSON Schema of each knob."""
     return {name: _knob_schema(knob, multipart=multipart) for name, knob in known.items()}
+
+
+def webhook_schema(when: str) -> dict[str, Any]:
+    """Who is told."""
+    said = f"Told, signed, when {when}; where the operator allows it."
+    return {"type": "string", "maxLength": 2048, "description": said}
 
 
 def own_storage_schema() -> dict[str, Any]:

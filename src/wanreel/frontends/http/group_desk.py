@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import asdict
 from typing import Generic
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +14,8 @@ from wanreel.core.errors import GroupNotFound, IllegalTransition
 from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House, owner_filter
 from wanreel.frontends.http.keys import Caller
+from wanreel.frontends.http.schema import Upload, Webhook
+from wanreel.service.group_files import upload_report
 from wanreel.service.grouped import Grouped, View
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -43,6 +46,16 @@ class GroupDesk(Generic[View]):
             self.of(caller, after)
         found = self._groups.list(owner=owner_filter(caller), after=after, limit=limit + 1)
         return found[:limit], len(found) > limit
+
+    def webhook(self, view: View) -> Webhook | None:
+        """How the message about its end fares; None where nobody is to be told."""
+        if not view.group.webhook:
+            return None
+        return Webhook(**asdict(self._house.service.store.outbox.report_of(view.group.id)))
+
+    def upload(self, view: View, *, addresses: bool) -> Upload | None:
+        """How the copy of its result fares; None where it stays here."""
+        return self._house.depots.shown(upload_report(view.group.upload), addresses=addresses)
 
     async def asked(self, request: Request, group_id: str) -> View:
         """The group of whoever asks."""

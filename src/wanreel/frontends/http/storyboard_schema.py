@@ -59,6 +59,12 @@ _EXAMPLE = {"title": "A walk", "scenes": [{"prompt": "a cat sits"}, {"prompt": "
 BOARD: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": _BOARD, "example": _EXAMPLE}}}
 }
+_TOLD = {"webhook_url": body_schema.or_null(body_schema.webhook_schema("the film is there"))}
+_NEW = {**_BOARD, "properties": {**_BOARD["properties"], **_TOLD}}
+#: The same when it is handed in.
+NEW_BOARD: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _NEW, "example": _EXAMPLE}}}
+}
 CHANGES: dict[str, Any] = {
     "requestBody": {
         "content": {

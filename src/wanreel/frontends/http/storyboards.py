@@ -23,8 +23,8 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import idempotency_key
 from wanreel.frontends.http.keys import Caller
-from wanreel.frontends.http.schema import Wire, progress_of
-from wanreel.frontends.http.storyboard_schema import BOARD, CHANGES, ORDER
+from wanreel.frontends.http.schema import Upload, Webhook, Wire, progress_of
+from wanreel.frontends.http.storyboard_schema import BOARD, CHANGES, NEW_BOARD, ORDER
 from wanreel.frontends.storyboard_file import with_first_picture
 from wanreel.service import Terms, request_of
 from wanreel.service.storyboards import Storyboards, StoryboardView, changed
@@ -72,6 +72,8 @@ class StoryboardState(Wire):
     settings: dict[str, Any] = Field(description="What counts for all scenes.")
     scenes: list[SceneState]
     film: Film | None = Field(description="Null until the first scene is there.")
+    webhook: Webhook | None = Field(description="Null when nobody is to be told.")
+    upload: Upload | None = Field(description="Of the whole film; null when it stays on the server.")
     error: str | None
 
 
@@ -98,7 +100,7 @@ class StoryboardRoutes:
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/v1/storyboards", tags=["storyboards"], responses=schema.ERRORS)
         one = "/{storyboard_id}"
-        router.post("", openapi_extra=BOARD, summary="Queue a storyboard")(self.create)
+        router.post("", openapi_extra=NEW_BOARD, summary="Queue a storyboard")(self.create)
         router.get("", response_model=StoryboardList, summary="List your storyboards")(self.list)
         router.get(one, summary="Look at a storyboard")(self.retrieve)
         router.put(one, openapi_extra=BOARD, summary="Take another storyboard in its place")(self.replace)
@@ -125,8 +127,10 @@ class StoryboardRoutes:
 
     def _create(self, caller: Caller, values: dict[str, object], key: str | None) -> StoryboardState:
         self._house.rates.take(caller)
-        board = self._parsed(caller, with_first_picture(values))
-        return self._shown(self._boards.create(board, Terms(owner=caller.owner, idempotency_key=key)))
+        asked = with_first_picture(values)
+        url = self._house.webhooks.accept(asked.pop("webhook_url", None))
+        board = self._parsed(caller, asked)
+        return self._shown(self._boards.create(board, Terms(caller.owner, idempotency_key=key, webhook_url=url)))
 
     async def list(
         self,
@@ -136,7 +140,7 @@ class StoryboardRoutes:
     ) -> StoryboardList:
         """Your storyboards, newest first; `after` is the last id of the page before."""
         found, more = await run_in_threadpool(self._desk.page, caller_of(request), after, limit)
-        return StoryboardList(data=[await run_in_threadpool(self._shown, view) for view in found], has_more=more)
+        return StoryboardList(data=[await run_in_threadpool(self._listed, view) for view in found], has_more=more)
 
     async def retrieve(self, request: Request, storyboard_id: str) -> StoryboardState:
         """How a storyboard stands."""
@@ -241,7 +245,10 @@ class StoryboardRoutes:
                 taken[name] = known or self._house.desk.accept(caller.owner, "image", value)
         return taken
 
-    def _shown(self, view: StoryboardView) -> StoryboardState:
+    def _listed(self, view: StoryboardView) -> StoryboardState:
+        return self._shown(view, addresses=False)
+
+    def _shown(self, view: StoryboardView, *, addresses: bool = True) -> StoryboardState:
         film = view.film
         clips = {clip["job"]: clip for clip in film["clips"]} if film else {}
         scenes = [
@@ -259,6 +266,8 @@ class StoryboardRoutes:
             settings=settings,
             scenes=scenes,
             film=_film(view),
+            webhook=self._desk.webhook(view),
+            upload=self._desk.upload(view, addresses=addresses),
             error=_error(view),
         )
 

@@ -22,7 +22,7 @@ from wanreel.frontends.http.guard import caller_of
 from wanreel.frontends.http.house import House
 from wanreel.frontends.http.intake import idempotency_key
 from wanreel.frontends.http.keys import Caller
-from wanreel.frontends.http.schema import Adjustments, Wire, progress_of
+from wanreel.frontends.http.schema import Adjustments, Upload, Webhook, Wire, progress_of
 from wanreel.frontends.http.submission import translate
 from wanreel.service import Terms, request_of
 from wanreel.service.sweeps import Sweeps, SweepView
@@ -69,6 +69,8 @@ class SweepState(Wire):
     files: dict[str, SweepFile] = Field(description="What was made of the cells: sheet, video, csv, json.")
     adjustments: list[dict[str, Any]] = Field(description="How cells differ from what was asked; on creation only.")
     notes: list[str]
+    webhook: Webhook | None = Field(description="Null when nobody is to be told.")
+    upload: Upload | None = Field(description="Of the files; null when they stay on the server.")
     error: str | None
 
 
@@ -116,8 +118,10 @@ class SweepRoutes:
 
     def _create(self, caller: Caller, body: Body, key: str | None) -> SweepState:
         self._house.rates.take(caller)
-        sweep, notes = self._parsed(caller, body)
-        view, adjustments = self._sweeps.create(sweep, Terms(owner=caller.owner, idempotency_key=key))
+        values = dict(body.values)
+        url = self._house.webhooks.accept(values.pop("webhook_url", None))
+        sweep, notes = self._parsed(caller, replace(body, values=values))
+        view, adjustments = self._sweeps.create(sweep, Terms(caller.owner, idempotency_key=key, webhook_url=url))
         return self._shown(view, adjustments, notes)
 
     async def list(
@@ -132,7 +136,7 @@ class SweepRoutes:
 
     def _list(self, caller: Caller, after: str | None, limit: int) -> SweepList:
         found, more = self._desk.page(caller, after, limit)
-        return SweepList(data=[self._shown(view) for view in found], has_more=more)
+        return SweepList(data=[self._shown(view, listed=True) for view in found], has_more=more)
 
     async def retrieve(self, request: Request, sweep_id: str) -> SweepState:
         """How a sweep stands."""
@@ -174,7 +178,9 @@ class SweepRoutes:
             raise InvalidRequest(*submission.problems)
         return sweep, submission.notes
 
-    def _shown(self, view: SweepView, adjustments: Adjustments = (), notes: list[str] | None = None) -> SweepState:
+    def _shown(
+        self, view: SweepView, adjustments: Adjustments = (), notes: list[str] | None = None, *, listed: bool = False
+    ) -> SweepState:
         cells = [
             CellState(
                 number=place + 1,
@@ -203,6 +209,8 @@ class SweepRoutes:
             files={kind: SweepFile(**file) for kind, file in view.files.items()},
             adjustments=[adjustment.to_dict() for adjustment in adjustments],
             notes=notes or [],
+            webhook=self._desk.webhook(view),
+            upload=self._desk.upload(view, addresses=not listed),
             error=f"{view.group.error[1]} {view.group.error[2]}".strip() if view.group.error else None,
         )
 
@@ -213,7 +221,7 @@ _OVER = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 def _body() -> dict[str, Any]:
     """Everything that a video takes, and the axes."""
     request = body_schema.request_schema(multipart=False)
-    properties = {name: it for name, it in request["properties"].items() if name not in ("webhook_url", "upload")}
+    properties = {name: it for name, it in request["properties"].items() if name != "upload"}
     values = {"type": "array", "minItems": 1, "maxItems": MAX_CELLS}
     properties["axes"] = {
         "type": "object",
@@ -224,6 +232,7 @@ def _body() -> dict[str, Any]:
         f'[3, 4], "3:4" or 3. At most {MAX_CELLS} combinations.',
         "examples": [{"seed": [1, 2, 3], "guidance": ["3:3", "5:4"]}],
     }
+    properties["webhook_url"] = body_schema.or_null(body_schema.webhook_schema("the files are there"))
     properties["title"] = {"type": ["string", "null"], "maxLength": 200}
     body = {"type": "object", "required": ["axes"], "properties": properties}
     example = {"prompt": "a red circle moves right over a blue background", "axes": {"seed": [1, 2, 3]}}

@@ -15,7 +15,7 @@ class Companion:
     """
 
     def __init__(self, name: str, patience: float | None = None) -> None:
-        self._patience = patience
+        self._worth = patience
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -27,7 +27,7 @@ class Companion:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join(self._patience)
+        self._thread.join(self._worth)
 
     def _run(self) -> None:
         raise NotImplementedError

@@ -37,7 +37,7 @@ from wanreel.core.errors import WanreelError
 from wanreel.core.parallel import Parallel
 from wanreel.core.placement import Placement
 from wanreel.host import OtherProcess
-from wanreel.models.parallel.crew import REPLACE, Crew
+from wanreel.models.parallel.crew import REPLACE, Crew, Losses
 from wanreel.models.parallel.opening import lead_model
 from wanreel.models.ranks import split as splitting
 from wanreel.models.ranks.attention import attend_whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from generation.factory import ARCHITECTURES, Case, make_case
 from models.lora_files import RandomLora
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Mode
-from wanreel.core.errors import Cancelled, DeviceFault, WanreelError
+from wanreel.core.errors import Cancelled, DeviceFault, OutOfMemory, WanreelError
 from wanreel.core.lora import ResolvedLora
 from wanreel.core.parallel import Parallel
 from wanreel.core.placement import Placement, Precision
@@ -36,6 +38,9 @@ from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.parallel import crew
 from wanreel.models.parallel.crew import Crew, Losses
 from wanreel.models.parallel.opening import CrewOpener
+from wanreel.models.parallel.rank import Rank
+from wanreel.models.parallel.wire import Wire
+from wanreel.models.pool import ModelPool
 from wanreel.models.ranks.mesh import part
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.wan_model import WanModel
@@ -379,6 +384,69 @@ def test_a_process_that_is_stuck_in_an_exchange_ends(monkeypatch: pytest.MonkeyP
     lost._fault = DeviceFault("Rank 1 ended.")
     with pytest.raises(DeviceFault, match="Another process goes on"):
         lost.gather()
+
+
+class Standing:
+    """A process that stands still."""
+
+    pid, returncode = 0, None
+
+    def poll(self) -> None:
+        """It has not ended."""
+
+    def kill(self) -> None:
+        self.returncode = -9
+
+
+def crew_with(*answers: dict[str, Any], losses: Losses | None = None, device: str = "cpu") -> Crew:
+    """Whose ranks have answered so."""
+    made = Crew([[]] * len(answers), torch.device(device), losses=losses)
+    for number, answer in enumerate(answers, 1):
+        rank = crew._Rank(number, Standing(), Wire(io.BytesIO(), io.BytesIO()), time.monotonic())  # type: ignore[arg-type]
+        rank.answers.put(answer)
+        made._ranks.append(rank)
+    return made
+
+
+def test_a_rank_whose_memory_runs_out_while_it_loads_stays() -> None:
+    """All answers are taken, so that none is taken for the next one's; an error that ends a rank ends all."""
+    no_room = {"error": "no room", "code": "out_of_memory", "goes_on": True}
+    made = crew_with({"done": True}, no_room, {"done": True})
+    with pytest.raises(OutOfMemory, match="Rank 2: no room"):
+        made.answered()
+    assert made._fault is None and all(rank.answers.empty() for rank in made._ranks)
+    broken = crew_with(no_room, {"error": "a bug", "code": "device_fault"})
+    with pytest.raises(OutOfMemory):
+        broken.answered()
+    assert broken._fault is not None
+    opening = Rank(Wire(io.BytesIO(), io.BytesIO()), {}, torch.device("cpu"), lambda name, placement: no_memory())
+    opening._models["m"] = build_tiny(short("t2v-1.3b").spec)
+    answer = opening._open({"model": "m", "placement": Placement().to_dict()})
+    assert answer["goes_on"] and answer["code"] == "out_of_memory" and not opening._models
+
+
+def no_memory() -> WanModel:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_last_words_say_what_a_rank_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between GPUs nobody awaits the answer of a rank that met an error in an exchange: the exchange never ends."""
+    monkeypatch.setattr(crew, "_LAST_RESORT", 0.1)
+    words: list[WanreelError] = []
+    losses = Losses(guarded=False, last_words=words.append, abandon=lambda code: over.set())
+    over = threading.Event()
+    lost = crew_with({"done": True}, losses=losses, device="cuda:0")
+    lost._ranks[0].said, lost._ranks[0].code, lost._ranks[0].ended = "no room", "out_of_memory", True
+    lost._look(over)
+    (found,) = words
+    assert isinstance(found, OutOfMemory) and found.message == "Rank 1: no room"
+    run, planned = object(), list[Any]()
+    pool = ModelPool(lambda spec, placement: build_tiny(spec), SimpleNamespace(ran_out=lambda *it: planned.append(it)))  # type: ignore[arg-type]
+    pool.last_words()
+    pool.trying(run, run, run, lambda: "denoise")  # type: ignore[arg-type]
+    assert planned == [], "nothing has happened yet"
+    pool.last_words()
+    assert planned == [(run, run, run, "denoise")]
 
 
 def test_a_group_that_does_not_let_go_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,13 +159,14 @@ def _self_attention(attn: Any, entered: Entered, turn: Turn, way: Way) -> Tensor
     given, shared = entered.given, entered.rounded
     # In the order in which other ranks, where there are some, can be sent what is made while more is made.
     value = _sent(_linear(attn.to_v, given, shared).unflatten(2, (attn.heads, -1)), way)
-    key, query = _linear(attn.to_k, given, shared), _linear(attn.to_q, given, shared)
+    key = _linear(attn.to_k, given, shared)
     if way.own is not None and turn.pairs is not None and isinstance(way.attend, Eighths) and _plain(attn):
+        query = _linear(attn.to_q, given, shared)
         keys = _turned_at_once(way.own, key, attn.norm_k, attn.heads, turn.pairs, centre=True)
         queries = _turned_at_once(way.own, query, attn.norm_q, attn.heads, turn.pairs, centre=False)
         return _out(attn, way.attend.rounded(queries, keys, value), given, way)
     sent = _sent(turned(key, attn.norm_k, attn.heads, turn), way)
-    asking = _sent(turned(query, attn.norm_q, attn.heads, turn), way)
+    asking = turned(_linear(attn.to_q, given, shared), attn.norm_q, attn.heads, turn)
     return _out(attn, _attended(asking, sent, value, attn.heads, way), given, way)
 
 

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from frontends.ui.served import PATIENCE, Served, serve
-from frontends.ui.shelves import open_browser
+from frontends.ui.shelves import CHROMIUM, Shop, open_browser, open_shop
 from wanreel.frontends.http.keys import KeyRing
 
 # Holds for the whole process, so it is said once: a module that said less would say it for all of them.
 expect.set_options(timeout=PATIENCE)
 
 
+#: Gradio's and Playwright's, where they run in the tests' own process: loops left open, names that go.
+FOREIGN = ("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "shop" in getattr(item, "fixturenames", ()):
+            for warning in FOREIGN:
+                item.add_marker(pytest.mark.filterwarnings(warning))
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip("needs chromium")
     with open_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
-ARGUMENTS = [
+FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -25,8 +25,8 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
 ]
+ARGUMENTS = [*FLAGS, "--autoplay-policy=no-user-gesture-required"]
 #: Milliseconds that a browser waits: the machine may be busy with other tests.
 PATIENCE = 120_000
 

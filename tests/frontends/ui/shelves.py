@@ -19,6 +19,7 @@ import requests
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from frontends.http.places import Hand, artifact, serving
+from frontends.ui.served import FLAGS
 from wanreel.core.job import ArtifactRef, folded
 from wanreel.core.picture_request import PictureRequest
 from wanreel.core.request import VideoRequest
@@ -32,15 +33,6 @@ from wanreel.service import Service
 from wanreel.wiring import Runtime, build_runtime, build_service
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 #: Where screenshots are kept for a person to look at.
 PICTURES = Path(__file__).parents[3] / "build" / "screens"
 

@@ -13,14 +13,11 @@ from typing import Literal
 
 import numpy as np
 import pytest
-
-pytest.importorskip("playwright")
-
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
-from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_shop, visit
+from frontends.ui.shelves import PICTURES, Shop, open_shop, visit
 from wanreel.core.events import PlanChanged
 from wanreel.core.job import JobStatus, Search
 from wanreel.core.machines import GIB, card_named, machine_of_card
@@ -31,13 +28,6 @@ from wanreel.media.video import VideoFormat, VideoWriter
 from wanreel.wiring.forecast import Forecast
 from wanreel.worker.orders import Orders
 
-pytestmark = [
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
-    # Gradio's and Playwright's: loops left open, names that go.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 MANY = 5000
 Everything = Search(status=JobStatus.COMPLETED)
 SCREENS = ("queue", "library", "models", "settings")

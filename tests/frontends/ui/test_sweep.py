@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-pytest.importorskip("playwright")
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from frontends.ui.shelves import CHROMIUM, Shop, open_shop, visit
+from frontends.ui.shelves import Shop, visit
 from wanreel.service.sweeps import Sweeps
 from wanreel.worker.gathering import Gatherer
 from wanreel.worker.sweeps import KIND, SweepSheets
-
-pytestmark = [
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
-    # Gradio's and Playwright's: loops left open, names that go.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with open_shop(tmp_path_factory.mktemp("shop")) as shop:
-        yield shop
 
 
 def test_a_sweep_on_the_page(page: Page, shop: Shop) -> None:

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import requests
-
-pytest.importorskip("playwright")
-
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from frontends.ui.shelves import CHROMIUM, PICTURES, Shop, open_shop, visit
+from frontends.ui.shelves import PICTURES, Shop, visit
 from wanreel.media.stills import save_png
 from wanreel.service.storyboards import Storyboards, StoryboardView
 from wanreel.wiring import build_worker
 
-pytestmark = [
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs chromium"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with open_shop(tmp_path_factory.mktemp("timeline")) as shop:
-        yield shop
+pytestmark = pytest.mark.timeout(240)
 
 
 def work(shop: Shop) -> None:

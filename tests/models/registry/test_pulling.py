@@ -1,21 +1,32 @@
-"""Registry against a hub on this machine, healthy and in every way ill."""
+"""Pulling from a hub on this machine, healthy and in every way ill."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from models.hub_server import Fault, HubServer, Mode, hub_server
+from models.registry.place import (
+    FILES,
+    REPO,
+    SPEC,
+    WANTED,
+    WEIGHTS,
+    assert_whole,
+    flip,
+    installed,
+    registry_of,
+    run,
+    some_bytes,
+)
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog
 from wanreel.core.errors import (
@@ -27,80 +38,7 @@ from wanreel.core.errors import (
     InvalidRequest,
     ModelNotInstalled,
 )
-from wanreel.models.registry import Hub, Pins, Progress, Registry
-from wanreel.storage.digests import Digests
-
-SPEC = Catalog().get("t2v-1.3b")
-REPO = SPEC.hub_id or ""
-WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
-
-
-def some_bytes(size: int, seed: int) -> bytes:
-    return b"".join((seed * 1000 + i).to_bytes(8, "little") for i in range(size // 8))
-
-
-FILES = {
-    "model_index.json": b'{"_class_name": "WanPipeline"}',
-    "README.md": b"not wanted",
-    "run.py": b"import os",
-    "scheduler/scheduler_config.json": b"{}",
-    "tokenizer/tokenizer.json": some_bytes(8192, 1),
-    "tokenizer/tokenizer_config.json": b"{}",
-    "text_encoder/config.json": b"{}",
-    "text_encoder/model.safetensors": some_bytes(3 * 2**20, 2),
-    "text_encoder/pytorch_model.bin": b"a pickle",
-    "vae/config.json": b"{}",
-    "vae/diffusion_pytorch_model.safetensors": some_bytes(65536, 3),
-    "vae/../../evil.safetensors": b"outside",
-    "transformer/config.json": b"{}",
-    WEIGHTS: some_bytes(4 * 2**20, 4),
-}
-WANTED = {name for name in FILES if not name.endswith((".md", ".py", ".bin")) and ".." not in name}
-
-
-@pytest.fixture(autouse=True)
-def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-
-
-@pytest.fixture
-def hub() -> Generator[HubServer]:
-    with hub_server(**{REPO: dict(FILES)}) as server:
-        yield server
-
-
-def registry_of(hub: HubServer | str, root: Path, *, offline: bool = False, keep_free: int = 0) -> Registry:
-    url = hub if isinstance(hub, str) else hub.url
-    client = Hub(url, offline=offline, base_wait=0.001, silence=0.4)
-    return Registry(root, client, Digests(root.parent / "digests.json"), keep_free)
-
-
-@pytest.fixture
-def registry(hub: HubServer, tmp_path: Path) -> Registry:
-    return registry_of(hub, tmp_path / "models")
-
-
-def run(registry: Registry, *only: str, cancel: CancelToken | None = None) -> tuple[list[Progress], tuple[str, ...]]:
-    """Pulls to the end: what it told, and its notes."""
-    pulling, told = registry.pull(SPEC, cancel or CancelToken(), only), list[Progress]()
-    while True:
-        try:
-            told.append(next(pulling))
-        except StopIteration as end:
-            return told, end.value
-
-
-def installed(registry: Registry) -> dict[str, bytes]:
-    folder = registry.folder(SPEC)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def assert_whole(registry: Registry) -> None:
-    assert installed(registry) == {name: FILES[name] for name in WANTED}
-    assert not (registry.root / ".downloads" / SPEC.name).exists()
-    assert registry.faults(SPEC, CancelToken()) == ()
-    state = registry.progress(SPEC)
-    assert state is not None and state.state == "complete"
+from wanreel.models.registry import Pins, Progress, Registry
 
 
 def test_a_pull_brings_what_is_wanted_and_nothing_else(hub: HubServer, registry: Registry) -> None:
@@ -311,76 +249,6 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 # Damage
-
-
-def flip(path: Path, place: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[place] ^= 4
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize("name", sorted(WANTED))
-def test_any_flipped_byte_is_named_before_the_first_use(registry: Registry, name: str) -> None:
-    run(registry)
-    size = len(FILES[name])
-    flip(registry.folder(SPEC) / name, size - 1 if size < 9 else size // 3)
-    with pytest.raises(BrokenWeights, match=f"{SPEC.name}/{name} has changed"):
-        registry.check(SPEC)
-
-
-def test_verify_reads_what_looks_untouched(registry: Registry) -> None:
-    run(registry)
-    path = registry.folder(SPEC) / WEIGHTS
-    before = path.stat()
-    with path.open("r+b") as file:  # a disk that rots changes no date
-        file.seek(77)
-        file.write(b"!")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-    registry.check(SPEC)
-    faults = registry.faults(SPEC, CancelToken())
-
-    assert [str(fault) for fault in faults] == [f"{SPEC.name}/{WEIGHTS} has changed since it was received"]
-
-
-def test_a_pull_heals_what_verify_found(registry: Registry) -> None:
-    run(registry)
-    flip(registry.folder(SPEC) / WEIGHTS, 3)
-    (registry.folder(SPEC) / "vae/config.json").unlink()
-    assert len(registry.faults(SPEC, CancelToken())) == 2
-    run(registry)
-    assert_whole(registry)
-
-
-def test_the_check_at_a_warm_start_reads_no_weights(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(registry)
-
-    def no(*_: object) -> str:
-        raise AssertionError("a file was read")
-
-    monkeypatch.setattr(Digests, "fresh", no)
-    registry.check(SPEC)
-
-
-def test_a_damaged_lock_is_not_guessed_at(registry: Registry) -> None:
-    run(registry)
-    registry.pins.path.write_text("{")
-    with pytest.raises(BrokenWeights, match=r"models\.lock"):
-        registry.check(SPEC)
-
-
-# Removing, pausing, stopping, sharing
-
-
-def test_remove(registry: Registry) -> None:
-    run(registry)
-    freed = registry.remove(SPEC)
-    assert freed == sum(len(FILES[name]) for name in WANTED)
-    assert not registry.folder(SPEC).exists()
-    assert registry.progress(SPEC) is None
-    assert registry.pins.of(SPEC.name) is None
-    with pytest.raises(ModelNotInstalled):
-        registry.remove(SPEC)
 
 
 def test_pause_and_resume(hub: HubServer, registry: Registry) -> None:

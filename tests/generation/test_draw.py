@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from generation.studio import Studio, pixels
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog
-from wanreel.core.drawing import Drawing
 from wanreel.core.errors import Cancelled, OutOfMemory
-from wanreel.core.events import Drawn, Event, PlanChanged, StepCompleted
+from wanreel.core.events import PlanChanged, StepCompleted
 from wanreel.core.memory_plan import MemoryPlan
-from wanreel.core.picture import PictureRef
 from wanreel.core.picture_models import SOLVERS
 from wanreel.core.picture_request import PictureRequest, ResolvedPicture
 from wanreel.core.picture_resolve import resolve_picture
@@ -33,54 +30,16 @@ from wanreel.models.diffusers_pictures import diffusers_pictures
 from wanreel.models.picture_model import PictureModel
 from wanreel.models.pool import ModelPool
 from wanreel.models.tiny_pictures import build_tiny_pictures
-from wanreel.storage.disk import BlobStore
 
 BASE, REFINER = Catalog().picture("tiny:sdxl-base"), Catalog().picture("tiny:sdxl-refiner")
 
 
-@dataclass
-class Studio:
-    """A pool of tiny models and a folder."""
-
-    folder: Path
-    models: dict[str, PictureModel] = field(default_factory=dict[str, PictureModel])
-
-    def __post_init__(self) -> None:
-        self.blobs = BlobStore(self.folder / "pictures")
-        self.pool = ModelPool(self._load)
-        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        self.picture = Image.fromarray(noise)
-        data = io.BytesIO()
-        self.picture.save(data, "PNG")
-        self.given = PictureRef(self.blobs.put(data.getvalue()), 64, 64)
-
-    def _load(self, spec: Any, placement: Placement) -> PictureModel:
-        return self.model(spec.name)
-
-    def model(self, name: str) -> PictureModel:
-        if name not in self.models:
-            self.models[name] = build_tiny_pictures(Catalog().picture(name))
-        return self.models[name]
-
-    def events(self, cancel: CancelToken | None = None, stem: str = "picture", **asked: Any) -> list[Event]:
-        values: dict[str, Any] = {"prompt": "a red fox", "seed": 3, "model": BASE.name, **asked}
-        resolution = resolve_picture(PictureRequest(**values), Catalog().picture, BASE.name)
-        target = SheetTarget(self.folder / "out", self.blobs, stem)
-        return list(draw(self.pool, resolution, target, cancel or CancelToken()))
-
-    def drawing(self, **asked: Any) -> Drawing:
-        last = self.events(**asked)[-1]
-        assert isinstance(last, Drawn)
-        return last.drawing
-
-
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.mktemp("studio"))
-
-
-def pixels(path: Path) -> np.ndarray[Any, Any]:
-    return np.asarray(Image.open(path))
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio[PictureModel]:
+    asked = {"prompt": "a red fox", "seed": 3, "model": BASE.name}
+    return Studio(
+        tmp_path_factory.mktemp("studio"), lambda name: build_tiny_pictures(Catalog().picture(name)), 64, asked
+    )
 
 
 def theirs(model: PictureModel, solver: str, *, picture: bool = False, **asked: Any) -> Any:
@@ -95,7 +54,7 @@ def theirs(model: PictureModel, solver: str, *, picture: bool = False, **asked: 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("picture", [False, True])
-def test_pictures_equal_diffusers(studio: Studio, solver: Any, picture: bool) -> None:
+def test_pictures_equal_diffusers(studio: Studio[PictureModel], solver: Any, picture: bool) -> None:
     asked: dict[str, Any] = {"image": studio.given, "strength": 0.75} if picture else {}
     ours = studio.drawing(solver=solver, **asked)
     given: dict[str, Any] = {"image": studio.picture, "strength": 0.75} if picture else {}
@@ -104,14 +63,14 @@ def test_pictures_equal_diffusers(studio: Studio, solver: Any, picture: bool) ->
 
 
 @pytest.mark.parametrize("asked", [{"negative_prompt": "blurry"}, {"negative_prompt": ""}, {"guidance_scale": 1.0}])
-def test_guidance_is_diffusers(studio: Studio, asked: dict[str, Any]) -> None:
+def test_guidance_is_diffusers(studio: Studio[PictureModel], asked: dict[str, Any]) -> None:
     assert np.array_equal(
         pixels(studio.drawing(**asked).path), np.asarray(theirs(studio.model(BASE.name), "euler", **asked))
     )
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-def test_the_refiner_is_diffusers(studio: Studio, share: float | None) -> None:
+def test_the_refiner_is_diffusers(studio: Studio[PictureModel], share: float | None) -> None:
     ours = studio.drawing(refiner_inference_steps=4, high_noise_frac=share, strength=0.5)
     generator = torch.Generator().manual_seed(3)
     first: dict[str, Any] = {"output_type": "latent", "generator": generator}
@@ -123,14 +82,14 @@ def test_the_refiner_is_diffusers(studio: Studio, share: float | None) -> None:
     assert np.array_equal(pixels(ours.path), np.asarray(other))
 
 
-def test_each_of_several_is_what_its_seed_makes_alone(studio: Studio) -> None:
+def test_each_of_several_is_what_its_seed_makes_alone(studio: Studio[PictureModel]) -> None:
     three = studio.drawing(num_images=3, stem="three")
     assert [path.name for path in three.paths] == ["three.png", "three.2.png", "three.3.png"]
     alone = studio.drawing(seed=5, stem="alone")
     assert three.paths[2].read_bytes() == alone.path.read_bytes()
 
 
-def test_the_file_tells_how_it_was_made(studio: Studio) -> None:
+def test_the_file_tells_how_it_was_made(studio: Studio[PictureModel]) -> None:
     drawing = studio.drawing(num_images=2, width=70, height=66, stem="told")
     assert pixels(drawing.path).shape == (66, 70, 3)
     recipe = json.loads(read_recipe(drawing.paths[1]))
@@ -142,7 +101,7 @@ def test_the_file_tells_how_it_was_made(studio: Studio) -> None:
     assert b"iTXt" not in (studio.folder / "out" / "silent.png").read_bytes()
 
 
-def test_cancelling_stops_between_steps_and_leaves_nothing(studio: Studio) -> None:
+def test_cancelling_stops_between_steps_and_leaves_nothing(studio: Studio[PictureModel]) -> None:
     cancel = CancelToken()
     resolution = resolve_picture(PictureRequest(prompt="a", model=BASE.name), Catalog().picture, BASE.name)
     target = SheetTarget(studio.folder / "stopped", studio.blobs)
@@ -161,7 +120,7 @@ def test_cancelling_stops_between_steps_and_leaves_nothing(studio: Studio) -> No
     assert not list((studio.folder / "stopped").glob("*"))
 
 
-def test_steps_are_counted_over_all_pictures_and_models(studio: Studio) -> None:
+def test_steps_are_counted_over_all_pictures_and_models(studio: Studio[PictureModel]) -> None:
     events = studio.events(num_images=2, refiner_inference_steps=4, strength=0.5)
     steps = [event for event in events if isinstance(event, StepCompleted)]
     assert [event.step for event in steps] == list(range(1, 13))
@@ -184,7 +143,7 @@ class Plans:
 
 
 def test_where_memory_runs_out_decoding_goes_on_in_windows(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: Studio[PictureModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans, model = Plans(), build_tiny_pictures(BASE)
     decode: Callable[..., Any] = model.vae.decode

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +12,21 @@ import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from PIL import Image
 
+from generation.studio import Studio, pixels
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog
-from wanreel.core.drawing import Drawing
 from wanreel.core.edit_models import EditSpec
 from wanreel.core.errors import Cancelled, InvalidRequest
-from wanreel.core.events import Drawn, Event, StepCompleted
-from wanreel.core.picture import PictureRef
+from wanreel.core.events import StepCompleted
 from wanreel.core.picture_request import PictureRequest, ResolvedPicture
 from wanreel.core.picture_resolve import resolve_picture
-from wanreel.core.placement import Placement
 from wanreel.generation.draw import draw
 from wanreel.generation.picture_export import SheetTarget
 from wanreel.media.recipe import read_recipe
 from wanreel.models.diffusers_edits import diffusers_edits
 from wanreel.models.edit_load import load_edit_model
 from wanreel.models.edit_model import EditModel
-from wanreel.models.pool import ModelPool
 from wanreel.models.tiny_edits import build_tiny_edits, save_tiny_edits
-from wanreel.storage.disk import BlobStore
 
 NAME = "tiny:qwen-image-edit-2509"
 INSTRUCTION = "make it night"
@@ -44,56 +38,12 @@ def spec_of(name: str) -> EditSpec:
     return spec
 
 
-@dataclass
-class Studio:
-    """A pool of tiny models and a folder."""
-
-    folder: Path
-    models: dict[str, EditModel] = field(default_factory=dict[str, EditModel])
-
-    def __post_init__(self) -> None:
-        self.blobs = BlobStore(self.folder / "pictures")
-        self.pool = ModelPool(self._load)
-        noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-        self.picture = Image.fromarray(noise)
-        data = io.BytesIO()
-        self.picture.save(data, "PNG")
-        self.given = PictureRef(self.blobs.put(data.getvalue()), 96, 64)
-
-    def _load(self, spec: Any, placement: Placement) -> EditModel:
-        return self.model(spec.name)
-
-    def model(self, name: str) -> EditModel:
-        if name not in self.models:
-            self.models[name] = build_tiny_edits(spec_of(name))
-        return self.models[name]
-
-    def events(self, cancel: CancelToken | None = None, stem: str = "edit", **asked: Any) -> list[Event]:
-        values: dict[str, Any] = {
-            "prompt": INSTRUCTION,
-            "seed": 3,
-            "model": NAME,
-            "image": self.given,
-            "mode": "edit",
-            **asked,
-        }
-        resolution = resolve_picture(PictureRequest(**values), Catalog().picture, NAME)
-        target = SheetTarget(self.folder / "out", self.blobs, stem)
-        return list(draw(self.pool, resolution, target, cancel or CancelToken()))
-
-    def drawing(self, **asked: Any) -> Drawing:
-        last = self.events(**asked)[-1]
-        assert isinstance(last, Drawn)
-        return last.drawing
-
-
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    return Studio(tmp_path_factory.mktemp("studio"))
-
-
-def pixels(path: Path) -> np.ndarray[Any, Any]:
-    return np.asarray(Image.open(path))
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio[EditModel]:
+    asked = {"prompt": INSTRUCTION, "seed": 3, "model": NAME}
+    return Studio(
+        tmp_path_factory.mktemp("studio"), lambda name: build_tiny_edits(spec_of(name)), 96, asked, edits=True
+    )
 
 
 def theirs(model: EditModel, picture: Image.Image, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Any:
@@ -111,7 +61,7 @@ def theirs(model: EditModel, picture: Image.Image, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["qwen-image-edit", "qwen-image-edit-2509", "qwen-image-edit-2511"])
-def test_edits_equal_diffusers(studio: Studio, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edits_equal_diffusers(studio: Studio[EditModel], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = studio.drawing(model=f"tiny:{name}", width=96, height=64)
     other = theirs(studio.model(f"tiny:{name}"), studio.picture, monkeypatch)
     assert np.array_equal(pixels(ours.path), np.asarray(other))
@@ -125,14 +75,14 @@ def test_edits_equal_diffusers(studio: Studio, name: str, monkeypatch: pytest.Mo
     ],
 )
 def test_guidance_is_diffusers(
-    studio: Studio, asked: dict[str, Any], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    studio: Studio[EditModel], asked: dict[str, Any], given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = studio.drawing(width=96, height=64, **asked)
     other = theirs(studio.model(NAME), studio.picture, monkeypatch, **given)
     assert np.array_equal(pixels(ours.path), np.asarray(other))
 
 
-def test_the_model_sees_where_things_are(studio: Studio) -> None:
+def test_the_model_sees_where_things_are(studio: Studio[EditModel]) -> None:
     """transformers 5 finds no places of patches by itself: with them the instruction is read in another way."""
     model = studio.model(NAME)
     read: Any = model.processor(text=["<|vision_start|><|image_pad|><|vision_end|>a"], images=[studio.picture])
@@ -142,27 +92,27 @@ def test_the_model_sees_where_things_are(studio: Studio) -> None:
     assert not torch.equal(placed, unplaced)
 
 
-def test_the_size_follows_the_picture(studio: Studio) -> None:
+def test_the_size_follows_the_picture(studio: Studio[EditModel]) -> None:
     drawing = studio.drawing(stem="follows")
     assert (drawing.width, drawing.height) == (64, 64)  # 96×64 at the area of 64², in steps of 32
     assert pixels(studio.drawing(stem="exact", width=100, height=70).path).shape == (70, 100, 3)
 
 
-def test_several_edits_are_what_each_seed_makes_alone(studio: Studio) -> None:
+def test_several_edits_are_what_each_seed_makes_alone(studio: Studio[EditModel]) -> None:
     two = studio.drawing(num_images=2, stem="two")
     assert two.paths[1].read_bytes() == studio.drawing(seed=4, stem="alone").path.read_bytes()
     steps = [event for event in studio.events(num_images=2, stem="two") if isinstance(event, StepCompleted)]
     assert [(it.step, it.total_steps) for it in steps] == [(number, 8) for number in range(1, 9)]
 
 
-def test_the_file_tells_how_it_was_made(studio: Studio) -> None:
+def test_the_file_tells_how_it_was_made(studio: Studio[EditModel]) -> None:
     recipe = json.loads(read_recipe(studio.drawing(stem="told").path))
     again = ResolvedPicture.from_dict(recipe["request"])
     assert again.image == studio.given
     assert resolve_picture(again.as_request(), Catalog().picture, NAME).request == again
 
 
-def test_cancelling_stops_between_steps(studio: Studio) -> None:
+def test_cancelling_stops_between_steps(studio: Studio[EditModel]) -> None:
     cancel = CancelToken()
     values = PictureRequest(prompt=INSTRUCTION, model=NAME, image=studio.given)
     running = draw(
@@ -178,7 +128,7 @@ def test_cancelling_stops_between_steps(studio: Studio) -> None:
     assert not list((studio.folder / "stopped").glob("*"))
 
 
-def test_a_marker_in_an_instruction_is_plain_text(studio: Studio) -> None:
+def test_a_marker_in_an_instruction_is_plain_text(studio: Studio[EditModel]) -> None:
     drawing = studio.drawing(prompt="a <|image_pad|> here", stem="marked")
     assert drawing.path.is_file()
 
@@ -193,14 +143,14 @@ def test_a_marker_in_an_instruction_is_plain_text(studio: Studio) -> None:
         ({"model": "tiny:sdxl-base"}, "model"),
     ],
 )
-def test_what_an_edit_can_not_be(studio: Studio, asked: dict[str, Any], field: str) -> None:
+def test_what_an_edit_can_not_be(studio: Studio[EditModel], asked: dict[str, Any], field: str) -> None:
     values: dict[str, Any] = {"prompt": INSTRUCTION, "model": NAME, "image": studio.given, "mode": "edit", **asked}
     with pytest.raises(InvalidRequest) as raised:
         resolve_picture(PictureRequest(**values), Catalog().picture, NAME)
     assert [problem.field for problem in raised.value.problems] == [field]
 
 
-def test_a_saved_model_loads_as_it_was(studio: Studio, tmp_path: Path) -> None:
+def test_a_saved_model_loads_as_it_was(studio: Studio[EditModel], tmp_path: Path) -> None:
     spec = spec_of(NAME)
     loaded = load_edit_model(spec, save_tiny_edits(spec, tmp_path / "model"))
     built = studio.model(NAME)

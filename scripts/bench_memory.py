@@ -22,49 +22,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from bench_cases import CHUNKED, LEAN, Case, cases, placement_of, read_cases, request_of
+from bench_weights import build
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from wanreel.core.cancel import CancelToken
-from wanreel.core.catalog import Catalog, ModelSpec
+from wanreel.core.catalog import Catalog
 from wanreel.core.components import CLIP_DIM, CLIP_TOKENS, known
-from wanreel.core.machines import Machine, machine_of
-from wanreel.core.memory import plan_memory
-from wanreel.core.placement import Placement, Tile
+from wanreel.core.machines import GIB
+from wanreel.core.placement import Placement
 from wanreel.core.resolved import ResolvedRequest
-from wanreel.core.wishes import Wishes
-from wanreel.core.workload import Workload
 from wanreel.generation.conditioning import Conditioning, latent_shape
 from wanreel.generation.decode import decode
 from wanreel.generation.denoise import denoise
 from wanreel.generation.encode import Pictures, encode
 from wanreel.models.attention import attention_facts
-from wanreel.models.components import CLIP_IMAGE_PROCESSOR, full_modules
-from wanreel.models.load import Dtypes, home_of, make_expert, scheme_of
-from wanreel.models.quantize import StoredLinear, store_in
-from wanreel.models.tiny import build_tiny
+from wanreel.models.quantize import store_in
 from wanreel.models.wan_model import WanModel
 
 T = TypeVar("T")
-GIB = 2**30
 CONTEXT = 0.5  # GiB of a card that the CUDA context takes, out of the allocator's reach
 DECODED = 4  # latent frames decoded where not all are: the peak is there with the third
-
-
-@dataclass(frozen=True)
-class Case:
-    """One combination."""
-
-    model: str
-    width: int
-    height: int
-    frames: int
-    placement: Placement = field(default_factory=Placement)
-    cap: float | None = None  #: GiB that the process may hold
-    mode: str = ""  #: of the request; the model's first by default
-    whole: bool = False  #: decode every frame, and time the second forward too
-    stages: tuple[str, ...] = ("encode", "denoise", "decode")
 
 
 @dataclass(frozen=True)
@@ -179,8 +158,7 @@ class Bench:
             else ""
         )
         what = f"{record.model} {record.width}x{record.height}x{record.frames}"
-        given: dict[str, Any] = record.placement | {"tile": None}
-        plan = Placement(**given)
+        plan = placement_of(record.placement | {"tile": None})
         tile = record.placement.get("tile") or {}
         values = " ".join(f"{name}={value:.3f}" for name, value in record.values.items())
         said = record.failed or f"{record.seconds or 0:7.2f} s {peak} {values}"
@@ -264,107 +242,6 @@ def drawn_conditioning(model: WanModel, request: ResolvedRequest) -> Conditionin
     return Conditioning(shape, text, None, channels=channels, first_frame=first, clip=clip)
 
 
-def build(spec: ModelSpec, device: torch.device, placement: Placement) -> WanModel:
-    """`spec` with random weights, in its real size where the catalogue has one."""
-    if not known(spec):
-        return build_tiny(spec, device=device, placement=placement)
-    dtypes = Dtypes.of(device, placement)
-    with torch.device("meta"):
-        parts = full_modules(spec)
-    ropes = {name: build_rope(part) for name, part in parts.items() if name.startswith("transformer")}
-    parts["text_encoder"].encoder.embed_tokens = parts["text_encoder"].shared  # one table, as in loaded weights
-    for name, part in parts.items():
-        home = home_of(name, device, placement)
-        scheme = scheme_of(placement)
-        stored = store_in(part.blocks, scheme) if scheme and name.startswith("transformer") else {}
-        fill(part, dtypes.for_part(name), device, home, list(stored.values()))
-        if name in ropes:
-            part.rope = ropes[name].to(home)
-    tiny = build_tiny(spec)
-    return replace(
-        tiny,
-        text_encoder=parts["text_encoder"],
-        image_encoder=parts.get("image_encoder"),
-        image_processor=CLIP_IMAGE_PROCESSOR(size={"shortest_edge": 224}, crop_size=224) if spec.clip else None,
-        vae=parts["vae"],
-        experts=tuple(
-            make_expert(part, device, placement) for name, part in parts.items() if name.startswith("transformer")
-        ),
-        device=device,
-        dtype=dtypes.transformer,
-        placement=placement,
-        _guests={},
-    )
-
-
-def build_rope(transformer: Any) -> Any:
-    """Its tables are computed, not learnt, so they must be real."""
-    config = transformer.config
-    return type(transformer.rope)(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
-
-
-@torch.no_grad()
-def fill(
-    module: nn.Module, dtype: torch.dtype, device: torch.device, home: torch.device, stored: list[StoredLinear]
-) -> None:
-    """Random weights made on the GPU and left at `home`: small enough that activations stay finite."""
-    # transformers keeps its own list in fp32 for fp16 alone, Diffusers for every dtype.
-    kept: list[str] = (
-        [] if isinstance(module, PreTrainedModel) else getattr(module, "_keep_in_fp32_modules", None) or []
-    )
-    generator = torch.Generator(device).manual_seed(0)
-    made: dict[int, nn.Parameter] = {}
-    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        if id(parameter) not in made:
-            fp32 = any(part in name.split(".") for part in kept)
-            value = torch.empty(parameter.shape, dtype=torch.float32 if fp32 else dtype, device=device)
-            if parameter.ndim > 1:
-                value.normal_(0, 0.02, generator=generator)
-            else:
-                value.fill_(0.0 if name.endswith("bias") else 1.0)
-            made[id(parameter)] = nn.Parameter(value.to(home), requires_grad=False)
-        owner, _, leaf = name.rpartition(".")
-        module.get_submodule(owner).register_parameter(leaf, made[id(parameter)])
-    for layer in stored:
-        weight = torch.empty(layer.out_features, layer.in_features, dtype=dtype, device=device)
-        layer.store(weight.normal_(0, 0.02, generator=generator), home)
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta:
-            owner, _, leaf = name.rpartition(".")
-            if leaf in ("packed", "scale", "offset") or owner.endswith("rope"):
-                continue
-            value = torch.arange(buffer.numel()).view(buffer.shape).to(home)  # position ids
-            module.get_submodule(owner).register_buffer(leaf, value, persistent=False)
-
-
-def request_of(spec: ModelSpec, case: Case) -> ResolvedRequest:
-    """The row's recipe at the case's size."""
-    return ResolvedRequest(
-        prompt="A cat walks on the grass, realistic style.",
-        negative_prompt="blurry",
-        model=spec.name,
-        mode=case.mode or spec.modes[0],  # type: ignore[arg-type]
-        image=None,
-        last_image=None,
-        width=case.width,
-        height=case.height,
-        export_width=case.width,
-        export_height=case.height,
-        num_frames=case.frames,
-        fps=spec.fps,
-        num_inference_steps=2,
-        guidance_high=spec.guidance_high,
-        guidance_low=spec.guidance_low,
-        flow_shift=5.0,
-        solver=spec.solver,
-        seed=0,
-        loras=(),
-        output_format="mp4",
-        quality="high",
-        metadata=False,
-    )
-
-
 def _facts(case: Case) -> dict[str, Any]:
     return {
         "model": case.model,
@@ -375,96 +252,6 @@ def _facts(case: Case) -> dict[str, Any]:
         "cap_gib": case.cap,
         "mode": case.mode,
     }
-
-
-LEAN: dict[str, Any] = {"rows": 8192}
-CHUNKED: dict[str, Any] = {"rows": 8192, "feed_forward_rows": 16384}
-HOST: dict[str, Any] = {"plan": "streamed", "pinned": True, "text_streamed": True}
-
-
-def cases(name: str) -> list[Case]:
-    """What is measured under that name."""
-    return {"calibrate": _calibrate, "matrix": _matrix, "tiny": _tiny}[name]()
-
-
-def _matrix() -> list[Case]:
-    """The planner's own plans for many models, sizes, lengths and cards, to compare with what they take."""
-    small, large = [(832, 480, 49), (832, 480, 81), (832, 480, 161), (1280, 720, 81)], [(1280, 720, 81)]
-    picture = [(1280, 704, 121), (832, 480, 81)]
-    rows: list[tuple[str, list[tuple[int, int, int]], list[float | None], dict[str, Any]]] = [
-        ("ti2v-5b", [(1280, 704, 121)], [None, 7], {"whole": True}),
-        ("ti2v-5b", [(1280, 704, 121)], [47, 23, 15, 11], {}),
-        ("ti2v-5b", picture, [31, 7], {"mode": "picture"}),
-        ("i2v-a14b", large, [None, 79], {}),
-        ("i2v-a14b", [(832, 480, 81)], [79], {}),
-        ("i2v-a14b", large, [15, 7], {"precision": "fp8", "host": 32}),
-        ("i2v-a14b", large, [31, 15], {}),
-        ("i2v-a14b", [(832, 480, 81)], [15], {}),
-        ("i2v-a14b", [(1920, 1072, 81)], [15], {}),
-        ("t2v-1.3b", small, [None, 23, 15, 11, 7], {}),
-        ("i2v-14b-480p", [(832, 480, 81)], [None, 47, 23, 15, 11, 7], {}),
-        ("i2v-14b-480p", [(832, 480, 49)], [23, 7], {}),
-        ("i2v-14b-480p", [(832, 480, 81)], [31], {"precision": "fp8"}),
-        ("i2v-14b-480p", [(832, 480, 81)], [23], {"precision": "int8"}),
-        ("i2v-14b-480p", [(832, 480, 81)], [19], {"precision": "int4"}),
-    ]
-    made = [_planned(model, *size, cap, **more) for model, sizes, caps, more in rows for size in sizes for cap in caps]
-    order = list(dict.fromkeys((case.model, case.placement.loading) for case in made))
-    return sorted(made, key=lambda case: order.index((case.model, case.placement.loading)))
-
-
-def _planned(model: str, width: int, height: int, frames: int, cap: float | None, **more: Any) -> Case:
-    """What the planner does with a request under `cap` GiB."""
-    spec = Catalog().get(model)
-    case = Case(model, width, height, frames, cap=cap, mode=more.get("mode", ""), whole=more.get("whole", False))
-    wishes = Wishes(precision=more.get("precision", "auto"))
-    plan = plan_memory(Workload.of(spec, request_of(spec, case)), h200(cap, more.get("host", 110)), wishes)
-    return replace(case, placement=plan.placement)
-
-
-def h200(cap: float | None, host_gib: float = 110) -> Machine:
-    """The machine that the figures were measured on."""
-    free = int((cap or 138) * GIB)
-    return machine_of("NVIDIA H200", 141 * GIB, free, (9, 0), host_free=int(host_gib * GIB))
-
-
-def _calibrate() -> list[Case]:
-    """Peaks of every stage, plain and in portions, then A14B whole: resident, and streamed under caps."""
-    sized = {"480": (832, 480), "720": (1280, 720), "704": (1280, 704)}
-    made: list[Case] = []
-
-    def add(model: str, size: str, frames: int, *placements: dict[str, Any], **more: Any) -> None:
-        made.extend(Case(model, *sized[size], frames, Placement(**given), **more) for given in placements)
-
-    tile = {"tile": Tile(704, 480), **LEAN}
-    small = {"tile": Tile(480, 416), **LEAN}
-    add("t2v-1.3b", "480", 81, {}, LEAN, CHUNKED)
-    add("t2v-1.3b", "720", 81, {}, LEAN)
-    add("t2v-1.3b", "480", 161, {}, stages=("denoise",))
-    add("ti2v-5b", "704", 121, {}, LEAN, CHUNKED, tile, small)
-    add("ti2v-5b", "704", 121, {}, LEAN, mode="picture", stages=("denoise",))
-    add("ti2v-5b", "480", 49, {}, LEAN, mode="picture")
-    add("i2v-14b-480p", "480", 81, {}, LEAN)
-    add("i2v-a14b", "480", 81, {}, whole=True)
-    add("i2v-a14b", "480", 81, LEAN, whole=True, stages=("denoise",))
-    add("i2v-a14b", "720", 81, {})
-    add("i2v-a14b", "720", 81, LEAN, stages=("denoise",), whole=True)
-    add("i2v-a14b", "720", 81, tile, small, stages=("encode", "decode"))
-    add("i2v-a14b", "480", 81, HOST | LEAN | {"tile": Tile(480, 480)}, cap=7.0, whole=True)
-    add("i2v-a14b", "720", 81, HOST | LEAN | {"tile": Tile(704, 480)}, cap=11.0)
-    add("i2v-a14b", "720", 81, HOST | LEAN | {"tile": Tile(480, 480)}, cap=7.0, whole=True)
-    return made
-
-
-def _tiny() -> list[Case]:
-    """For trying this script without a GPU."""
-    plans: list[dict[str, Any]] = [
-        {},
-        LEAN | {"rows": 5},
-        HOST | {"rows": 5, "feed_forward_rows": 7, "tile": Tile(64, 64, 16)},
-    ]
-    models = ("tiny:i2v-a14b", "tiny:ti2v-5b", "tiny:flf2v-14b-720p")
-    return [Case(model, 128, 128, 9, Placement(**plan), whole=True) for model in models for plan in plans]
 
 
 def quality(bench: Bench, case: Case, steps: int) -> None:
@@ -541,18 +328,6 @@ def main() -> None:
         named = options.cases in ("calibrate", "matrix", "tiny")
         bench.run(cases(options.cases) if named else read_cases(Path(options.cases)))
     bench.drop()
-
-
-def read_cases(path: Path) -> list[Case]:
-    """Cases written by `json.dumps(asdict(case))`."""
-    made: list[Case] = []
-    for given in json.loads(path.read_text()):
-        placement = dict(given.pop("placement"))
-        tile = placement.pop("tile", None)
-        placement["tile"] = Tile(**tile) if tile else None
-        stages = tuple(given.pop("stages", Case.stages))
-        made.append(Case(placement=Placement(**placement), stages=stages, **given))
-    return made
 
 
 if __name__ == "__main__":

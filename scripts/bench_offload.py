@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_memory import GIB, Case, build_rope, error, fill, h200, request_of
+from bench_cases import GIB, Case, h200, request_of
+from bench_memory import error
+from bench_weights import build_rope, fill
 from diffusers.hooks.group_offloading import apply_group_offloading
 from diffusers.hooks.hooks import HookRegistry
 from torch import Tensor

@@ -19,69 +19,30 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from accelerate import init_empty_weights
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from bench_weights import build
 from PIL import Image
-from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
-from wanreel.core.components import in_channels
 from wanreel.core.machines import GIB
 from wanreel.core.resolved import ResolvedRequest
 from wanreel.generation.decode import decode
 from wanreel.generation.denoise import denoise
 from wanreel.generation.encode import Pictures, encode
 from wanreel.models.attention import attention_facts
-from wanreel.models.components import CLIP_IMAGE_PROCESSOR, TRANSFORMER_SIZES, two_pictures
-from wanreel.models.load import Dtypes, make_expert
+from wanreel.models.components import TRANSFORMER_SIZES
 from wanreel.models.machine import machine_now
 from wanreel.models.planning import Planner
-from wanreel.models.tiny import build_tiny
-from wanreel.models.wan_model import WanModel
 
 T = TypeVar("T")
 CARD_CONTEXT = 0.5 * GIB  # of a card's memory, taken by the CUDA context and out of reach
 PROMPT = "A cat walks on the grass, realistic style."
-
-# Wan-AI's hub configs: text_encoder (google/umt5-xxl), image_encoder (CLIP ViT-H/14), vae of Wan 2.2.
-UMT5_XXL: dict[str, Any] = {
-    "vocab_size": 256384,
-    "d_model": 4096,
-    "d_kv": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "feed_forward_proj": "gated-gelu",
-}
-CLIP_H: dict[str, Any] = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "image_size": 224,
-    "patch_size": 14,
-}
-CLIP_TOKENS = 257
-VAE_22: dict[str, Any] = {
-    "base_dim": 160,
-    "decoder_base_dim": 256,
-    "z_dim": 48,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-}
 
 
 @dataclass(frozen=True)
@@ -173,7 +134,8 @@ def _specs(names: str) -> Iterator[ModelSpec]:
 
 
 def _measure(spec: ModelSpec, device: torch.device, options: argparse.Namespace) -> Row:
-    model, build_s, _ = _measured(lambda: _build(spec, device))
+    placement = Planner(lambda: machine_now(device)).default(spec).placement
+    model, build_s, _ = _measured(lambda: build(spec, device, placement))
     request, pictures = _request(spec, options)
     token = CancelToken()
     conditioning, encode_s, encode_peak = _measured(lambda: encode(model, request, pictures, token))
@@ -259,70 +221,6 @@ def _request(spec: ModelSpec, options: argparse.Namespace) -> tuple[ResolvedRequ
         quality="high",
         metadata=False,
     ), pictures
-
-
-def _build(spec: ModelSpec, device: torch.device) -> WanModel:
-    """A WanModel of the real shapes with random weights; off the GPU where the placement says so."""
-    dtypes = Dtypes.of(device)
-    with init_empty_weights(include_buffers=False):
-        parts: dict[str, Any] = {"text_encoder": UMT5EncoderModel(UMT5Config(**UMT5_XXL)), "vae": _vae(spec)}
-        if spec.clip:
-            parts["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**CLIP_H))
-        for name in ("transformer", "transformer_2")[: spec.experts]:
-            parts[name] = _transformer(spec)
-    parts["text_encoder"].tie_weights()
-    placement = Planner(lambda: machine_now(device)).default(spec).placement
-    home = device if placement.keeps_everything else torch.device("cpu")
-    for name, part in parts.items():
-        _fill(part, dtypes.for_part(name), device, home)
-    tiny = build_tiny(spec)
-    return replace(
-        tiny,
-        text_encoder=parts["text_encoder"],
-        image_encoder=parts.get("image_encoder"),
-        image_processor=CLIP_IMAGE_PROCESSOR(size={"shortest_edge": 224}, crop_size=224) if spec.clip else None,
-        vae=parts["vae"],
-        experts=tuple(
-            make_expert(part, device, placement) for name, part in parts.items() if name.startswith("transformer")
-        ),
-        device=device,
-        dtype=dtypes.transformer,
-        placement=placement,
-    )
-
-
-def _transformer(spec: ModelSpec) -> Any:
-    sizes: dict[str, Any] = dict(TRANSFORMER_SIZES[spec.parameters])
-    if spec.clip:
-        sizes |= {"image_dim": 1280, "added_kv_proj_dim": sizes["num_attention_heads"] * 128}
-    if two_pictures(spec):
-        sizes["pos_embed_seq_len"] = 2 * CLIP_TOKENS
-    return WanTransformer3DModel(in_channels=in_channels(spec), out_channels=spec.latent_channels, **sizes).eval()
-
-
-def _vae(spec: ModelSpec) -> Any:
-    return AutoencoderKLWan(**(VAE_22 if spec.latent_channels == VAE_22["z_dim"] else {})).eval()
-
-
-@torch.no_grad()
-def _fill(module: nn.Module, dtype: torch.dtype, device: torch.device, home: torch.device) -> None:
-    """Random weights made on the GPU and left at `home`: small enough that activations stay finite."""
-    kept: list[str] = getattr(module, "_keep_in_fp32_modules", None) or []
-    generator = torch.Generator(device).manual_seed(0)
-    tied = {id(parameter): name for name, parameter in module.named_parameters()}
-    made: dict[int, nn.Parameter] = {}
-    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
-        if id(parameter) not in made:
-            fp32 = any(part in tied[id(parameter)].split(".") for part in kept)
-            value = torch.empty(parameter.shape, dtype=torch.float32 if fp32 else dtype, device=device)
-            if parameter.ndim > 1:
-                value.normal_(0, 0.02, generator=generator)
-            else:
-                value.fill_(0.0 if name.endswith("bias") else 1.0)
-            made[id(parameter)] = nn.Parameter(value.to(home), requires_grad=False)
-        owner, _, leaf = name.rpartition(".")
-        module.get_submodule(owner).register_parameter(leaf, made[id(parameter)])
-    module.to(home)
 
 
 def _save(path: Path | None, rows: list[Row], failures: dict[str, str], device: torch.device) -> None:

@@ -11,11 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench_memory import GIB, Case, h200, request_of
+from bench_cases import GIB, Case, h200, placement_of, request_of
 
 from wanreel.core.catalog import Catalog
 from wanreel.core.memory import price
-from wanreel.core.placement import Placement, Tile
 from wanreel.core.workload import Workload
 
 
@@ -66,14 +65,12 @@ def compare(path: Path) -> list[str]:
 
 
 def _case_of(record: dict[str, Any]) -> Case:
-    placement = dict(record["placement"])
-    tile = placement.pop("tile")
     return Case(
         record["model"],
         record["width"],
         record["height"],
         record["frames"],
-        Placement(**placement, tile=Tile(**tile) if tile else None),
+        placement_of(record["placement"]),
         record["cap_gib"],
         record["mode"],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,12 @@ from generation.factory import ARCHITECTURES, make_case, noise_picture
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Mode
 from wanreel.core.errors import Cancelled
+from wanreel.core.placement import Placement, Tile
 from wanreel.generation.encode import Pictures, _encode_streamed, clean_prompt, encode
-from wanreel.testing import diffusers_pipeline
+from wanreel.models import prompt_cache
+from wanreel.models.prompt_cache import PromptCache, SightMemory
+from wanreel.models.wan_model import WanModel
+from wanreel.testing import build_tiny, diffusers_pipeline
 
 
 @pytest.mark.parametrize(
@@ -141,3 +147,48 @@ def test_the_lean_encoder_is_near_and_left_where_fp16_does_not_suffice() -> None
         assert 0 < float((lean - exact).norm() / exact.norm()) < 0.005
         too_large = _encode_streamed(vae, video * 1e6, CancelToken(), lean=True)
         assert torch.equal(too_large, _encode_streamed(vae, video * 1e6, CancelToken(), lean=False))
+
+
+def _counted(model: WanModel, cache: PromptCache) -> tuple[WanModel, list[int]]:
+    """The model with a memory of pictures in `cache`, and the frames that its VAE's encoder was given, chunk by chunk."""
+    seen: list[int] = []
+    model.vae.encoder.conv_in.register_forward_pre_hook(lambda _module, given: seen.append(given[0].shape[2]))
+    model.sights = SightMemory(cache, "vae", "cpu")
+    return model, seen
+
+
+def test_a_picture_is_encoded_once_for_all_seeds_and_processes(tmp_path: Path) -> None:
+    case = make_case("i2v-a14b", "picture")
+    cache = PromptCache(tmp_path, 10**7)
+    model, seen = _counted(case.fresh_model(), cache)
+    first = case.encode(model).channels
+    assert seen
+    # Another process has other objects over the same files; another plan keeps weights elsewhere.
+    model, seen = _counted(build_tiny(case.spec, placement=Placement("exclusive")), cache)
+    again = replace(case, request=replace(case.request, seed=99, num_inference_steps=2)).encode(model).channels
+    assert seen == []
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("change", ["picture", "frames", "tile"])
+def test_what_changes_the_latents_is_encoded_again(tmp_path: Path, change: str) -> None:
+    case = make_case("i2v-a14b", "picture")
+    cache = PromptCache(tmp_path, 10**7)
+    model, seen = _counted(case.fresh_model(), cache)
+    case.encode(model)
+    seen.clear()
+    if change == "picture":
+        case = replace(case, pictures=Pictures(noise_picture(9, 64, 64)))
+    elif change == "frames":
+        case = replace(case, request=replace(case.request, num_frames=5))
+    else:
+        model.run_with(replace(model.placement, tile=Tile(32, 32, 8)))
+    case.encode(model)
+    assert seen
+
+
+def test_what_the_largest_request_needs_may_be_kept() -> None:
+    channels, frames, height, width = 16, 41, 1088 // 8, 1920 // 8  # 161 frames of 1080p, fp32
+    assert 4 * channels * frames * height * width < prompt_cache._LARGEST  # pyright: ignore[reportPrivateUsage]

@@ -68,7 +68,8 @@ class _Seen:
         self._model = model
         self._content = b"".join(picture.tobytes() for picture in fitted)
         sizes = " ".join(f"{picture.mode}{picture.size}" for picture in fitted)
-        self._facts = f"{model.spec.name} {sizes} {model.placement}"
+        # Tiles and halved numbers change bits; where weights lie and how steps are computed do not.
+        self._facts = f"{model.spec.name} {sizes} tile {model.placement.tile} lean {is_lean(model)}"
 
     def encoded(self, what: str, encode: Callable[[], Tensor]) -> Tensor:
         """From the memory, else by `encode`, and kept."""

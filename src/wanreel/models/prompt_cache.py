@@ -24,7 +24,7 @@ from wanreel.models.safetensors_header import read_header
 
 _SUFFIX = ".safetensors"
 _NAME = "embeds"
-_LARGEST = 64 * 2**20  # bytes of one entry
+_LARGEST = 2**27  # bytes of one entry; a picture's latents for 161 frames of 1080p take 89 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +122,6 @@ class SightMemory:
 
 
 def _digest(rows: Tensor) -> str:
-    facts = f"{rows.dtype} {tuple(rows.shape)}".encode()
-    return hashlib.sha256(facts + rows.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{rows.dtype} {tuple(rows.shape)}".encode())
+    digest.update(rows.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -113,6 +113,15 @@ class _Scheduled:
         return range(len(getattr(self._scheduler, name)))
 
 
+def _flowing(kind: Any, steps: int, shift: float) -> Any:
+    """A scheduler of Diffusers for flow matching, with its timesteps set."""
+    scheduler = kind(
+        num_train_timesteps=TRAIN_TIMESTEPS, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+    )
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
 class UniPC(_Scheduled):
     """The authors' default. Order 2, bh2, predictor and corrector, lower order at the end."""
 
@@ -121,14 +130,7 @@ class UniPC(_Scheduled):
     _scalars = ("lower_order_nums", "this_order", "_step_index")
 
     def __init__(self, steps: int, shift: float) -> None:
-        scheduler: Any = UniPCMultistepScheduler(
-            num_train_timesteps=TRAIN_TIMESTEPS,
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-            flow_shift=shift,
-        )
-        scheduler.set_timesteps(steps)
-        super().__init__(scheduler)
+        super().__init__(_flowing(UniPCMultistepScheduler, steps, shift))
 
     def load(self, state: SolverState) -> None:
         super().load(state)
@@ -145,14 +147,7 @@ class DpmPlusPlus(_Scheduled):
     _scalars = ("lower_order_nums", "_step_index")
 
     def __init__(self, steps: int, shift: float) -> None:
-        scheduler: Any = DPMSolverMultistepScheduler(
-            num_train_timesteps=TRAIN_TIMESTEPS,
-            prediction_type="flow_prediction",
-            use_flow_sigmas=True,
-            flow_shift=shift,
-        )
-        scheduler.set_timesteps(steps)
-        super().__init__(scheduler)
+        super().__init__(_flowing(DPMSolverMultistepScheduler, steps, shift))
 
 
 class Euler(_Scheduled):

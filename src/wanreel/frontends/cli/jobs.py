@@ -20,7 +20,7 @@ from wanreel.frontends.cli.answer import (
     say,
     status_text,
 )
-from wanreel.frontends.cli.knobs import asked_values, knob_options
+from wanreel.frontends.cli.job_words import asked_changes, check_place, edit_options, move_options
 from wanreel.frontends.cli.output import Output, resolution_json
 from wanreel.frontends.cli.session import open_service
 
@@ -137,15 +137,11 @@ def reduce(job: str, json_: bool) -> int:
 
 
 @click.command()
-@click.argument("job")
-@click.option("--prompt", help="What happens in the video.")
-@knob_options
+@edit_options
 @json_option
 def edit(job: str, prompt: str | None, json_: bool, **options: Any) -> int:
     """Change knobs of a queued JOB, which keeps its place in line."""
-    changes = asked_values(options) | ({"prompt": prompt} if prompt is not None else {})
-    if not changes:
-        raise click.UsageError("Say what to change, for example --steps 20.")
+    changes = asked_changes(prompt, options)
     output = Output.open(json_)
     with open_service() as (_, service):
         job_id = find_id(service, job)
@@ -156,15 +152,11 @@ def edit(job: str, prompt: str | None, json_: bool, **options: Any) -> int:
 
 
 @click.command()
-@click.argument("job")
-@click.option("--before", metavar="JOB", help="Go right before this queued job; it takes its priority too.")
-@click.option("--last", is_flag=True, help="Go to the end of the line.")
-@click.option("--priority", type=int, help="Take this priority; higher goes first.")
+@move_options
 @json_option
 def move(job: str, before: str | None, last: bool, priority: int | None, json_: bool) -> int:
     """Give a queued JOB another place in line."""
-    if sum((before is not None, last, priority is not None)) != 1:
-        raise click.UsageError("Give one of --before JOB, --last and --priority N.")
+    check_place(before, last, priority)
     with open_service() as (_, service):
         other = find_id(service, before) if before is not None else None
         moved = service.move(find_id(service, job), before=other, priority=priority)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wanreel.core.errors import Cancelled, InvalidRequest, JobNotFound, WanreelError
 from wanreel.core.job import JobStatus
 from wanreel.frontends.cli.answer import json_option, say
 from wanreel.frontends.cli.failure import as_json, explain
+from wanreel.frontends.cli.far import show_far
 from wanreel.frontends.cli.generate import SOME_FAILED
-from wanreel.frontends.cli.knobs import asked_values, export_options, knob_options
+from wanreel.frontends.cli.job_words import asked_changes, check_place, edit_options, move_options
+from wanreel.frontends.cli.knobs import asked_values, export_options
 from wanreel.frontends.cli.output import Output
 from wanreel.frontends.cli.remote_groups import COMMANDS as GROUP_COMMANDS
 from wanreel.frontends.cli.server_link import with_client
@@ -39,7 +40,7 @@ def generate(client: Client, inputs: tuple[str, ...], dry_run: bool, json_: bool
         if dry_run:
             return dict(client.plan("", **asked_of(task)))
         video = client.submit("", **asked_of(task))
-        _follow(client, video, output)
+        show_far((client.get(video.id) for _ in client.events(video.id)), output, lambda: client.cancel(video.id))
         done = client.wait(video.id)
         path = client.download(done.id, _target(options["out"], done))
         output.say(f"[green]✓[/green] [bold]{path}[/bold] ({path.stat().st_size / 1e6:.2f} MB)")
@@ -154,30 +155,22 @@ def reduce(client: Client, job: str, json_: bool) -> int:
 
 
 @click.command()
-@click.argument("job")
-@click.option("--prompt", help="What happens in the video.")
-@knob_options
+@edit_options
 @json_option
 @with_client
 def edit(client: Client, job: str, prompt: str | None, json_: bool, **options: Any) -> int:
     """Change knobs of a queued JOB, which keeps its place in line."""
-    changes = asked_values(options) | ({"prompt": prompt} if prompt is not None else {})
-    if not changes:
-        raise click.UsageError("Say what to change, for example --steps 20.")
+    changes = asked_changes(prompt, options)
     return _tell(client.edit(_find(client, job), **changes), json_)
 
 
 @click.command()
-@click.argument("job")
-@click.option("--before", metavar="JOB", help="Go right before this queued job; it takes its priority too.")
-@click.option("--last", is_flag=True, help="Go to the end of the line.")
-@click.option("--priority", type=int, help="Take this priority; higher goes first.")
+@move_options
 @json_option
 @with_client
 def move(client: Client, job: str, before: str | None, last: bool, priority: int | None, json_: bool) -> int:
     """Give a queued JOB another place in line."""
-    if sum((before is not None, last, priority is not None)) != 1:
-        raise click.UsageError("Give one of --before JOB, --last and --priority N.")
+    check_place(before, last, priority)
     other = _find(client, before) if before is not None else None
     return _tell(client.move(_find(client, job), before=other, priority=priority), json_)
 
@@ -280,21 +273,6 @@ def asked_of(task: Task) -> dict[str, Any]:
     if not task.values.get("prompt"):
         raise InvalidRequest.of("prompt", "required", "is empty.", "Describe what happens in the video.")
     return dict(task.values) | {"image": task.image, "last_image": task.last_image, "audio": task.audio}
-
-
-def _follow(client: Client, video: RemoteVideo, output: Output) -> None:
-    """Shows how far it is until it has ended. Ctrl-C cancels it on the server."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn())
-    with Progress(*columns, console=output.console, disable=output.json, transient=True) as bar:
-        row = bar.add_task("queued", total=100, step="")
-        try:
-            for _ in client.events(video.id):
-                now = client.get(video.id)
-                step = f"step {now.step} of {now.total_steps}" if now.total_steps else ""
-                bar.update(row, description=now.stage or now.status, completed=now.progress, step=step)
-        except KeyboardInterrupt:
-            client.cancel(video.id)
-            raise
 
 
 def _target(folder: Path, video: RemoteVideo) -> Path:

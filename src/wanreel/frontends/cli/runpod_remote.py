@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wanreel.core.errors import SettingsError
 from wanreel.core.settings import load_settings
 from wanreel.core.settings_groups import RunPodAccount
 from wanreel.frontends.cli.answer import json_option, say
+from wanreel.frontends.cli.far import show_far
 from wanreel.frontends.cli.output import Output
 from wanreel.frontends.cli.remote import asked_of, each_task
 from wanreel.frontends.cli.tasks import Task, request_options
@@ -53,7 +53,7 @@ def generate(client: RunPodClient, inputs: tuple[str, ...], json_: bool, **optio
 
     def make(task: Task, output: Output) -> dict[str, Any]:
         job = client.submit(**asked_of(task))
-        _follow(client, job, output)
+        show_far(client.follow(job.id), output, lambda: client.cancel(job.id))
         done = client.wait(job.id)
         path = client.save(done, _target(options["out"], done))
         output.say(f"[green]✓[/green] [bold]{path}[/bold] ({path.stat().st_size / 1e6:.2f} MB)")
@@ -133,20 +133,6 @@ def download(client: RunPodClient, job: str, out: Path, json_: bool) -> int:
 COMMANDS: Mapping[str, click.Command] = {
     command.name: command for command in (generate, submit, show, watch, cancel, retry, download) if command.name
 }
-
-
-def _follow(client: RunPodClient, job: RunPodJob, output: Output) -> None:
-    """Shows how far it is until it has ended. Ctrl-C cancels it on RunPod."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn())
-    with Progress(*columns, console=output.console, disable=output.json, transient=True) as bar:
-        row = bar.add_task("queued", total=100, step="")
-        try:
-            for now in client.follow(job.id):
-                step = f"step {now.step} of {now.total_steps}" if now.total_steps else ""
-                bar.update(row, description=now.stage or now.status, completed=now.progress, step=step)
-        except KeyboardInterrupt:
-            client.cancel(job.id)
-            raise
 
 
 def _target(folder: Path, job: RunPodJob) -> Path:

@@ -226,6 +226,56 @@ def test_a_local_chat_model_answers_from_safetensors_alone(tmp_path: Path) -> No
         load_chat(folder)
 
 
+def seeing_model(folder: Path) -> Path:
+    """A tiny random one that is shown pictures: what an editing model reads with, and a template."""
+    from wanreel.core.catalog import Catalog
+    from wanreel.models.components import quiet
+    from wanreel.models.tiny_edits import build_tiny_edits
+
+    made = build_tiny_edits(Catalog().picture("tiny:qwen-image-edit-2509"))  # type: ignore[arg-type]
+    processor = made.processor
+    processor.tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }} {% endfor %}"
+    with quiet():
+        made.modules["text_encoder"].save_pretrained(folder)  # type: ignore[operator]
+        processor.tokenizer.save_pretrained(folder)
+        processor.image_processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_local_chat_model_that_sees_is_shown_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wanreel.models.chat import load_chat
+
+    chat = load_chat(seeing_model(tmp_path / "seeing"))
+    shown: list[dict[str, Any]] = []
+    generate = chat.module.generate
+
+    def watched(**read: Any) -> Any:
+        shown.append(read)
+        return generate(**read)
+
+    monkeypatch.setattr(chat.module, "generate", watched)
+    pictures = {colour: io.BytesIO() for colour in ("red", "blue")}
+    for colour, data in pictures.items():
+        Image.new("RGB", (1600, 900), colour).save(data, "PNG")
+    red, blue = (chat.answer("say what you see", "a <|image_pad|> fox", it.getvalue(), 6) for it in pictures.values())
+    assert red == chat.answer("say what you see", "a <|image_pad|> fox", pictures["red"].getvalue(), 6)
+    place = chat.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    for read in shown:  # as many places as the picture has, though the prompt names one more
+        assert int((read["input_ids"] == place).sum()) == int(read["image_grid_thw"].prod()) // 4
+    assert not shown[0]["pixel_values"].equal(shown[1]["pixel_values"])
+    chat.answer("do", "a fox", None, 6)
+    assert "pixel_values" not in shown[-1] and isinstance(blue, str)
+
+
+@pytest.mark.deep
+def test_a_local_model_that_sees_is_asked_with_the_picture_in_its_own_process(runtime: Any, tmp_path: Path) -> None:
+    writer = build_writer(PromptHelpSettings(folder=seeing_model(tmp_path / "seeing"), seconds=300))
+    assert writer is not None and writer.sees
+    found = PromptHelp(runtime, writer).enhance(asked(png=png()))
+    assert found.by == "rules" and "can't be used" in found.hints[0].text
+    assert "not_seen" not in {hint.code for hint in found.hints}
+
+
 @pytest.mark.deep
 def test_a_local_model_s_nonsense_is_not_taken(runtime: Any, tmp_path: Path) -> None:
     """In its own process, as a server asks it."""

@@ -339,6 +339,20 @@ def test_our_own_kernels_stand_where_torch_s_operators_do(
     assert error_of(found, wanted) < 0.01  # e4m3 numbers that fall the other way
 
 
+def test_the_record_says_what_goes_without_its_middle(more_kernels: Callable[[Kernel], None]) -> None:
+    more_kernels(EMULATED)
+    model = build_tiny(by_name("t2v-14b"))
+    fast = Manner("emulated", "torch", edges=1, eight=True, middles=True, compiled=False)
+    for manner, said in (
+        (fast, "keys, values, inputs of matrices"),
+        (replace(fast, middles=False), "keys, values"),
+        (replace(fast, attention="torch"), "inputs of matrices"),
+        (PLAIN, None),
+    ):
+        model.experts[0].step = StepPath(model.experts[0], manner)
+        assert environment_of(model).get("smoothed") == said
+
+
 def test_kernels_say_why_they_are_not_here() -> None:
     missing = {it.name: it.missing(torch.device("cpu")) for it in KERNELS}
     assert missing.pop("torch") == ""

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from wanreel.core.catalog import Catalog
 from wanreel.core.vae_work import decode_operations, encode_operations
-from wanreel.generation.bench.clock import timed
 from wanreel.media.video import VideoFormat, VideoWriter
+from wanreel.models.clock import timed
 from wanreel.models.components import full_modules
 from wanreel.models.random_weights import _fill
 from wanreel.models.tiny import build_tiny

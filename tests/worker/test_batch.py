@@ -18,6 +18,7 @@ from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.offload import ModuleGuest
 from wanreel.models.pool import ModelPool
 from wanreel.models.tiny import build_tiny
+from wanreel.models.upscalers import UpscalerShelf
 from wanreel.storage.digests import Digests
 from wanreel.storage.disk import MemoryBlobs
 from wanreel.worker.renderer import render_task
@@ -37,6 +38,7 @@ class Card:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pool = ModelPool(lambda spec, placement: build_tiny(spec, placement=placement), self)  # type: ignore[arg-type]
         self.loras = LoraShelf(root / "loras", Digests(root / "digests"))
+        self.upscalers = UpscalerShelf(root / "upscalers", Digests(root / "digests"))
         self.came: list[str] = []
         self.seen: list[tuple[str, Event]] = []  # by job
         self.tasks: dict[str, Task] = {}
@@ -52,7 +54,7 @@ class Card:
 
     def __call__(self, task: Task) -> Iterator[Event]:
         self.tasks[task.work] = task
-        for event in render_task(self.pool, MemoryBlobs(), self.loras, task, 1000.0):
+        for event in render_task(self.pool, MemoryBlobs(), (self.loras, self.upscalers), task, 1000.0):
             self.seen.append((task.work, event))
             for deed in self.deeds:
                 deed(task, event)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,11 +21,26 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.components import CLIP_DIM, CLIP_TOKENS, in_channels
 from wanreel.core.compute import EDGES
-from wanreel.core.workload import GIB, Workload
+from wanreel.core.workload import Workload
+from wanreel.models import clock
+from wanreel.models.clock import error_of
 from wanreel.models.components import TRANSFORMER_SIZES
 from wanreel.models.expert import Expert
 from wanreel.models.quantize import quantize
 from wanreel.models.step.path import Compiler, Manner, StepPath
+
+__all__ = [
+    "Given",
+    "StepRow",
+    "Variant",
+    "bench_step",
+    "error_of",
+    "fill",
+    "given_for",
+    "measured",
+    "random_expert",
+    "variants",
+]
 
 #: FLOP/s that a floor is counted with: what bf16 matrices reach on an H200.
 FLOOR_RATE = 790e12
@@ -171,24 +185,18 @@ def measured(
     expert: Expert, given: Given, work: Workload, variant: Variant, timed: int
 ) -> tuple[dict[str, Any], Tensor]:
     """A row but for its error, and the velocity for the first text."""
-    compiler = Compiler()
+    compiler, plain = Compiler(), variant.manner is None
     expert.step = None if variant.manner is None else StepPath(expert, variant.manner, compiler)
     _rest(expert.device)
-    began = time.monotonic()
-    first = _forward(expert, given, 0, plain=variant.manner is None)
-    _await(expert.device)
-    first_seconds, found = time.monotonic() - began, first.float()
+    first = clock.timed(expert.device, lambda: _forward(expert, given, 0, plain=plain))
     if work.passes > 1 and timed > 1:
-        _forward(expert, given, 1, plain=variant.manner is None)
-    times: list[float] = []
-    for number in range(timed):
-        _await(expert.device)
-        began = time.monotonic()
-        _forward(expert, given, number % work.passes, plain=variant.manner is None)
-        _await(expert.device)
-        times.append(time.monotonic() - began)
-    seconds, operations = statistics.median(times), sum(work.forward_operations())
-    peak = torch.cuda.max_memory_allocated() / GIB if expert.device.type == "cuda" else 0.0
+        _forward(expert, given, 1, plain=plain)
+    later = [
+        clock.timed(expert.device, lambda which=number % work.passes: _forward(expert, given, which, plain=plain))
+        for number in range(timed)
+    ]
+    seconds, operations = statistics.median(it.seconds for it in later), sum(work.forward_operations())
+    peak = max(it.peak_gib or 0.0 for it in (first, *later))
     expert.step = None
     return {
         "name": variant.name,
@@ -196,15 +204,10 @@ def measured(
         "tflops": operations / seconds / 1e12,
         "of_floor": seconds * FLOOR_RATE / operations,
         "peak_gib": peak,
-        "first_seconds": first_seconds,
+        "first_seconds": first.seconds,
         "compilations": compiler.compilations,
         "note": compiler.failure,
-    }, found
-
-
-def error_of(found: Tensor, reference: Tensor) -> float:
-    """Relative, L2."""
-    return float(torch.linalg.vector_norm(found - reference) / torch.linalg.vector_norm(reference))
+    }, first.value.float()
 
 
 @torch.no_grad()
@@ -213,11 +216,6 @@ def _forward(expert: Expert, given: Given, number: int, *, plain: bool) -> Tenso
         call: Any = expert.transformer
         return call(given.latents, given.timestep, given.texts[number], given.image, return_dict=False)[0]
     return expert.predict(given.latents, given.timestep, given.texts[number], given.image, CancelToken())
-
-
-def _await(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _rest(device: torch.device) -> None:

@@ -54,7 +54,7 @@ class Wanted:
 
 def bench(runtime: Runtime, wanted: Wanted, cancel: CancelToken, say: Callable[[str], None]) -> BenchReport:
     """Measure. Raises InvalidRequest, ModelNotInstalled, and what a generation raises."""
-    from wanreel.generation.bench.clock import ceiling
+    from wanreel.models.clock import ceiling
     from wanreel.generation.bench.machine import machine_of
     from wanreel.generation.bench.run import Bench
     from wanreel.generation.export import Target

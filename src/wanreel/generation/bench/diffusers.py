@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from wanreel.core.resolved import ResolvedRequest
-from wanreel.generation.bench.clock import timed
 from wanreel.generation.conditioning import Conditioning
 from wanreel.generation.decode import denormalised
+from wanreel.models.clock import timed
 from wanreel.models.wan_model import WanModel
 
 _TIMESTEP = 900.0

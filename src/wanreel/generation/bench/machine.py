@@ -8,8 +8,8 @@ import diffusers
 import torch
 
 from wanreel.core.bench import BenchMachine
-from wanreel.generation.bench.clock import GIB
 from wanreel.host import processor_name, total_memory, usable_cores
+from wanreel.models.clock import GIB
 
 
 def machine_of(device: torch.device, attention: str = "") -> BenchMachine:

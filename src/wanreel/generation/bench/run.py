@@ -26,7 +26,6 @@ from wanreel.core.memory_plan import MemoryPlan, Stage
 from wanreel.core.resolved import Resolution, ResolvedRequest
 from wanreel.core.vae_work import decode_operations, encode_operations
 from wanreel.core.workload import Workload
-from wanreel.generation.bench.clock import GIB, timed
 from wanreel.generation.bench.diffusers import Reference, reference
 from wanreel.generation.conditioning import Conditioning, tokens_of
 from wanreel.generation.decode import Decoding
@@ -35,6 +34,7 @@ from wanreel.generation.encode import Pictures, encode, encode_prompts, is_lean
 from wanreel.generation.export import Target
 from wanreel.generation.render import render
 from wanreel.media.pictures import open_picture
+from wanreel.models.clock import GIB, error_of, timed
 from wanreel.models.pool import ModelPool, Planning
 from wanreel.models.suit import suit, unsuited
 from wanreel.models.wan_model import WanModel
@@ -192,7 +192,7 @@ class Bench:
         exact = self._stepped(model, conditioning)
         model.run_with(placement)
         start = self._noise(model, conditioning)
-        return latents, float((latents - exact).norm() / (exact - start).norm())
+        return latents, error_of(latents - start, exact - start)
 
     def _stepped(self, model: WanModel, conditioning: Conditioning) -> Tensor:
         latents = next(denoise(model, conditioning, self._request, cancel=self.cancel)).latents
@@ -224,8 +224,8 @@ class Bench:
         ours = timed(model.device, lambda: frames(lean=lean))
         if not lean:
             return (ours.seconds, ours.peak_gib), None
-        exact, found = (it.astype(np.float32) / 127.5 - 1 for it in (frames(lean=False), ours.value))
-        return (ours.seconds, ours.peak_gib), float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+        exact, found = (torch.from_numpy(it).float() / 127.5 - 1 for it in (frames(lean=False), ours.value))
+        return (ours.seconds, ours.peak_gib), error_of(found, exact)
 
     def _condition(
         self, encoding: float, text: float, conditioning: Conditioning, theirs: Reference | None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import requests
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from frontends.http.places import Hand, artifact, serving
 from frontends.ui.served import FLAGS
@@ -147,3 +147,12 @@ def visit(page: Page, shop: Shop, screen: str) -> Page:
     page.goto(f"{shop.url}/#/{screen}")
     page.wait_for_selector("html[data-ready]", state="attached")
     return page
+
+
+def asked(page: Page) -> dict[str, object]:
+    """What the page asks for, handed in with Generate. Nothing is queued."""
+    page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": {"message": "Later."}}))
+    with page.expect_request("**/v1/videos") as sent:
+        page.locator("#generate").click()
+    expect(page.locator("#generate")).to_be_enabled()
+    return sent.value.post_data_json or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from frontends.ui.shelves import PICTURES, Shop, visit
+from frontends.ui.shelves import PICTURES, Shop, asked, visit
 
 WRITTEN = "a red fox in the snow, static camera, camera pans left"
 
@@ -13,15 +13,6 @@ WRITTEN = "a red fox in the snow, static camera, camera pans left"
 def shot(page: Page, name: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png")
-
-
-def asked(page: Page) -> dict[str, object]:
-    """What the page asks for. Nothing is queued."""
-    page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": {"message": "Later."}}))
-    with page.expect_request("**/v1/videos") as sent:
-        page.locator("#generate").click()
-    expect(page.locator("#generate")).to_be_enabled()
-    return sent.value.post_data_json or {}
 
 
 def test_a_better_prompt_is_taken_and_taken_back(page: Page, shop: Shop) -> None:

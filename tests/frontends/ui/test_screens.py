@@ -8,19 +8,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
-from frontends.ui.shelves import Shop, visit
+from frontends.ui.shelves import Shop, asked, visit
 from wanreel.core.machines import card_named, machine_of_card
 from wanreel.core.settings_groups import StorageProfile
 from wanreel.wiring.forecast import Forecast
-
-
-def asked(page: Page) -> dict[str, object]:
-    """What the page asks for, handed in with Generate. Nothing is queued."""
-    page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": {"message": "Later."}}))
-    with page.expect_request("**/v1/videos") as sent:
-        page.locator("#generate").click()
-    expect(page.locator("#generate")).to_be_enabled()
-    return sent.value.post_data_json or {}
 
 
 def test_ways_to_run_are_told_and_the_one_chosen_is_asked_for(

@@ -49,15 +49,16 @@ class Wanted:
     random: bool = False  #: weights of the real shapes, drawn
     against: bool = False  #: Diffusers' modules beside ours
     blocks: int = 4  #: of the transformer, in the file that is read
+    decode: float = 2.1  #: seconds that a decode is stood in for with
     knobs: dict[str, Any] = field(default_factory=dict[str, Any])  #: of a VideoRequest, by name; None leaves one out
 
 
 def bench(runtime: Runtime, wanted: Wanted, cancel: CancelToken, say: Callable[[str], None]) -> BenchReport:
     """Measure. Raises InvalidRequest, ModelNotInstalled, and what a generation raises."""
-    from wanreel.models.clock import ceiling
     from wanreel.generation.bench.machine import machine_of
     from wanreel.generation.bench.run import Bench
     from wanreel.generation.export import Target
+    from wanreel.models.clock import ceiling
     from wanreel.models.suit import step_facts
 
     spec = runtime.catalog.get(wanted.model)
@@ -114,7 +115,8 @@ def _overhead(
 ) -> list[Figure]:
     from wanreel.wiring.overhead import Pace, overhead
 
-    return overhead(Pace(spec.name, tuple(wanted.knobs.items())), _ramp_png(flipped=False), say)
+    pace = Pace(spec.name, tuple(wanted.knobs.items()), decode=wanted.decode)
+    return overhead(pace, _ramp_png(flipped=False), say)
 
 
 def _start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -291,6 +292,7 @@ def test_one_fast_forward_is_within_a_tenth(
     assert rows["fast"].error != rows["middles"].error
 
 
+@cache
 def reference() -> Own:
     """What our own kernels compute, by torch's operators."""
 
@@ -312,6 +314,24 @@ def reference() -> Own:
         return by_rows(torch.nn.functional.gelu(x, approximate="tanh"), mean)
 
     return Own(lambda x, *rest: add_enter(x, None, None, *rest)[1:], add_enter, gelu, turn)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo's own
+@pytest.mark.parametrize("mine", [False, pytest.param(True, marks=pytest.mark.deep)])
+def test_fp8_blocks_are_one_graph(
+    mine: bool, monkeypatch: pytest.MonkeyPatch, more_kernels: Callable[[Kernel], None]
+) -> None:
+    more_kernels(EMULATED)
+    monkeypatch.setattr(path, "own", reference)
+    model, compiler = build_tiny(by_name("i2v-14b-480p")), Compiler(Counting())
+    expert, given = model.experts[0], inputs_for(model)
+    quantize(expert.transformer.blocks, "fp8")
+    manner = Manner("emulated", "torch", eight=True, middles=True, own=mine)
+    expert.step = StepPath(expert, manner, compiler)
+    found = predict(expert, given)
+    assert (compiler.failure, compiler.compilations) == ("", 1)
+    expert.step = StepPath(expert, replace(manner, compiled=False))
+    assert error_of(found, predict(expert, given)) < 0.01
 
 
 @pytest.mark.parametrize("middles", [False, True])

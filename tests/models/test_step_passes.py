@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wanreel.models.eight import by_rows
+from wanreel.models.step.own import own
 from wanreel.models.step.turning import turn_of, turned
 from wanreel.models.step_bench import error_of
 
@@ -94,3 +95,29 @@ def test_queries_and_keys(passes: Any) -> None:
         found = passes.turn(x, norm.weight, *pairs, mean, scale, 1, 1e-6)
     assert found.dtype == torch.float8_e4m3fn
     assert 0.01 < error_of(found.float() * scale, wanted - mean) < max(0.04, BOUND)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo's own
+def test_the_compiler_takes_each_as_one_piece(passes: Any) -> None:
+    kernels = own()
+    x, row = drawn(1, TOKENS, DIM).to(KIND), drawn(1, 1, DIM)
+    angles = drawn(TOKENS, DIM // HEADS // 2)
+
+    def all_of_them(x: Tensor) -> list[Tensor]:
+        turning = (torch.ones_like(row[0, 0]), angles.cos(), angles.sin(), row, torch.ones_like(row[0, 0, :1]), 1, 1e-6)
+        return [
+            *kernels.enter(x, row, row, None, 1e-6),
+            *kernels.add_enter(x, x, None, row, row, row, 1e-6),
+            *kernels.gelu(x, None),
+            kernels.turn(x, *turning),
+        ]
+
+    found = torch.compile(all_of_them, fullgraph=True, backend="aot_eager")(x)
+    for one, two in zip(found, all_of_them(x), strict=True):
+        assert one.shape == two.shape and torch.equal(one.float(), two.float())
+
+
+def test_heads_that_do_not_fit_are_refused(passes: Any) -> None:
+    x = drawn(1, 4, 24)
+    with pytest.raises(ValueError, match="do not fit"):
+        passes.turn(x, x[0, 0], drawn(4, 6), drawn(4, 6), None, None, 1, 1e-6)

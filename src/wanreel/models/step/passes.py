@@ -135,15 +135,18 @@ def turn(
     """Every `step`-th token of [b, tokens, dim], normalised over all heads and turned by position.
 
     cosine, sine: fp32 [tokens, d / 2], of each pair. In x's dtype, or less mean (fp32 [b, 1, dim]) and over scale
-    (fp32, one number) in e4m3.
+    (fp32, one number) in e4m3. Raises ValueError where heads do not fit into the columns taken at a time.
     """
     x = x.contiguous()
     batch, tokens, dim = x.shape
+    columns = min(1024, dim & -dim)
+    if columns % (2 * cosine.shape[-1]):
+        raise ValueError(f"heads {2 * cosine.shape[-1]} wide do not fit into {columns} columns of {dim}")
     rows = -(-tokens // step)
     out = torch.empty(batch, rows, dim, dtype=x.dtype if scale is None else FP8, device=x.device)
     _turn[(batch * rows,)](
         x, weight, cosine, sine, x if mean is None else mean.contiguous(), x if scale is None else scale, out, tokens, rows, step, eps,
-        DIM=dim, HALF=cosine.shape[-1], COLUMNS=min(1024, dim & -dim), EIGHT=scale is not None, num_warps=4,
+        DIM=dim, HALF=cosine.shape[-1], COLUMNS=columns, EIGHT=scale is not None, num_warps=4,
     )  # fmt: skip
     return out
 

@@ -129,11 +129,8 @@ def be_worker(options: argparse.Namespace) -> int:
     names = devices(options)
     device, plan = torch.device(names[0]), Parallel(ulysses=len(names))
     rank = [sys.executable, str(HERE / "bench_parallel.py"), "--tiny", "--model", options.model, "--rank"]
-    crew, token, placement = (
-        Crew([[*rank, name] for name in names[1:]], device),
-        CancelToken(),
-        Placement(parallel=plan),
-    )
+    crew = Crew([[*rank, name] for name in names[1:]], device, losses=Losses(fatal=True))
+    token, placement = CancelToken(), Placement(parallel=plan)
     options.tiny = True  # what NCCL waits for is the same for any model
     try:
         crew.gather()

@@ -127,16 +127,21 @@ def test_ranks_end_with_their_worker(new_farm: NewFarm) -> None:
 
 @pytest.mark.deep
 def test_a_plan_is_on_record(new_farm: NewFarm) -> None:
-    """A whole job on two ranks: its manifest, its notes, a drain in the middle, and no process left."""
+    """A whole job on two ranks: its manifest, its notes, a drain in the middle, and no process left.
+
+    The rank is asked to stop as well, as by a system that ends a service with all its processes: the worker still needs it.
+    """
     farm = new_farm("record")
     farm.settings.update(TOGETHER | {"WANREEL_PARALLEL": "ulysses=2,fsdp"})
     job = farm.submit(**KNOBS)
     worker = farm.start("--once")
     rank = wait_for_steps(farm, job, 3)
+    kill(rank, signal.SIGTERM)
     kill(worker, signal.SIGTERM)
     assert farm.server.wait(worker) == 0, farm.said()
     with pytest.raises(ProcessLookupError):
         os.kill(rank, 0)
+    assert farm.service.attempts(job.id)[-1].outcome is Outcome.DRAINED
     farm.settings.clear()
     assert farm.work() == 0, farm.said()
     manifest = farm.manifest(farm.service.get(job.id))

@@ -33,6 +33,7 @@ DEEDS = {
     "is stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
     "is killed": "os.kill(os.getpid(), signal.SIGKILL)",
     "does not end in time": "guard.end_within(0.4)\nwhile True:\n    guard.beat(30.0)\n    time.sleep(0.1)",
+    "lets go of its warden": "guard._wire.close()\ntime.sleep(600)",
     "loses its warden": (
         "os.kill(guard.pid, signal.SIGKILL)\nguard._process.wait()\nguard.beat(0.9)\nctypes.PyDLL(None).pause()"
     ),

@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from wanreel.host import stop_signals
 from wanreel.wiring.serving_rank import serve_rank
 
 
@@ -20,4 +21,6 @@ def rank(device: str) -> int:
     # print must not get between the answers.
     with os.fdopen(os.dup(sys.stdin.fileno()), "rb", 0) as orders, os.fdopen(os.dup(sys.stdout.fileno()), "wb") as said:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        return serve_rank(orders, said, device)
+        # Who stops all processes of a service means the worker: it finishes its step, for which it needs its ranks.
+        with stop_signals(lambda name: None):
+            return serve_rank(orders, said, device)

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
-from wanreel.host import OtherProcess
+from wanreel.host import OtherProcess, stop_signals
 from wanreel.models.parallel.wire import Message, Wire
 
 LOOK = 0.25  #: seconds between looks
 STOPPED = 9.0  #: seconds for which a worker may be stopped by a signal, however long it may be silent
+ENDING = 2.0  #: seconds in which a worker ends that has let go of its warden without a word
 _AT_FIRST = 60.0  # seconds of silence before the worker has said how long it may be silent
 
 
@@ -72,24 +73,30 @@ class Warden:
 
 def keep_watch(warden: Warden, wire: Wire) -> str:
     """Until the worker needs it no more, or nobody may go on: then why."""
-    over = threading.Event()
+    left = threading.Event()
 
     def listen() -> None:
         while not warden.left and (said := wire.receive()) is not None:
             warden.hear(said)
-        over.set()
+        if warden.left:
+            left.set()
+        else:  # it is about to end, or has ended
+            warden.hear({"within": ENDING})
 
     threading.Thread(target=listen, name="worker", daemon=True).start()
-    while not (why := warden.verdict) and not over.wait(LOOK):
-        pass
-    return "" if warden.left else why or "it has let go"
+    while not (why := warden.verdict):
+        if left.wait(LOOK):
+            return ""
+    return why
 
 
 def main() -> int:
     """Watch over the worker whose number comes first and the ranks whose numbers follow, hearing it on stdin."""
     worker, *ranks = (OtherProcess(int(word)) for word in sys.argv[1:])
     warden = Warden(worker, tuple(ranks))
-    why = keep_watch(warden, Wire(cast("BinaryIO", sys.stdin.buffer.raw), sys.stdout.buffer))  # pyright: ignore[reportAttributeAccessIssue]
+    reading = cast("BinaryIO", sys.stdin.buffer.raw)  # pyright: ignore[reportAttributeAccessIssue]
+    with stop_signals(lambda name: None):  # those are for the worker
+        why = keep_watch(warden, Wire(reading, sys.stdout.buffer))
     if why:
         silent = not worker.gone
         warden.execute()

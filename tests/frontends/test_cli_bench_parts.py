@@ -35,8 +35,9 @@ def measured(tmp_path: Path, *options: str) -> tuple[dict[str, Any], dict[str, f
 def test_a_warm_job_is_told_apart_from_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = stand_in.Working(0.05, 0.1)
     monkeypatch.setattr(stand_in, "Working", lambda step, decode: found)
-    monkeypatch.setattr(overhead, "Pace", partial(Pace, step=0.05, decode=0.1, jobs=2))
-    report, seconds = measured(tmp_path, "--part", "overhead", "--size", "832x480", "--frames", "5", "--steps", "3")
+    monkeypatch.setattr(overhead, "Pace", partial(Pace, step=0.05, jobs=2))
+    options = ("--size", "832x480", "--frames", "5", "--steps", "3", "--decode-seconds", "0.1")
+    report, seconds = measured(tmp_path, "--part", "overhead", *options)
     parts = ("claim to first step", "between steps", "last step to frames", "frames to file", "file to record")
     assert seconds["all of a warm job"] == pytest.approx(sum(seconds[part] for part in parts))
     assert all(seconds[part] > 0 for part in parts[:3])

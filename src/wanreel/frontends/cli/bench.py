@@ -43,6 +43,12 @@ _MODELS = {"overhead": "i2v-a14b", "load": "i2v-a14b"}
 @click.option(
     "--blocks", type=click.IntRange(min=1), default=4, help="Of the transformer, for --part load; 4 by default."
 )
+@click.option(
+    "--decode-seconds",
+    type=click.FloatRange(min=0),
+    default=2.1,
+    help="That a decode takes in --part overhead, whose encoder works beside it; 2.1 by default, an H200's.",
+)
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
 @click.option("--threads", type=int, help="Of the processor.")
 @click.option("--json", "json_", type=click.Path(path_type=Path), help="Write the whole report here; - prints it.")
@@ -70,7 +76,15 @@ def bench(
 
     output = Output.open(json_ == Path("-"))
     model = asked["model"] or _MODELS.get(part, "demo")
-    wanted = Wanted(model, part, random_weights, asked["against"] == "diffusers", asked["blocks"], _knobs(asked))
+    wanted = Wanted(
+        model,
+        part,
+        random_weights,
+        asked["against"] == "diffusers",
+        asked["blocks"],
+        asked["decode_seconds"],
+        _knobs(asked),
+    )
     with open_runtime(device=device, threads=threads) as runtime, interruptible() as cancel:
         report = measure(runtime, wanted, cancel, output.say)
     output.result(report.to_dict())

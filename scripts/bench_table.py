@@ -46,16 +46,28 @@ def main() -> int:
 def section(path: Path) -> str:
     """One report: a line of what was run, and its table."""
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    machine, subject, ceiling = report["machine"], report["subject"], report["ceiling_tflops"]
-    title = (
-        f"**{subject['model']}**, {subject['weights']} weights, {subject['compute']}, {subject['width']}×{subject['height']}×"
-        f"{subject['num_frames']}, {subject['steps']} steps of {subject['passes']} forwards, {subject['plan']}; "
-        f"{machine['device']}, torch {machine['torch']}, attention {machine['attention']}, matrix products at "
-        f"{ceiling:.3g} TFLOP/s ([figures](measured/{path.name}))"
-    )
+    ceiling = report["ceiling_tflops"]
+    title = _title(report) + f" ([figures](measured/{path.name}))"
     head, *lines = table([Figure(**figure) for figure in report["figures"]], ceiling)
     rows = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *lines)]
     return title + "\n\n" + "\n".join(rows)
+
+
+def _title(report: dict[str, Any]) -> str:
+    machine, subject, part = report["machine"], report["subject"], report.get("part", "request")
+    where = f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
+    shape = f"{subject['width']}×{subject['height']}×{subject['num_frames']}, {subject['steps']} steps of {subject['passes']} "
+    if part == "overhead":
+        return f"**A warm job beside its model**: {subject['model']}, stand-in, {shape}forwards; {where}"
+    if part == "start":
+        return f"**A worker's start**: {subject['model']}; {where}"
+    if part == "load":
+        return f"**Reading weights**: blocks of {subject['model']}; {where}"
+    return (
+        f"**{subject['model']}**, {subject['weights']} weights, {subject['compute']}, {shape}forwards, {subject['plan']}; "
+        f"{machine['device']}, torch {machine['torch']}, attention {machine['attention']}, matrix products at "
+        f"{report['ceiling_tflops']:.3g} TFLOP/s"
+    )
 
 
 if __name__ == "__main__":

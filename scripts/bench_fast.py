@@ -138,7 +138,7 @@ def blocks(bench: Bench) -> None:
         if bench.chosen.tiny:
             step_bench.TRANSFORMER_SIZES = {work.spec.parameters: TINY}
         wanted = [it if it.manner is None else replace(it, manner=replace(it.manner, edges=0)) for it in options(bench)]
-        for row in bench_step(work, bench.device, wanted[1:], times=2):
+        for row in bench_step(work, bench.device, wanted[1:], timed=2):
             bench.add("blocks", size=size, name=row.name, ms_of_a_block=1e3 * row.seconds / work.passes / BLOCKS,
                       compilations=row.compilations, note=row.note)  # fmt: skip
         step_bench.TRANSFORMER_SIZES = sizes
@@ -152,7 +152,7 @@ def whole_steps(bench: Bench, wanted: str, *, realistic: bool = False) -> None:
         if bench.chosen.tiny:
             step_bench.TRANSFORMER_SIZES = {work.spec.parameters: TINY}
         once = size == "720p" or realistic
-        for row in bench_step(work, bench.device, tuple(options(bench)), realistic=realistic, times=1 if once else 2):
+        for row in bench_step(work, bench.device, tuple(options(bench)), realistic=realistic, timed=1 if once else 2):
             bench.add("steps", size=size, outliers=realistic, **row.to_dict())
             if not bench.left(60):
                 break

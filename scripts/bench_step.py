@@ -156,7 +156,7 @@ def at_480p(bench: Bench) -> None:
 
 
 def at_720p(bench: Bench) -> None:
-    steps(bench, "720p", work_of("i2v-a14b", 1280, 720), wanted(bench), times=1)
+    steps(bench, "720p", work_of("i2v-a14b", 1280, 720), wanted(bench), timed=1)
 
 
 def wanted(bench: Bench) -> tuple[Variant, ...]:
@@ -168,7 +168,7 @@ def wanted(bench: Bench) -> tuple[Variant, ...]:
 def errors(bench: Bench) -> None:
     """One forward with outlying channels and latents like a video's."""
     rounded = bench.rounded[:2]
-    steps(bench, "errors", work_of("i2v-14b-480p", 832, 480), variants(["torch"], rounded), realistic=True, times=1)
+    steps(bench, "errors", work_of("i2v-14b-480p", 832, 480), variants(["torch"], rounded), realistic=True, timed=1)
 
 
 def work_of(name: str, width: int, height: int, frames: int = 81) -> Workload:
@@ -273,7 +273,7 @@ def warm(bench: Bench) -> None:
 
 def first(bench: Bench) -> None:
     work = work_of("i2v-14b-480p", 832, 480)
-    for row in bench_step(work, bench.device, variants(["torch"], ())[1:2], times=1):
+    for row in bench_step(work, bench.device, variants(["torch"], ())[1:2], timed=1):
         from torch._dynamo.utils import counters
 
         misses = counters["inductor"]["fxgraph_cache_miss"]

@@ -284,7 +284,7 @@ def test_one_fast_forward_is_within_a_tenth(
     middles = Variant("middles", replace(fast, middles=True), eight=True)
     wanted = (Variant("diffusers", None), Variant("exact", PLAIN), Variant("fast", fast, eight=True), middles)
     work = Workload(spec, 96, 64, 5, 10, 2, 1)
-    rows = {row.name: row for row in bench_step(work, torch.device("cpu"), wanted, realistic=realistic, times=1)}
+    rows = {row.name: row for row in bench_step(work, torch.device("cpu"), wanted, realistic=realistic, timed=1)}
     assert rows["diffusers"].error == 0
     assert rows["exact"].error < BOUND
     for name in ("fast", "middles"):

@@ -105,4 +105,4 @@ def test_contract_at_length() -> None:
 @pytest.mark.deep
 @pytest.mark.timeout(3600)
 def test_contract_at_length_on_postgres(on_postgres: type[StoreContract]) -> None:
-    run(on_postgres, examples=600, steps=60)
+    run(on_postgres, examples=300, steps=60)

@@ -8,6 +8,7 @@ at once, null while it runs.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import sys
@@ -15,21 +16,31 @@ import tempfile
 import traceback
 from pathlib import Path
 
+from PIL import Image
+
+from wanreel import wiring
 from wanreel.core.catalog import Catalog
 from wanreel.frontends.cli import main, worker
 from wanreel.jobs import JobStore
+from wanreel.models import open as opening
+from wanreel.models import planning
 from wanreel.models.parallel import crew
 from wanreel.models.tiny import build_tiny
-from wanreel.worker import attempt, renderer
+from wanreel.worker import attempt, recovery, renderer, storyboards, sweeps
+from wanreel.worker import worker as loop
 
-NEEDED = (worker, attempt, renderer)
+NEEDED = (worker, attempt, renderer, wiring, opening, planning, recovery, storyboards, sweeps, loop)
 
 
 def warm_up() -> None:
     """Bring in what is imported on first use. Computes nothing, as threads would not survive the fork."""
     with tempfile.TemporaryDirectory() as folder:
         JobStore.open(Path(folder) / "wanreel.db").close()
+    Image.init()
     build_tiny(Catalog().get("tiny:ti2v-5b"))
+    # A worker collects garbage whenever it unloads a model; what was imported is none, and to look at it takes a second.
+    gc.collect()
+    gc.freeze()
 
 
 def get_stuck(manner: str) -> None:

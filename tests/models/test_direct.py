@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def test_whoever_leaves_early_waits_for_what_is_being_read(file: Path) -> None:
     tensors = read_direct(file, load_file(file))
     next(tensors)
     tensors.close()
+    assert not [it for it in threading.enumerate() if it.name.startswith("weights")]
 
 
 def test_a_file_that_is_cut_short_is_refused(file: Path) -> None:

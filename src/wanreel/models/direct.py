@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ class _Coming:
     reads: tuple[Future[None], ...]
 
 
-def read_direct(path: Path, names: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+def read_direct(path: Path, names: Collection[str]) -> Generator[tuple[str, Tensor]]:
     """Each of `names` with its tensor, in the order of the file. Raises BrokenWeights, OSError, ValueError, KeyError.
 
     At most 256 MiB are read ahead of whoever takes them.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from frontends.ray.clusters import Running, cluster, wait_for
-from wanreel.core.errors import SettingsError
+from frontends.ray.clusters import SMALL, Running, cluster, wait_for
+from wanreel.core.errors import SettingsError, WanreelError
 from wanreel.core.settings import load_settings
 from wanreel.frontends.ray import node
 from wanreel.service import Service
@@ -30,7 +32,8 @@ POOLS = (
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with cluster(tmp_path_factory.mktemp("cluster") / "data", *POOLS, "--idle", "1") as started:
+    options = ("--idle", "1", "--replicas", "2")
+    with cluster(tmp_path_factory.mktemp("cluster") / "data", *POOLS, *options) as started:
         yield started
 
 
@@ -74,9 +77,37 @@ def test_text_and_picture_go_each_to_a_pool_that_comes_from_nothing_and_leaves(
     for job_id, model in models.items():
         assert httpx.get(f"{running.url}/v1/videos/{job_id}").json()["model"] == model
     wait_for(lambda: not queue.store.workers())
-    figures = httpx.get(f"{running.url}/metrics").text
-    assert 'fastvideo_requests_total{model_type="t2v-1.3b",status="success"} 1.0' in figures.replace("tiny:", "")
+    figures = figures_of_all(running)
+    counted = r'fastvideo_requests_total{model_type="tiny:t2v-1.3b",replica="\w+",status="success"} 1.0'
+    assert re.search(counted, figures), figures[-2000:]
     assert "fastvideo_request_duration_seconds_bucket" in figures and "fastvideo_video_generation_seconds" in figures
+
+
+def figures_of_all(running: Running) -> str:
+    """What both processes of the API tell of themselves: a new connection may come to either."""
+    told: dict[str, str] = {}
+
+    def ask() -> bool:
+        text = httpx.get(f"{running.url}/metrics").text
+        (name,) = set(re.findall(r'replica="(\w+)"', text))
+        told[name] = text
+        return len(told) == 2
+
+    wait_for(ask)
+    return "".join(told.values())
+
+
+def test_each_of_the_apis_processes_knows_what_the_other_accepted(running: Running, queue: Service) -> None:
+    body = {"prompt": "a red circle", "model": "tiny:t2v-1.3b", **SMALL}
+    headers = {"Idempotency-Key": "one"}
+    ids = {
+        httpx.post(f"{running.url}/v1/videos", json=body, headers=headers, timeout=60.0).json()["id"] for _ in range(6)
+    }
+    (job_id,) = ids
+    wait_for(lambda: queue.get(job_id).ended)
+    answers = [httpx.get(f"{running.url}/v1/videos/{job_id}/content", timeout=60.0) for _ in range(6)]
+    assert {(it.status_code, it.content[4:8]) for it in answers} == {(200, b"ftyp")}
+    assert figures_of_all(running).count("# HELP wanreel_http_requests_total") == 2
 
 
 def test_what_no_pool_makes_is_refused_in_fastvideos_words(running: Running) -> None:
@@ -97,6 +128,7 @@ def test_rays_token_is_the_owners_alone_and_its_dashboard_off(running: Running) 
 def test_the_status_tells_of_everything_and_the_end_leaves_nothing(running: Running) -> None:
     status = running.status()
     assert (status["generation"], status["api"]["status"], status["unserved"]) == (1, "RUNNING", 0)
+    assert status["api"]["replicas"] == {"RUNNING": 2}
     assert [(row["name"], row["queued"], row["faults"]) for row in status["pools"]] == [("t2v", 0, []), ("i2v", 0, [])]
     rays = psutil.Process(process_of(running)).children(recursive=True)
     assert running.end() == 0, running.log()
@@ -117,3 +149,25 @@ def test_ray_without_token_and_public_networks_are_refused(tmp_path: Path, monke
     with pytest.raises(SettingsError, match=r"8\.8\.8\.8"):
         node.refuse_public(["10.0.0.5", "8.8.8.8"], private=False)
     node.refuse_public(["8.8.8.8"], private=True)
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_ray_that_missed_its_own_time_is_started_once_more(tmp_path: Path, starts: bool) -> None:
+    last = "print('Ray runtime started', flush=True), time.sleep(60)" if starts else "sys.exit(1)"
+    script = f"""
+import pathlib, sys, time
+tried = pathlib.Path(sys.argv[1])
+if not tried.exists():
+    tried.touch()
+    sys.exit("The current node timed out during startup.")
+{last}
+"""
+    command, log = [sys.executable, "-c", script, str(tmp_path / "tried")], tmp_path / "ray.log"
+    log.write_text("Ray runtime started, at another time\n")
+    if starts:
+        started = node._started(command, "127.0.0.1:1", log)  # pyright: ignore[reportPrivateUsage]
+        assert started.process.poll() is None
+        started.close()
+    else:
+        with pytest.raises(WanreelError, match="ended with 1"):
+            node._started(command, "127.0.0.1:1", log)  # pyright: ignore[reportPrivateUsage]

@@ -57,6 +57,7 @@ class House:
     pulse: Pulse
     outlook: Callable[[Resolution], Outlook]  #: what a request takes on this machine
     on_demand: bool = False  #: workers come when a job waits, so that none need be there
+    replica: str = ""  #: which of several processes of one address this is; its own figures bear this name
     stopping: bool = False  #: set when the server begins to leave: then it is not ready
 
     async def job_of(self, request: Request, job_id: str) -> Job:

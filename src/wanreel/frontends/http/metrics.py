@@ -65,7 +65,7 @@ class Metrics:
         self._promised = Counter("wanreel_predicted_seconds", "Seconds predicted, of the same jobs.", registry=registry)
         self._needed = Counter("wanreel_real_seconds", "Seconds needed, of the same jobs.", registry=registry)
         self._predicted: OrderedDict[str, float] = OrderedDict()
-        registry.register(_State(house))
+        self._state = _State(house)
         ProcessCollector(registry=registry)
         house.pulse.observe(self.see)
 
@@ -126,7 +126,22 @@ class Metrics:
 
     def text(self) -> str:
         """Everything in Prometheus' text format. Blocks."""
-        return generate_latest(self._registry).decode()
+        everything = CollectorRegistry()
+        everything.register(self._state)
+        everything.register(_Named(self._registry, self._house.replica) if self._house.replica else self._registry)
+        return generate_latest(everything).decode()
+
+
+class _Named(Collector):
+    """Figures of one process of several behind one address. Without its name their counters would run to and fro."""
+
+    def __init__(self, registry: CollectorRegistry, replica: str) -> None:
+        self._registry, self._replica = registry, replica
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [it._replace(labels={**it.labels, "replica": self._replica}) for it in metric.samples]
+            yield metric
 
 
 class _State(Collector):

@@ -114,6 +114,9 @@ def _build(plan: Plan, door: Door) -> HttpApp:
         make_page=lambda house, _intake: Facts(house, lambda: settings, runtime.pictures.open),
     )
     app.house.on_demand = True
+    if plan.replicas > 1:
+        app.house.replica = serve.get_replica_context().replica_id.unique_id
+        app.house.rates.sharers = plan.replicas
     return app
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect, sync_playwright
 
 from frontends.ui.served import PATIENCE, Served, Visit, chromium, serve, visiting
 
@@ -105,8 +105,18 @@ def test_a_picture_in_a_format_the_server_refuses_becomes_a_video_and_goes_on(en
 
 
 def test_what_is_missing_is_said_where_it_is_missing(enter: Enter) -> None:
-    page = enter().open()
+    visit = enter()
+    held: list[Route] = []
+    visit.page.route("**/v1/plan", lambda route: held.append(route))  # a function, as Playwright marks it
+    page = visit.open()
+    with page.expect_request("**/v1/plan"):
+        page.locator("#knob-copies").select_option("2")
     page.locator("#generate").click()
+    expect(page.locator("[data-knob=prompt] .fault")).to_contain_text("Say what happens")
+    with page.expect_response("**/v1/plan"):  # a plan without faults, asked for before
+        held[-1].continue_()
+    page.unroute("**/v1/plan")
+    page.locator("#knob-model").select_option("t2v-a14b")  # draws the form anew
     expect(page.locator("[data-knob=prompt] .fault")).to_contain_text("Say what happens")
     expect(page.locator("#knob-prompt")).to_have_attribute("aria-invalid", "true")
     page.get_by_role("radio", name="Exact").check(force=True)

@@ -157,6 +157,7 @@ function draw() {
     h("div.go", plan.root, h("div.go-row", h("button.primary.big", { type: "submit", id: "generate", disabled: !studio.setup.account.can_submit }, icon("spark"), t("generate"), h("kbd", "Ctrl ↵")), copies(now)),
       !studio.setup.account.can_submit && h("div.help", t("read_only"))));
   panel.draw();
+  showFaults([]);
   if (focus) document.getElementById(focus)?.focus();
   else if (radio) $(`[data-knob="${radio[0]}"] input[value="${radio[1]}"]`, parts.left)?.focus();
   plan.ask();
@@ -294,10 +295,15 @@ function copies(now) {
 
 // Handing in
 
+//: What was missing when somebody asked for a video: said until it is there, whatever a plan that comes in later says.
+let missed = [];
+
 function showFaults(problems) {
+  const missing = new Set(missingInputs().map((one) => one.field));
+  missed = missed.filter((one) => missing.has(one.field));
   for (const field of $$("[data-knob]", parts.left)) field.fault?.("");
   const left = [];
-  for (const problem of problems) {
+  for (const problem of [...missed, ...problems]) {
     const name = { width: "resolution", height: "resolution", seconds: "num_frames" }[problem.field] ?? problem.field;
     const field = $(`[data-knob="${problem.field}"]`, parts.left) ?? $(`[data-knob="${name}"]`, parts.left);
     if (field?.fault) {
@@ -312,10 +318,10 @@ let submitting = false;
 
 async function submit() {
   if (submitting) return;
-  const missing = missingInputs();
-  if (missing.length) {
-    showFaults(missing);
-    $(`[data-knob="${missing[0].field}"] :is(textarea, input, button)`, parts.left)?.focus();
+  missed = missingInputs();
+  if (missed.length) {
+    showFaults([]);
+    $(`[data-knob="${missed[0].field}"] :is(textarea, input, button)`, parts.left)?.focus();
     return;
   }
   submitting = true;

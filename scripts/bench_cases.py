@@ -166,4 +166,5 @@ def read_cases(path: Path) -> list[Case]:
 def placement_of(values: Mapping[str, Any]) -> Placement:
     """The inverse of `asdict`."""
     tile, parallel = values.get("tile"), values.get("parallel") or {}
-    return Placement(**{**values, "tile": Tile(**tile) if tile else None, "parallel": Parallel(**parallel)})
+    fields: dict[str, Any] = {**values, "tile": Tile(**tile) if tile else None, "parallel": Parallel(**parallel)}
+    return Placement(**fields)

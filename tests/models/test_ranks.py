@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -106,23 +107,41 @@ def crew_of(count: int, root: Path) -> Crew:
     return Crew([rank_command("cpu")] * (count - 1), torch.device("cpu"), {"settings": told(settings)}, losses)
 
 
-def ranks_of(count: int, root: Path) -> Iterator[Ranks]:
-    ranks = Ranks(crew_of(count, root), root)
-    try:
-        yield ranks
-    finally:
-        ranks.crew.disband()
-    assert ranks.crew.pids == ()
+class Farm:
+    """Ranks for all tests of the module, of one number at a time: a process is in one group of processes only."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._open = root, dict[int, Ranks]()
+
+    def of(self, count: int) -> Ranks:
+        if count not in self._open:
+            self.close()
+            root = self._root / str(count)
+            root.mkdir(exist_ok=True)
+            self._open[count] = Ranks(crew_of(count, root), root)
+        return self._open[count]
+
+    def close(self) -> None:
+        for ranks in self._open.values():
+            ranks.crew.disband()
+            assert ranks.crew.pids == ()
+        self._open.clear()
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    yield from ranks_of(2, tmp_path_factory.mktemp("two"))
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    with contextlib.closing(Farm(tmp_path_factory.mktemp("ranks"))) as farm:
+        yield farm
 
 
-@pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    yield from ranks_of(4, tmp_path_factory.mktemp("four"))
+@pytest.fixture
+def two(farm: Farm) -> Ranks:
+    return farm.of(2)
+
+
+@pytest.fixture
+def four(farm: Farm) -> Ranks:
+    return farm.of(4)
 
 
 def short(name: str, mode: Mode = "text", **knobs: Any) -> Case:

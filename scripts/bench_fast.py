@@ -4,9 +4,10 @@ r"""Measures what the fast class is made of: sums of fp8 matrix units, passes be
     python scripts/bench_fast.py --parts sums,passes,blocks --json fast.json
 
 Parts: sums (attention's error by kernel, tokens and the mean of values, taken off and not; and of long matrix products),
-passes (each of our own kernels against torch's operators compiled, in ms and bytes), blocks (a few blocks by every option
-at 480p and 720p), tuned (the same with inductor's search for block sizes), 480p, 720p, outliers (the whole step by every
-option, and the error of one forward; the last with outlying channels, at 480p).
+passes (each of our own kernels against torch's operators compiled, in ms and bytes), launches (ours by rows and warps of a
+program), blocks (a few blocks by every option at 480p and 720p), profile (the same at 480p, by kernel), tuned (with
+inductor's search for block sizes), 480p, 720p, outliers (the whole step by every option, and the error of one forward; the
+last with outlying channels, at 480p).
 --tiny tries all of it in small, on a CPU too.
 """
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false
@@ -17,12 +18,13 @@ import argparse
 import itertools
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bench_step import Bench, timed, work_of
+from bench_step import Bench, profiled, timed, work_of
 
 from wanreel.core.compute import EDGES
 from wanreel.core.workload import Workload
@@ -71,43 +73,72 @@ def sums(bench: Bench) -> None:
 
 
 def passes(bench: Bench) -> None:
-    """Milliseconds of each pass, and of its fewest bytes."""
+    """Milliseconds of each pass, of torch's operators compiled and of ours, and of its fewest bytes."""
+    for name, least, theirs, ours in pairs(bench):
+        for form, call in (("torch", torch.compile(theirs)), ("own", ours)):
+            if bench.device.type == "cuda" and (form == "torch" or has_own()):
+                bench.add("passes", name=name, form=form, ms=timed(call), least_ms=least)
+            elif form == "torch":
+                bench.add("passes", name=name, made=type(theirs()).__name__, least_ms=least)
+
+
+def launches(bench: Bench) -> None:
+    """Our own by how many rows a program takes, and by how many warps."""
+    from wanreel.models.step import passes as module
+
+    settings: Any = module
+    which = {"turn": "TURN", "gelu": "GELU", "enter": "NORM", "add, enter": "NORM"}
+    for name, least, _, ours in pairs(bench):
+        setting = which[name.partition(",")[0] if not name.startswith("add") else "add, enter"]
+        usual = getattr(settings, setting)
+        for rows, warps in itertools.product((1, 2, 4), (4, 8, 16)):
+            setattr(settings, setting, module.Launch(rows, warps))
+            bench.add("launches", name=name, rows=rows, warps=warps, ms=timed(ours), least_ms=least)
+        setattr(settings, setting, usual)
+
+
+Pass = tuple[str, float, Callable[[], Any], Callable[[], Any]]
+
+
+def pairs(bench: Bench) -> Iterator[Pass]:
+    """Name, milliseconds of its fewest bytes, torch's operators and ours."""
     tokens, heads, wider = (48, 2, 512) if bench.chosen.tiny else (32_760, 40, 13_824)
     dim, kind = heads * 128, torch.bfloat16
     x, update = (torch.randn(1, tokens, dim, device=bench.device, dtype=kind) for _ in range(2))
     inner = torch.randn(1, tokens, wider, device=bench.device, dtype=kind)
     factor, offset, gate, mean = (torch.randn(1, 1, dim, device=bench.device) for _ in range(4))
+    broad = torch.randn(1, 1, wider, device=bench.device)
     norm = torch.nn.RMSNorm(dim, eps=1e-6, device=bench.device, dtype=kind).requires_grad_(False)
     angles = torch.randn(1, tokens, 1, 128, device=bench.device)
     turn, scale = paired(Turn(angles.cos(), angles.sin())), torch.ones(1, device=bench.device)
     assert turn.pairs is not None
-    pairs = turn.pairs
+    tables = turn.pairs
 
-    def entered() -> Any:
+    def normed(hidden: Any, off: Any) -> Any:
+        return by_rows((F.layer_norm(hidden.float(), (dim,), eps=1e-6) * factor + offset).to(kind), off)
+
+    def added(off: Any) -> Any:
         hidden = (x.float() + update.float() * gate).to(kind)
-        return hidden, *by_rows((F.layer_norm(hidden.float(), (dim,), eps=1e-6) * factor + offset).to(kind), mean)
+        return hidden, *normed(hidden, off)
+
+    def activated(off: Any) -> Any:
+        return by_rows(F.gelu(inner, approximate="tanh"), off)
 
     def queries() -> Any:
         return whole(found := turned(x, norm, heads, turn), sampled(found))
 
     mine: Any = own() if has_own() and bench.device.type == "cuda" else None
-    forms: list[tuple[str, int, Callable[[], Any], Callable[[], Any]]] = [
-        (
-            "add, norm, modulate, round",
-            7 * dim,
-            entered,
-            lambda: mine.add_enter(x, update, gate, factor, offset, mean, 1e-6),
-        ),
-        ("gelu, round", 3 * wider, lambda: by_rows(F.gelu(inner, approximate="tanh")), lambda: mine.gelu(inner, None)),
-        ("queries", 3 * dim, queries, lambda: mine.turn(x, norm.weight, *pairs, mean, scale, 1, 1e-6)),
-    ]
-    for name, columns, theirs, ours in forms:
-        least = tokens * columns / BANDWIDTH * 1e3
-        for form, call in (("torch", torch.compile(theirs)), ("own", ours)):
-            if bench.device.type == "cuda" and (form == "torch" or mine is not None):
-                bench.add("passes", name=name, form=form, ms=timed(call), least_ms=least)
-            elif form == "torch":
-                bench.add("passes", name=name, made=type(theirs()).__name__, least_ms=least)
+
+    def least(columns: int) -> float:
+        return tokens * columns / BANDWIDTH * 1e3
+
+    yield "enter", least(3 * dim), lambda: normed(x, mean), lambda: mine.enter(x, factor, offset, mean, 1e-6)
+    ours = lambda off: mine.add_enter(x, update, gate, factor, offset, off, 1e-6)  # noqa: E731
+    yield "add, enter", least(7 * dim), lambda: added(mean), lambda: ours(mean)
+    yield "add, enter, middle rounded", least(7 * dim), lambda: added(None), lambda: ours(None)
+    yield "gelu", least(3 * wider), lambda: activated(broad), lambda: mine.gelu(inner, broad)
+    yield "gelu, middle rounded", least(3 * wider), lambda: activated(None), lambda: mine.gelu(inner, None)
+    yield "turn", least(3 * dim), queries, lambda: mine.turn(x, norm.weight, *tables, mean, scale, 1, 1e-6)
 
 
 def options(bench: Bench) -> Iterator[Variant]:
@@ -130,18 +161,34 @@ def works(bench: Bench) -> Iterator[tuple[str, Workload]]:
 
 
 def blocks(bench: Bench) -> None:
-    """Of a shortened model: what one block takes. Edges are left out, so that all blocks are alike."""
-    sizes: Any = step_bench.TRANSFORMER_SIZES
+    """Of a shortened model: what one block takes."""
     for size, work in works(bench):
-        whole_size = sizes[work.spec.parameters]
-        step_bench.TRANSFORMER_SIZES = {**sizes, work.spec.parameters: {**whole_size, "num_layers": BLOCKS}}
-        if bench.chosen.tiny:
-            step_bench.TRANSFORMER_SIZES = {work.spec.parameters: TINY}
-        wanted = [it if it.manner is None else replace(it, manner=replace(it.manner, edges=0)) for it in options(bench)]
-        for row in bench_step(work, bench.device, wanted[1:], timed=2):
-            bench.add("blocks", size=size, name=row.name, ms_of_a_block=1e3 * row.seconds / work.passes / BLOCKS,
-                      compilations=row.compilations, note=row.note)  # fmt: skip
-        step_bench.TRANSFORMER_SIZES = sizes
+        with shortened(bench, work):
+            for row in bench_step(work, bench.device, alike(bench)[1:], timed=2):
+                bench.add("blocks", size=size, name=row.name, ms_of_a_block=1e3 * row.seconds / work.passes / BLOCKS,
+                          compilations=row.compilations, note=row.note)  # fmt: skip
+
+
+def profile(bench: Bench) -> None:
+    """By kernel, at 480p: milliseconds of one block."""
+    _, work = next(works(bench))
+    with shortened(bench, work):
+        profiled(bench, [it for it in alike(bench) if "middles rounded" not in it.name])
+
+
+def alike(bench: Bench) -> list[Variant]:
+    """The options without edges, so that all blocks are alike."""
+    return [it if it.manner is None else replace(it, manner=replace(it.manner, edges=0)) for it in options(bench)]
+
+
+@contextmanager
+def shortened(bench: Bench, work: Workload) -> Iterator[None]:
+    """Models of `work` have few blocks."""
+    sizes: Any = step_bench.TRANSFORMER_SIZES
+    few: dict[str, Any] = {**sizes[work.spec.parameters], "num_layers": BLOCKS}
+    step_bench.TRANSFORMER_SIZES = {**sizes, work.spec.parameters: TINY if bench.chosen.tiny else few}
+    yield
+    step_bench.TRANSFORMER_SIZES = sizes
 
 
 def whole_steps(bench: Bench, wanted: str, *, realistic: bool = False) -> None:
@@ -170,7 +217,7 @@ def tuned(bench: Bench) -> None:
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
-    "sums": sums, "passes": passes, "blocks": blocks, "tuned": tuned, "480p": lambda bench: whole_steps(bench, "480p"),
+    "sums": sums, "passes": passes, "launches": launches, "blocks": blocks, "profile": profile, "tuned": tuned, "480p": lambda bench: whole_steps(bench, "480p"),
     "720p": lambda bench: whole_steps(bench, "720p"), "outliers": lambda bench: whole_steps(bench, "480p", realistic=True),
 }  # fmt: skip
 

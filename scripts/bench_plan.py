@@ -65,15 +65,16 @@ def request(name: str, model: str, seconds: float, *given: str) -> Task:
 KERNEL_TESTS = ("-q", "-m", "gpu", "-o", "addopts=", "tests/models/test_step.py", "tests/models/test_step_passes.py")
 VAE = Task(
     "vae",
-    script("bench_vae.py", "--sizes", "720p", "--profile", "--json", "{out}/vae.json"),
+    script("bench_vae.py", "--sizes", "720p", "--parts", "profile,decode", "--json", "{out}/vae.json"),
     120,
     script("bench_vae.py", "--sizes", "tiny", "--device", "cpu"),
 )
 PORTIONS: dict[str, tuple[Task, ...]] = {
     "kernels": (
         Task("kernel-tests", (sys.executable, "-m", "pytest", *KERNEL_TESTS), 90),
-        fast("sums,passes", 60),
+        fast("sums,passes,launches", 60),
         fast("blocks", 150),
+        fast("profile", 60),
         fast("tuned", 200),
     ),
     "steps": (fast("480p", 240), fast("outliers", 240)),

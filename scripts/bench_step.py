@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,13 +288,18 @@ def first(bench: Bench) -> None:
 
 def profile(bench: Bench) -> None:
     """Where the time of a forward goes, by kernel: milliseconds of one block."""
+    profiled(bench, wanted(bench))
+
+
+def profiled(bench: Bench, variants: Sequence[Variant]) -> None:
+    """Of those that are computed on this path. Weights in fp8 have to come last."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recording
 
     work = work_of("i2v-14b-480p", 832, 480)
     expert = random_expert(work.spec, bench.device)
     given, blocks = given_for(work.spec, work, expert), len(expert.transformer.blocks)
-    for variant in wanted(bench):
+    for variant in variants:
         if variant.manner is None:
             continue
         if variant.eight and not any("packed" in name for name, _ in expert.transformer.named_buffers()):

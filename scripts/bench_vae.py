@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("--sizes", default="480p,720p,1080p")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which nothing new is begun")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--profile", action="store_true", help="what the kernels of one chunk take")
+    parser.add_argument(
+        "--parts", default="decode,encode,write", help="also: profile, what the kernels of one chunk take"
+    )
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     rows: list[Row] = []
@@ -58,27 +60,26 @@ def main() -> None:
 
 
 def measured(chosen: argparse.Namespace) -> Iterator[Row]:
-    device, spec = torch.device(chosen.device), Catalog().get("i2v-a14b")
+    device, spec, parts = torch.device(chosen.device), Catalog().get("i2v-a14b"), chosen.parts.split(",")
     with torch.device("meta"):
         vae = full_modules(spec)["vae"]
     if chosen.sizes == "tiny":
         vae = build_tiny(spec).vae
     else:
         _fill(vae, torch.float32, device, device)
-    latents = torch.empty(0)
     for name in chosen.sizes.split(","):
         width, height, frames = SIZES[name]
         shape = (1, 16, (frames - 1) // 4 + 1, height // 8, width // 8)
         latents = torch.randn(shape, device=device, generator=torch.Generator(device).manual_seed(1))
+        if "profile" in parts and device.type == "cuda":
+            profile(vae, latents)
         work = decode_operations(spec, width, height, frames) / 1e12
-        for row in decodings(vae, latents, name, chosen):
+        for row in decodings(vae, latents, name, chosen) if "decode" in parts else ():
             yield row | {"size": name, "tflops": round(work / row["seconds"], 1)}
         work = encode_operations(spec, width, height, frames) / 1e12
-        for row in encodings(vae, (width, height, frames), chosen):
+        for row in encodings(vae, (width, height, frames), chosen) if "encode" in parts else ():
             yield row | {"size": name, "tflops": round(work / row["seconds"], 1)}
-    if chosen.profile:
-        profile(vae, latents)
-    if chosen.sizes != "tiny":
+    if "write" in parts and chosen.sizes != "tiny":
         yield from writing()
 
 
@@ -97,6 +98,7 @@ def decodings(vae: Any, latents: Tensor, size: str, chosen: argparse.Namespace) 
     torch.backends.cudnn.allow_tf32 = True
     kinds: list[tuple[str, Chunks]] = [
         ("decode, lean fp16", lean(torch.float16, 1)),
+        ("decode, lean fp16, cuDNN's benchmark", lean(torch.float16, 1)),
         ("decode, Diffusers fp32", plain),
         ("decode, lean fp16, 2 latent frames", lean(torch.float16, 2)),
         ("decode, lean bf16", lean(torch.bfloat16, 1)),
@@ -104,11 +106,9 @@ def decodings(vae: Any, latents: Tensor, size: str, chosen: argparse.Namespace) 
     ]
     for name, chunks in kinds[: 1 if size == "1080p" else None]:
         if time.monotonic() - _BEGAN < chosen.budget:
+            torch.backends.cudnn.benchmark = "benchmark" in name
             yield decoding(name, device, chunks, truth)
-    if device.type == "cuda" and size == "720p":
-        torch.backends.cudnn.benchmark = True
-        yield decoding("decode, lean fp16, cuDNN's benchmark", device, kinds[0][1], truth)
-        torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.benchmark = False
 
 
 def decoding(name: str, device: torch.device, chunks: Chunks, truth: Tensor | None) -> Row:

@@ -1,7 +1,7 @@
 """What stands between two fp8 matrices as one pass each, in Triton: every row is read once and written once. Imports triton.
 
-Each kernel takes whole rows, so norms and row scales need no second look. Rounding is that of the operators that they
-stand for: bf16 where those give bf16, fp32 between.
+Each kernel takes whole rows, so norms and row scales need no second look. Between reading and writing all is fp32: what
+torch's operators round to bf16 on the way is rounded once here.
 """
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownArgumentType=false
@@ -11,6 +11,8 @@ stand for: bf16 where those give bf16, fp32 between.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -18,78 +20,133 @@ from torch import Tensor
 
 from wanreel.models.eight import FP8, FP8_MAX
 
-_TINY = 1e-12
 _LARGEST = tl.constexpr(FP8_MAX)
-_LEAST = tl.constexpr(_TINY)
+_LEAST = tl.constexpr(1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How many rows a program takes, so that they share what all rows need, and by how many warps."""
+
+    rows: int
+    warps: int
+
+
+#: Found by scripts/bench_fast.py --parts launches on an H200.
+NORM, GELU, TURN = Launch(2, 8), Launch(1, 16), Launch(1, 4)
 
 
 @triton.jit
-def _store_eight(y, numbers, scales, row, column, here, DIM: tl.constexpr):
-    scale = tl.maximum(tl.max(tl.abs(y), 0), _LEAST) / _LARGEST
-    tl.store(numbers + row * DIM + column, (y / scale).to(numbers.dtype.element_ty), mask=here)
-    tl.store(scales + row, scale)
+def _vector(start, column, DIM: tl.constexpr):
+    return tl.load(start + tl.program_id(1) * DIM + column, mask=column < DIM, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
-def _norm(x, update, gate, factor, offset, mean, hidden, numbers, scales, tokens, eps, DIM: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, GATE: tl.constexpr, MEAN: tl.constexpr):  # fmt: skip
-    row, batch = tl.program_id(0).to(tl.int64), tl.program_id(0) // tokens
-    column = tl.arange(0, BLOCK)
-    here = column < DIM
-    h = tl.load(x + row * DIM + column, mask=here, other=0.0).to(tl.float32)
+def _sum(x, update, gate, hidden, place, column, there, DIM: tl.constexpr, ADD: tl.constexpr, GATE: tl.constexpr):
+    """x + update · gate, kept in `hidden` as it is rounded."""
+    at, here = place + column[None, :], there[:, None] & (column < DIM)[None, :]
+    h = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
     if ADD:
-        more = tl.load(update + row * DIM + column, mask=here, other=0.0).to(tl.float32)
+        more = tl.load(update + at, mask=here, other=0.0).to(tl.float32)
         if GATE:
-            more = more * tl.load(gate + batch * DIM + column, mask=here, other=0.0)
+            more = more * _vector(gate, column, DIM)
         kept = (h + more).to(hidden.dtype.element_ty)
-        tl.store(hidden + row * DIM + column, kept, mask=here)
+        tl.store(hidden + at, kept, mask=here)
         h = kept.to(tl.float32)
-    off = tl.where(here, h - tl.sum(h, 0) / DIM, 0.0)
-    y = off * tl.rsqrt(tl.sum(off * off, 0) / DIM + eps)
-    y = y * tl.load(factor + batch * DIM + column, mask=here, other=0.0)
-    y = (y + tl.load(offset + batch * DIM + column, mask=here, other=0.0)).to(x.dtype.element_ty).to(tl.float32)
-    if MEAN:
-        y = y - tl.load(mean + batch * DIM + column, mask=here, other=0.0)
-    _store_eight(y, numbers, scales, row, column, here, DIM)
+    return h
 
 
 @triton.jit
-def _gelu(x, mean, numbers, scales, tokens, DIM: tl.constexpr, BLOCK: tl.constexpr, MEAN: tl.constexpr):
-    row, batch = tl.program_id(0).to(tl.int64), tl.program_id(0) // tokens
-    column = tl.arange(0, BLOCK)
-    here = column < DIM
-    y = tl.load(x + row * DIM + column, mask=here, other=0.0).to(tl.float32)
-    # tanh(u) = 2 · sigmoid(2u) - 1, so that x/2 · (1 + tanh(u)) = x · sigmoid(2u).
-    y = y * tl.sigmoid(1.5957691216057308 * (y + 0.044715 * y * y * y))
-    y = y.to(x.dtype.element_ty).to(tl.float32)
+def _modulated(h, root, factor, offset, mean, column, DIM: tl.constexpr, MEAN: tl.constexpr):
+    more = _vector(offset, column, DIM)
     if MEAN:
-        y = y - tl.load(mean + batch * DIM + column, mask=here, other=0.0)
-    _store_eight(y, numbers, scales, row, column, here, DIM)
+        more = more - _vector(mean, column, DIM)
+    return h * root * _vector(factor, column, DIM) + more
 
 
 @triton.jit
-def _turn(x, weight, cosine, sine, mean, scale, out, tokens, rows, step, eps, DIM: tl.constexpr, HALF: tl.constexpr, COLUMNS: tl.constexpr, EIGHT: tl.constexpr):  # fmt: skip
-    row = tl.program_id(0)
-    batch, token = row // rows, (row % rows) * step
-    given = x + (batch * tokens + token).to(tl.int64) * DIM
-    written = out + row.to(tl.int64) * DIM
-    column, pair = tl.arange(0, COLUMNS), tl.arange(0, COLUMNS // 2)
-    squares = tl.zeros([COLUMNS], tl.float32)
-    for start in tl.static_range(0, DIM, COLUMNS):
-        part = tl.load(given + start + column).to(tl.float32)
-        squares += part * part
-    root = tl.rsqrt(tl.sum(squares, 0) / DIM + eps)
-    cos, sin = (tl.load(table + token * HALF + pair % HALF) for table in (cosine, sine))
-    for start in tl.static_range(0, DIM, COLUMNS):
-        part = tl.load(given + start + column).to(tl.float32)  # the second time from the cache
-        normed = part * root * tl.load(weight + start + column).to(tl.float32)
-        normed = normed.to(x.dtype.element_ty).to(tl.float32)
-        first, second = tl.split(tl.reshape(normed, (COLUMNS // 2, 2)))
-        turned = tl.reshape(tl.join(first * cos - second * sin, first * sin + second * cos), (COLUMNS,))
-        turned = turned.to(x.dtype.element_ty)
-        if EIGHT:
-            off = (turned.to(tl.float32) - tl.load(mean + batch * DIM + start + column)) / tl.load(scale)
-            turned = tl.minimum(tl.maximum(off, -_LARGEST), _LARGEST).to(out.dtype.element_ty)
-        tl.store(written + start + column, turned)
+def _store_eight(one, two, numbers, scales, row, place, first, second, there, DIM: tl.constexpr):
+    """Both pieces of the rows in e4m3, with one scale for each row."""
+    largest = tl.maximum(tl.maximum(tl.max(tl.abs(one), 1), tl.max(tl.abs(two), 1)), _LEAST)
+    scale = largest / _LARGEST
+    factor = (1.0 / scale)[:, None]
+    kind = numbers.dtype.element_ty
+    tl.store(numbers + place + first[None, :], (one * factor).to(kind), mask=there[:, None] & (first < DIM)[None, :])
+    tl.store(numbers + place + second[None, :], (two * factor).to(kind), mask=there[:, None] & (second < DIM)[None, :])
+    tl.store(scales + row, scale, mask=there)
+
+
+@triton.jit
+def _norm(x, update, gate, factor, offset, mean, hidden, numbers, scales, tokens, eps, DIM: tl.constexpr, ONE: tl.constexpr, TWO: tl.constexpr, ROWS: tl.constexpr, ADD: tl.constexpr, GATE: tl.constexpr, MEAN: tl.constexpr):  # fmt: skip
+    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row, there = tl.program_id(1).to(tl.int64) * tokens + token, token < tokens
+    place = (row * DIM)[:, None]
+    first, second = tl.arange(0, ONE), ONE + tl.arange(0, TWO)
+    a = _sum(x, update, gate, hidden, place, first, there, DIM, ADD, GATE)
+    b = _sum(x, update, gate, hidden, place, second, there, DIM, ADD, GATE)
+    middle = ((tl.sum(a, 1) + tl.sum(b, 1)) / DIM)[:, None]
+    a, b = a - middle, tl.where((second < DIM)[None, :], b - middle, 0.0)
+    root = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / DIM + eps)[:, None]
+    a = _modulated(a, root, factor, offset, mean, first, DIM, MEAN)
+    b = _modulated(b, root, factor, offset, mean, second, DIM, MEAN)
+    _store_eight(a, b, numbers, scales, row, place, first, second, there, DIM)
+
+
+@triton.jit
+def _activated(x, mean, place, column, there, DIM: tl.constexpr, MEAN: tl.constexpr):
+    here = there[:, None] & (column < DIM)[None, :]
+    y = tl.load(x + place + column[None, :], mask=here, other=0.0).to(tl.float32)
+    # tanh(u) = 2 · sigmoid(2u) - 1, so that x/2 · (1 + tanh(u)) = x · sigmoid(2u); 2 · sqrt(2/π) · log2(e) = 2.302…
+    y = y / (1.0 + tl.exp2(y * (-2.302208198144325 - 0.1029432395800235 * y * y)))
+    if MEAN:
+        y = y - _vector(mean, column, DIM)
+    return y
+
+
+@triton.jit
+def _gelu(x, mean, numbers, scales, tokens, DIM: tl.constexpr, ONE: tl.constexpr, TWO: tl.constexpr, ROWS: tl.constexpr, MEAN: tl.constexpr):  # fmt: skip
+    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row, there = tl.program_id(1).to(tl.int64) * tokens + token, token < tokens
+    place = (row * DIM)[:, None]
+    first, second = tl.arange(0, ONE), ONE + tl.arange(0, TWO)
+    a = _activated(x, mean, place, first, there, DIM, MEAN)
+    b = _activated(x, mean, place, second, there, DIM, MEAN)
+    _store_eight(a, b, numbers, scales, row, place, first, second, there, DIM)
+
+
+@triton.jit
+def _read(x, given, column, there, DIM: tl.constexpr):
+    return tl.load(x + given + column[None, :], mask=there[:, None] & (column < DIM)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _turned(part, root, weight, cosine, sine, mean, scale, out, token, written, column, there, START: tl.constexpr, COUNT: tl.constexpr, DIM: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, MEAN: tl.constexpr, EIGHT: tl.constexpr):  # fmt: skip
+    here = (column < DIM)[None, :]
+    normed = part * root * tl.load(weight + column, mask=column < DIM, other=0.0).to(tl.float32)[None, :]
+    pair = (START // 2 + tl.arange(0, COUNT // 2)) % HALF
+    at, known = token[:, None] * HALF + pair[None, :], there[:, None]
+    cos = tl.load(cosine + at, mask=known, other=0.0)
+    sin = tl.load(sine + at, mask=known, other=0.0)
+    first, second = tl.split(tl.reshape(normed, (ROWS, COUNT // 2, 2)))
+    turned = tl.reshape(tl.join(first * cos - second * sin, first * sin + second * cos), (ROWS, COUNT))
+    if MEAN:
+        turned = turned - _vector(mean, column, DIM)
+    if EIGHT:
+        turned = tl.minimum(tl.maximum(turned * (1.0 / tl.load(scale)), -_LARGEST), _LARGEST)
+    tl.store(out + written + column[None, :], turned.to(out.dtype.element_ty), mask=there[:, None] & here)
+
+
+@triton.jit
+def _turn(x, weight, cosine, sine, mean, scale, out, tokens, rows, step, eps, DIM: tl.constexpr, ONE: tl.constexpr, TWO: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr, MEAN: tl.constexpr, EIGHT: tl.constexpr):  # fmt: skip
+    which = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    token, there = which * step, which < rows
+    written = ((tl.program_id(1).to(tl.int64) * rows + which) * DIM)[:, None]
+    given = ((tl.program_id(1).to(tl.int64) * tokens + token) * DIM)[:, None]
+    first, second = tl.arange(0, ONE), ONE + tl.arange(0, TWO)
+    a, b = _read(x, given, first, there, DIM), _read(x, given, second, there, DIM)
+    root = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / DIM + eps)[:, None]
+    _turned(a, root, weight, cosine, sine, mean, scale, out, token, written, first, there, 0, ONE, DIM, HALF, ROWS, MEAN, EIGHT)  # fmt: skip
+    _turned(b, root, weight, cosine, sine, mean, scale, out, token, written, second, there, ONE, TWO, DIM, HALF, ROWS, MEAN, EIGHT)  # fmt: skip
 
 
 def enter(x: Tensor, factor: Tensor, offset: Tensor, mean: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -109,15 +166,13 @@ def add_enter(
 
 
 def gelu(x: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
-    """gelu(x), tanh's, less mean, as `enter` gives its result."""
+    """gelu(x), tanh's, less mean, as `enter` gives its result. mean in any dtype."""
     x = x.contiguous()
-    dim, tokens = x.shape[-1], x.shape[1]
     numbers, scales = _empty(x)
-    block = triton.next_power_of_2(dim)
     mean = None if mean is None else mean.contiguous()
-    _gelu[(numbers.shape[0],)](
-        x, x if mean is None else mean, numbers, scales, tokens, DIM=dim, BLOCK=block, MEAN=mean is not None,
-        num_warps=_warps(block),
+    _gelu[_grid(x.shape[0], x.shape[1], GELU)](
+        x, x if mean is None else mean, numbers, scales, x.shape[1], **_pieces(x.shape[2]), ROWS=GELU.rows,
+        MEAN=mean is not None, num_warps=GELU.warps,
     )  # fmt: skip
     return numbers, scales
 
@@ -135,18 +190,18 @@ def turn(
     """Every `step`-th token of [b, tokens, dim], normalised over all heads and turned by position.
 
     cosine, sine: fp32 [tokens, d / 2], of each pair. In x's dtype, or less mean (fp32 [b, 1, dim]) and over scale
-    (fp32, one number) in e4m3. Raises ValueError where heads do not fit into the columns taken at a time.
+    (fp32, one number) in e4m3. Raises ValueError where dim is no whole number of heads.
     """
     x = x.contiguous()
     batch, tokens, dim = x.shape
-    columns = min(1024, dim & -dim)
-    if columns % (2 * cosine.shape[-1]):
-        raise ValueError(f"heads {2 * cosine.shape[-1]} wide do not fit into {columns} columns of {dim}")
+    if dim % (2 * cosine.shape[-1]):
+        raise ValueError(f"heads {2 * cosine.shape[-1]} wide do not fit into {dim}")
     rows = -(-tokens // step)
     out = torch.empty(batch, rows, dim, dtype=x.dtype if scale is None else FP8, device=x.device)
-    _turn[(batch * rows,)](
+    _turn[_grid(batch, rows, TURN)](
         x, weight, cosine, sine, x if mean is None else mean.contiguous(), x if scale is None else scale, out, tokens, rows, step, eps,
-        DIM=dim, HALF=cosine.shape[-1], COLUMNS=columns, EIGHT=scale is not None, num_warps=4,
+        **_pieces(dim), HALF=cosine.shape[-1], ROWS=TURN.rows, MEAN=mean is not None, EIGHT=scale is not None,
+        num_warps=TURN.warps,
     )  # fmt: skip
     return out
 
@@ -162,14 +217,12 @@ def _entered(
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, factor, offset = x.contiguous(), factor.contiguous(), offset.contiguous()
     update, gate, mean = (None if it is None else it.contiguous() for it in (update, gate, mean))
-    dim, tokens = x.shape[-1], x.shape[1]
     hidden = x if update is None else torch.empty_like(x)
     numbers, scales = _empty(x)
-    block = triton.next_power_of_2(dim)
-    _norm[(numbers.shape[0],)](
+    _norm[_grid(x.shape[0], x.shape[1], NORM)](
         x, x if update is None else update, x if gate is None else gate, factor, offset, x if mean is None else mean,
-        hidden, numbers, scales, tokens, eps, DIM=dim, BLOCK=block, ADD=update is not None, GATE=gate is not None,
-        MEAN=mean is not None, num_warps=_warps(block),
+        hidden, numbers, scales, x.shape[1], eps, **_pieces(x.shape[2]), ROWS=NORM.rows, ADD=update is not None,
+        GATE=gate is not None, MEAN=mean is not None, num_warps=NORM.warps,
     )  # fmt: skip
     return hidden, numbers, scales
 
@@ -180,6 +233,11 @@ def _empty(x: Tensor) -> tuple[Tensor, Tensor]:
     return numbers, torch.empty(rows, 1, dtype=torch.float32, device=x.device)
 
 
-def _warps(block: int) -> int:
-    """32 numbers a thread."""
-    return max(1, min(16, block // 1024))
+def _grid(batch: int, rows: int, launch: Launch) -> tuple[int, int]:
+    return -(-rows // launch.rows), batch
+
+
+def _pieces(dim: int) -> dict[str, int]:
+    """A row as two pieces, as a program's numbers come in powers of two: 5,120 are 4,096 and 1,024."""
+    one = triton.next_power_of_2(dim) // 2
+    return {"DIM": dim, "ONE": one, "TWO": triton.next_power_of_2(dim - one)}

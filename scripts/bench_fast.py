@@ -87,9 +87,10 @@ def launches(bench: Bench) -> None:
     from wanreel.models.step import passes as module
 
     settings: Any = module
-    which = {"turn": "TURN", "gelu": "GELU", "enter": "NORM", "add, enter": "NORM"}
     for name, least, _, ours in pairs(bench):
-        setting = which[name.partition(",")[0] if not name.startswith("add") else "add, enter"]
+        if "rounded" in name:
+            continue
+        setting = {"turn": "TURN", "gelu": "GELU"}.get(name, "NORM")
         usual = getattr(settings, setting)
         for rows, warps in itertools.product((1, 2, 4), (4, 8, 16)):
             setattr(settings, setting, module.Launch(rows, warps))
@@ -132,8 +133,10 @@ def pairs(bench: Bench) -> Iterator[Pass]:
     def least(columns: int) -> float:
         return tokens * columns / BANDWIDTH * 1e3
 
+    def ours(off: Any) -> Any:
+        return mine.add_enter(x, update, gate, factor, offset, off, 1e-6)
+
     yield "enter", least(3 * dim), lambda: normed(x, mean), lambda: mine.enter(x, factor, offset, mean, 1e-6)
-    ours = lambda off: mine.add_enter(x, update, gate, factor, offset, off, 1e-6)  # noqa: E731
     yield "add, enter", least(7 * dim), lambda: added(mean), lambda: ours(mean)
     yield "add, enter, middle rounded", least(7 * dim), lambda: added(None), lambda: ours(None)
     yield "gelu", least(3 * wider), lambda: activated(broad), lambda: mine.gelu(inner, broad)
@@ -142,17 +145,34 @@ def pairs(bench: Bench) -> Iterator[Pass]:
 
 
 def options(bench: Bench) -> Iterator[Variant]:
-    """The reference, exact, then fast by every kernel with one option changed at a time."""
+    """What --manners names; by itself the reference, exact, then fast by every kernel with one option changed at a time."""
+    fastest = [it for it in bench.rounded if it not in ("triton-fp8", "sage2")] or [bench.exact[-1]]
+    changed = ("", " rounded", *((" own", " own rounded") if has_own() and bench.device.type == "cuda" else ()))
+    usual = ["diffusers", "exact", *(name + change for name in fastest for change in changed)]
+    for words in bench.chosen.manners.split(",") if bench.chosen.manners else usual:
+        yield variant(bench, words)
+
+
+def variant(bench: Bench, words: str) -> Variant:
+    """diffusers | exact [KERNEL] | KERNEL [own] [rounded] [edges=N] [edge=KERNEL]: rounded leaves the middles in."""
+    name, *changes = words.split()
     compiled, edge = bench.device.type == "cuda", bench.exact[-1]
-    yield Variant("diffusers", None)
-    yield Variant("exact", Manner(edge, edge, compiled=compiled))
-    for name in [it for it in bench.rounded if it not in ("triton-fp8", "sage2")] or [edge]:
-        fast = Manner(name, edge, edges=EDGES, eight=True, middles=True, compiled=compiled)
-        yield Variant(f"{name}", fast, eight=True)
-        yield Variant(f"{name}, middles rounded", replace(fast, middles=False), eight=True)
-        if has_own() and compiled:
-            yield Variant(f"{name}, own passes", replace(fast, own=True), eight=True)
-            yield Variant(f"{name}, own passes, middles rounded", replace(fast, own=True, middles=False), eight=True)
+    if name == "diffusers":
+        return Variant(words, None)
+    if name == "exact":
+        kernel = changes[0] if changes else edge
+        return Variant(words, Manner(kernel, kernel, compiled=compiled))
+    given = dict(it.split("=") for it in changes if "=" in it)
+    manner = Manner(
+        name,
+        given.get("edge", edge),
+        edges=int(given.get("edges", EDGES)),
+        eight=True,
+        middles="rounded" not in changes,
+        own="own" in changes,
+        compiled=compiled,
+    )
+    return Variant(words, manner, eight=True)
 
 
 def works(bench: Bench) -> Iterator[tuple[str, Workload]]:
@@ -164,16 +184,17 @@ def blocks(bench: Bench) -> None:
     """Of a shortened model: what one block takes."""
     for size, work in works(bench):
         with shortened(bench, work):
-            for row in bench_step(work, bench.device, alike(bench)[1:], timed=2):
+            wanted = [it for it in alike(bench) if it.manner is not None]
+            for row in bench_step(work, bench.device, wanted, timed=2):
                 bench.add("blocks", size=size, name=row.name, ms_of_a_block=1e3 * row.seconds / work.passes / BLOCKS,
-                          compilations=row.compilations, note=row.note)  # fmt: skip
+                          first_seconds=row.first_seconds, compilations=row.compilations, note=row.note)  # fmt: skip
 
 
 def profile(bench: Bench) -> None:
     """By kernel, at 480p: milliseconds of one block."""
     _, work = next(works(bench))
     with shortened(bench, work):
-        profiled(bench, [it for it in alike(bench) if "middles rounded" not in it.name])
+        profiled(bench, [it for it in alike(bench) if "rounded" not in it.name])
 
 
 def alike(bench: Bench) -> list[Variant]:
@@ -217,14 +238,24 @@ def tuned(bench: Bench) -> None:
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
-    "sums": sums, "passes": passes, "launches": launches, "blocks": blocks, "profile": profile, "tuned": tuned, "480p": lambda bench: whole_steps(bench, "480p"),
-    "720p": lambda bench: whole_steps(bench, "720p"), "outliers": lambda bench: whole_steps(bench, "480p", realistic=True),
-}  # fmt: skip
+    "sums": sums,
+    "passes": passes,
+    "launches": launches,
+    "blocks": blocks,
+    "profile": profile,
+    "tuned": tuned,
+    "480p": lambda bench: whole_steps(bench, "480p"),
+    "720p": lambda bench: whole_steps(bench, "720p"),
+    "outliers": lambda bench: whole_steps(bench, "480p", realistic=True),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="sums,passes,blocks,480p")
+    parser.add_argument(
+        "--manners", default="", help="what to measure, with commas between: exact,flash3-fp8 own,cudnn-fp8 edges=0"
+    )
     parser.add_argument("--json", default="")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no part is begun")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script")

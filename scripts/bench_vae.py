@@ -13,13 +13,16 @@ import argparse
 import gc
 import itertools
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from wanreel.core.catalog import Catalog
@@ -29,6 +32,7 @@ from wanreel.models.clock import timed
 from wanreel.models.components import full_modules
 from wanreel.models.random_weights import _fill
 from wanreel.models.tiny import build_tiny
+from wanreel.models.vae import enlarge
 from wanreel.models.vae.guarded import Finish, GuardedDecoder
 from wanreel.models.vae.lean import LeanVae
 from wanreel.models.vae.plain import PlainDecoder, frames_of
@@ -46,7 +50,9 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which nothing new is begun")
     parser.add_argument("--device", default="cuda")
     parser.add_argument(
-        "--parts", default="decode,encode,write", help="also: profile, what the kernels of one chunk take"
+        "--parts",
+        default="decode,encode,write",
+        help="also: profile, what the kernels of one chunk take; upsample, each way to enlarge at the decoder's shapes",
     )
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
@@ -73,6 +79,8 @@ def measured(chosen: argparse.Namespace) -> Iterator[Row]:
         latents = torch.randn(shape, device=device, generator=torch.Generator(device).manual_seed(1))
         if "profile" in parts and device.type == "cuda":
             profile(vae, latents)
+        for row in enlargings(vae, latents) if "upsample" in parts and device.type == "cuda" else ():
+            yield row | {"size": name}
         work = decode_operations(spec, width, height, frames) / 1e12
         for row in decodings(vae, latents, name, chosen) if "decode" in parts else ():
             yield row | {"size": name, "tflops": round(work / row["seconds"], 1)}
@@ -98,6 +106,7 @@ def decodings(vae: Any, latents: Tensor, size: str, chosen: argparse.Namespace) 
     torch.backends.cudnn.allow_tf32 = True
     kinds: list[tuple[str, Chunks]] = [
         ("decode, lean fp16", lean(torch.float16, 1)),
+        *((f"decode, lean fp16, {kind}", in_kind(kind, lean(torch.float16, 1))) for kind in get_args(enlarge.Kind)),
         ("decode, lean fp16, cuDNN's benchmark", lean(torch.float16, 1)),
         ("decode, Diffusers fp32", plain),
         ("decode, lean fp16, 2 latent frames", lean(torch.float16, 2)),
@@ -109,6 +118,62 @@ def decodings(vae: Any, latents: Tensor, size: str, chosen: argparse.Namespace) 
             torch.backends.cudnn.benchmark = "benchmark" in name
             yield decoding(name, device, chunks, truth)
             torch.backends.cudnn.benchmark = False
+
+
+def in_kind(kind: enlarge.Kind, chunks: Chunks) -> Chunks:
+    """The same with pictures enlarged in another way."""
+
+    def work(finish: Finish) -> Iterator[Tensor]:
+        with patch.object(enlarge, "KIND", kind):
+            yield from chunks(finish)
+
+    return work
+
+
+def enlargings(vae: Any, latents: Tensor) -> Iterator[Row]:
+    """Each enlarging of one latent frame's decoding, with the kernels that cuDNN supposes to be fastest and those it measures."""
+    frames, height, width = 1, *latents.shape[-2:]
+    for place, block in enumerate(vae.decoder.up_blocks):
+        if not block.upsamplers:
+            continue
+        sampler = block.upsamplers[0]
+        frames *= 2 if sampler.mode == "upsample3d" else 1
+        conv = sampler.resample[1]
+        shape = (frames, conv.in_channels, height, width)
+        given = torch.randn(shape, device=latents.device, dtype=torch.float16).to(memory_format=torch.channels_last)
+        for kind, measured in itertools.product(get_args(enlarge.Kind), (False, True)):
+            torch.backends.cudnn.benchmark = measured
+            name = f"up{place}, {conv.in_channels} to {conv.out_channels}, {kind}" + measured * ", cuDNN's benchmark"
+            yield {"name": name, "shape": shape} | enlarging(vae, conv, given, kind)
+            torch.backends.cudnn.benchmark = False
+        height, width = 2 * height, 2 * width
+
+
+def enlarging(vae: Any, conv: Any, given: Tensor, kind: enlarge.Kind) -> Row:
+    """The median of several, and the error of the first frame against fp32."""
+    torch.backends.cudnn.allow_tf32 = False
+    exact = functional.interpolate(given[:1].float(), scale_factor=2.0, mode="nearest-exact")
+    exact = functional.conv2d(exact, conv.weight, padding=1)
+    torch.backends.cudnn.allow_tf32 = True
+    with patch.object(enlarge, "KIND", kind):
+        weight = LeanVae(vae, torch.float16)._weight(conv, enlarge.folded)
+        off = error(enlarge.enlarged(given, weight)[:1], exact)
+        exact = None
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        took = [between_events(lambda: enlarge.enlarged(given, weight)) for _ in range(12)]
+    peak = (torch.cuda.max_memory_allocated() - held) / 2**30
+    return {"ms": round(statistics.median(took[2:]), 4), "error": off, "peak_gib": round(peak, 3)}
+
+
+def between_events(work: Callable[[], object]) -> float:
+    """Milliseconds on the device."""
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    work()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after)
 
 
 def decoding(name: str, device: torch.device, chunks: Chunks, truth: Tensor | None) -> Row:

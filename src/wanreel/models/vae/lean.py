@@ -3,8 +3,8 @@
 The same mathematics as `AutoencoderKLWan` (diffusers 0.42.1, models/autoencoders/autoencoder_kl_wan.py), frame by frame
 with the same memory of what convolutions saw before; sums and norms are fp32 and rounded once, so bits differ. What is
 saved: norms write straight into the convolution's input, which holds the frames before it; height and width are padded by
-the convolution itself; biases and residuals are added where the next norm reads anyway; upsampling copies in the
-dtype at hand. Knows nothing of latents' statistics, tiles or files.
+the convolution itself; biases and residuals are added where the next norm reads anyway; upsampling is
+part of the convolution after it. Knows nothing of latents' statistics, tiles or files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchif
 from torch import Tensor, nn
 
 from wanreel.models.ranks.bands import Bands
+from wanreel.models.vae.enlarge import enlarged, folded
 from wanreel.models.vae.norm import Terms, normed
 
 _BEHIND = 2  #: frames that a convolution over three frames looks back
@@ -122,11 +123,7 @@ class LeanVae:
         if sampler.mode == "upsample3d" and not first:
             given = self._doubled(sampler.time_conv, given, memory)
         conv = sampler.resample[1]
-        wide = functional.interpolate(_pictures(given), scale_factor=2.0, mode="nearest-exact")
-        if self.bands is None:
-            out = functional.conv2d(wide, self._weight(conv), padding=conv.padding)
-        else:
-            out = functional.conv2d(self.bands.widened(wide), self._weight(conv), padding=(0, conv.padding[1]))
+        out = enlarged(_pictures(given), self._weight(conv, folded), self.bands)
         return Terms(_video(out), self._vector(conv))
 
     def _doubled(self, conv: Any, given: Tensor, memory: Memory) -> Tensor:
@@ -208,14 +205,16 @@ class LeanVae:
         out = functional.linear(given.permute(0, 2, 3, 4, 1), weight, self._vector(conv)[: conv.out_channels])
         return out.permute(0, 4, 1, 2, 3)
 
-    def _weight(self, conv: Any) -> Tensor:
-        """In `dtype` and channels-last, with channels of zeros where there are fewer than tensor cores take."""
+    def _weight(self, conv: Any, fold: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """In `dtype` and channels-last, with channels of zeros where there are fewer than tensor cores take.
+
+        `fold` makes another weight of it before it is rounded; always the same for the same `conv`.
+        """
         weight = self._weights.get(conv)
         if weight is None:
-            weight = conv.weight.to(self.dtype)
-            if weight.device.type == "cuda":
-                missing = [-weight.shape[side] % _ALIGNED for side in (1, 0)]
-                weight = functional.pad(weight, (*[0] * (2 * (weight.ndim - 2)), 0, missing[0], 0, missing[1]))
+            missing = [_missing(conv.weight, side) for side in (1, 0)]
+            weight = functional.pad(conv.weight, (*[0] * (2 * (conv.weight.ndim - 2)), 0, missing[0], 0, missing[1]))
+            weight = (weight if fold is None else fold(weight.float())).to(self.dtype)
             form = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
             weight = self._weights[conv] = weight.contiguous(memory_format=form)
         return weight
@@ -224,12 +223,16 @@ class LeanVae:
         """The bias, as long as the weight's channels."""
         bias = self._small.get(conv)
         if bias is None:
-            bias = conv.bias.to(self.dtype)
-            bias = self._small[conv] = functional.pad(bias, (0, self._weight(conv).shape[0] - bias.shape[0]))
+            bias = self._small[conv] = functional.pad(conv.bias.to(self.dtype), (0, _missing(conv.bias, 0)))
         return bias
 
     def _laid(self, given: Tensor) -> Tensor:
         return given.to(self.dtype, memory_format=torch.channels_last_3d)
+
+
+def _missing(weight: Tensor, side: int) -> int:
+    """Channels of zeros that `side` of it is to get."""
+    return -weight.shape[side] % _ALIGNED if weight.device.type == "cuda" else 0
 
 
 def _pictures(video: Tensor) -> Tensor:

@@ -26,92 +26,102 @@ _LEAST = tl.constexpr(1e-12)
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How many rows a program takes, so that they share what all rows need, and by how many warps."""
+    """How many rows a program takes, one after the other, and by how many warps."""
 
     rows: int
     warps: int
 
 
 #: Found by scripts/bench_fast.py --parts launches on an H200.
-NORM, GELU, TURN = Launch(2, 8), Launch(1, 16), Launch(1, 4)
+NORM, GELU, TURN = Launch(8, 8), Launch(4, 16), Launch(1, 4)
 
 
 @triton.jit
 def _vector(start, column, DIM: tl.constexpr):
-    return tl.load(start + tl.program_id(1) * DIM + column, mask=column < DIM, other=0.0).to(tl.float32)[None, :]
+    """What all rows of a batch take: read once a program."""
+    return tl.load(start + tl.program_id(1) * DIM + column, mask=column < DIM, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _sum(x, update, gate, hidden, place, column, there, DIM: tl.constexpr, ADD: tl.constexpr, GATE: tl.constexpr):
-    """x + update · gate, kept in `hidden` as it is rounded."""
-    at, here = place + column[None, :], there[:, None] & (column < DIM)[None, :]
-    h = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
-    if ADD:
-        more = tl.load(update + at, mask=here, other=0.0).to(tl.float32)
-        if GATE:
-            more = more * _vector(gate, column, DIM)
-        kept = (h + more).to(hidden.dtype.element_ty)
-        tl.store(hidden + at, kept, mask=here)
-        h = kept.to(tl.float32)
-    return h
-
-
-@triton.jit
-def _modulated(h, root, factor, offset, mean, column, DIM: tl.constexpr, MEAN: tl.constexpr):
-    more = _vector(offset, column, DIM)
+def _shift(offset, mean, column, DIM: tl.constexpr, MEAN: tl.constexpr):
+    shift = _vector(offset, column, DIM)
     if MEAN:
-        more = more - _vector(mean, column, DIM)
-    return h * root * _vector(factor, column, DIM) + more
+        shift = shift - _vector(mean, column, DIM)
+    return shift
+
+
+@triton.jit
+def _part(start, place, column, there, DIM: tl.constexpr):
+    return tl.load(start + place + column, mask=(column < DIM) & there, other=0.0)
 
 
 @triton.jit
 def _store_eight(one, two, numbers, scales, row, place, first, second, there, DIM: tl.constexpr):
-    """Both pieces of the rows in e4m3, with one scale for each row."""
-    largest = tl.maximum(tl.maximum(tl.max(tl.abs(one), 1), tl.max(tl.abs(two), 1)), _LEAST)
-    scale = largest / _LARGEST
-    factor = (1.0 / scale)[:, None]
-    kind = numbers.dtype.element_ty
-    tl.store(numbers + place + first[None, :], (one * factor).to(kind), mask=there[:, None] & (first < DIM)[None, :])
-    tl.store(numbers + place + second[None, :], (two * factor).to(kind), mask=there[:, None] & (second < DIM)[None, :])
+    """Both pieces of a row in e4m3, with one scale."""
+    scale = tl.maximum(tl.maximum(tl.max(tl.abs(one), 0), tl.max(tl.abs(two), 0)), _LEAST) / _LARGEST
+    factor = 1.0 / scale
+    tl.store(numbers + place + first, (one * factor).to(numbers.dtype.element_ty), mask=(first < DIM) & there)
+    tl.store(numbers + place + second, (two * factor).to(numbers.dtype.element_ty), mask=(second < DIM) & there)
     tl.store(scales + row, scale, mask=there)
 
 
 @triton.jit
 def _norm(x, update, gate, factor, offset, mean, hidden, numbers, scales, tokens, eps, DIM: tl.constexpr, ONE: tl.constexpr, TWO: tl.constexpr, ROWS: tl.constexpr, ADD: tl.constexpr, GATE: tl.constexpr, MEAN: tl.constexpr):  # fmt: skip
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    row, there = tl.program_id(1).to(tl.int64) * tokens + token, token < tokens
-    place = (row * DIM)[:, None]
+    token = tl.program_id(0) * ROWS
+    row = tl.program_id(1).to(tl.int64) * tokens + token
     first, second = tl.arange(0, ONE), ONE + tl.arange(0, TWO)
-    a = _sum(x, update, gate, hidden, place, first, there, DIM, ADD, GATE)
-    b = _sum(x, update, gate, hidden, place, second, there, DIM, ADD, GATE)
-    middle = ((tl.sum(a, 1) + tl.sum(b, 1)) / DIM)[:, None]
-    a, b = a - middle, tl.where((second < DIM)[None, :], b - middle, 0.0)
-    root = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / DIM + eps)[:, None]
-    a = _modulated(a, root, factor, offset, mean, first, DIM, MEAN)
-    b = _modulated(b, root, factor, offset, mean, second, DIM, MEAN)
-    _store_eight(a, b, numbers, scales, row, place, first, second, there, DIM)
+    factor_a, factor_b = _vector(factor, first, DIM), _vector(factor, second, DIM)
+    shift_a, shift_b = _shift(offset, mean, first, DIM, MEAN), _shift(offset, mean, second, DIM, MEAN)
+    if GATE:
+        gate_a, gate_b = _vector(gate, first, DIM), _vector(gate, second, DIM)
+    next_a, next_b = _part(x, row * DIM, first, True, DIM), _part(x, row * DIM, second, True, DIM)
+    if ADD:
+        more_a, more_b = _part(update, row * DIM, first, True, DIM), _part(update, row * DIM, second, True, DIM)
+    for number in range(ROWS):
+        there, follows = token + number < tokens, (number + 1 < ROWS) & (token + number + 1 < tokens)
+        place = (row + number) * DIM
+        after = place + DIM
+        a, b = next_a.to(tl.float32), next_b.to(tl.float32)
+        next_a, next_b = _part(x, after, first, follows, DIM), _part(x, after, second, follows, DIM)
+        if ADD:
+            add_a, add_b = more_a.to(tl.float32), more_b.to(tl.float32)
+            more_a, more_b = _part(update, after, first, follows, DIM), _part(update, after, second, follows, DIM)
+            if GATE:
+                add_a, add_b = add_a * gate_a, add_b * gate_b
+            kept_a, kept_b = (a + add_a).to(hidden.dtype.element_ty), (b + add_b).to(hidden.dtype.element_ty)
+            tl.store(hidden + place + first, kept_a, mask=(first < DIM) & there)
+            tl.store(hidden + place + second, kept_b, mask=(second < DIM) & there)
+            a, b = kept_a.to(tl.float32), kept_b.to(tl.float32)
+        middle = (tl.sum(a, 0) + tl.sum(b, 0)) / DIM
+        a, b = a - middle, tl.where(second < DIM, b - middle, 0.0)
+        root = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / DIM + eps)
+        a, b = a * root * factor_a + shift_a, b * root * factor_b + shift_b
+        _store_eight(a, b, numbers, scales, row + number, place, first, second, there, DIM)
 
 
 @triton.jit
-def _activated(x, mean, place, column, there, DIM: tl.constexpr, MEAN: tl.constexpr):
-    here = there[:, None] & (column < DIM)[None, :]
-    y = tl.load(x + place + column[None, :], mask=here, other=0.0).to(tl.float32)
+def _activated(given):
+    y = given.to(tl.float32)
     # tanh(u) = 2 · sigmoid(2u) - 1, so that x/2 · (1 + tanh(u)) = x · sigmoid(2u); 2 · sqrt(2/π) · log2(e) = 2.302…
-    y = y / (1.0 + tl.exp2(y * (-2.302208198144325 - 0.1029432395800235 * y * y)))
-    if MEAN:
-        y = y - _vector(mean, column, DIM)
-    return y
+    return y / (1.0 + tl.exp2(y * (-2.302208198144325 - 0.1029432395800235 * y * y)))
 
 
 @triton.jit
 def _gelu(x, mean, numbers, scales, tokens, DIM: tl.constexpr, ONE: tl.constexpr, TWO: tl.constexpr, ROWS: tl.constexpr, MEAN: tl.constexpr):  # fmt: skip
-    token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    row, there = tl.program_id(1).to(tl.int64) * tokens + token, token < tokens
-    place = (row * DIM)[:, None]
+    token = tl.program_id(0) * ROWS
+    row = tl.program_id(1).to(tl.int64) * tokens + token
     first, second = tl.arange(0, ONE), ONE + tl.arange(0, TWO)
-    a = _activated(x, mean, place, first, there, DIM, MEAN)
-    b = _activated(x, mean, place, second, there, DIM, MEAN)
-    _store_eight(a, b, numbers, scales, row, place, first, second, there, DIM)
+    if MEAN:
+        mean_a, mean_b = _vector(mean, first, DIM), _vector(mean, second, DIM)
+    next_a, next_b = _part(x, row * DIM, first, True, DIM), _part(x, row * DIM, second, True, DIM)
+    for number in range(ROWS):
+        there, follows = token + number < tokens, (number + 1 < ROWS) & (token + number + 1 < tokens)
+        place = (row + number) * DIM
+        a, b = _activated(next_a), _activated(next_b)
+        next_a, next_b = _part(x, place + DIM, first, follows, DIM), _part(x, place + DIM, second, follows, DIM)
+        if MEAN:
+            a, b = a - mean_a, b - mean_b
+        _store_eight(a, b, numbers, scales, row + number, place, first, second, there, DIM)
 
 
 @triton.jit
@@ -130,7 +140,7 @@ def _turned(part, root, weight, cosine, sine, mean, scale, out, token, written, 
     first, second = tl.split(tl.reshape(normed, (ROWS, COUNT // 2, 2)))
     turned = tl.reshape(tl.join(first * cos - second * sin, first * sin + second * cos), (ROWS, COUNT))
     if MEAN:
-        turned = turned - _vector(mean, column, DIM)
+        turned = turned - _vector(mean, column, DIM)[None, :]
     if EIGHT:
         turned = tl.minimum(tl.maximum(turned * (1.0 / tl.load(scale)), -_LARGEST), _LARGEST)
     tl.store(out + written + column[None, :], turned.to(out.dtype.element_ty), mask=there[:, None] & here)

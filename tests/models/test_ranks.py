@@ -38,11 +38,12 @@ from wanreel.generation.state import DenoiseState
 from wanreel.models.lora.shelf import LoraShelf
 from wanreel.models.parallel import crew
 from wanreel.models.parallel.crew import Crew, Losses
+from wanreel.models.parallel.lead import Lead
 from wanreel.models.parallel.opening import CrewOpener
 from wanreel.models.parallel.rank import Rank
 from wanreel.models.parallel.wire import Wire
 from wanreel.models.pool import ModelPool
-from wanreel.models.ranks.mesh import part
+from wanreel.models.ranks.mesh import Meshes, part
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.wan_model import WanModel
 from wanreel.models.wear import wear
@@ -334,6 +335,26 @@ def test_frames_that_nobody_takes_are_not_decoded(two: Ranks) -> None:
     check(two, case, Parallel(ulysses=2))
 
 
+def test_bands_need_no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other ranks are not told of the plan of a run that is decoded alone, and each waits where it makes a group."""
+    monkeypatch.setattr(dist, "new_group", lambda *given, **more: pytest.fail("nobody else makes this group"))
+    alone = Crew([[]] * 3, torch.device("cpu"))
+    alone._meshes = Meshes(0, 4)
+    bands = Lead(alone, "m", Parallel(cfg=2, ulysses=2)).bands(torch.zeros(1, 16, 3, 9, 8))
+    assert bands is not None and bands.rows == (3, 2, 2, 2)
+
+
+@pytest.mark.deep
+def test_four_ranks_decode_before_they_predict(four: Ranks) -> None:
+    """As for a video that was denoised before; no circle of the plan but everybody's was made yet."""
+    case = short("t2v-1.3b")
+    model = four.model(case, Parallel(cfg=2, ulysses=2))
+    latents = torch.randn(case.encode().shape, generator=torch.Generator().manual_seed(0))
+    assert sum(len(chunk) for chunk in Decoding(model, latents)) == case.request.num_frames
+    assert [made.parallel for made in four.crew._joined._made.values()] == []
+    check(four, case, Parallel(cfg=2, ulysses=2))
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize("fsdp", [False, True])
 @pytest.mark.parametrize(
@@ -467,6 +488,19 @@ def test_last_words_say_what_a_rank_met(monkeypatch: pytest.MonkeyPatch) -> None
     assert planned == [], "nothing has happened yet"
     pool.last_words()
     assert planned == [(run, run, run, "denoise")]
+
+
+def test_what_a_rank_met_is_told_though_nothing_breaks() -> None:
+    """Of an exchange over gloo that does not break by itself, as making a group waits at a file and at no connection."""
+    lost = crew_with({"done": True})
+    (rank,) = lost._ranks
+    rank.said, rank.ended = "no such expert", True
+    with lost.exchanging():
+        assert lost._wrong(rank) is None, "the exchange may still tell it"
+        rank.heard -= 2 * crew._TELLING
+        fault = lost._wrong(rank)
+    assert isinstance(fault, DeviceFault) and fault.message == "Rank 1: no such expert"
+    assert lost._wrong(rank) is None, "nobody waits"
 
 
 def test_a_group_that_does_not_let_go_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

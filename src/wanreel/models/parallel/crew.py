@@ -30,7 +30,7 @@ from wanreel.core.errors import DeviceFault, OutOfMemory, WanreelError, error_of
 from wanreel.host import start_piped
 from wanreel.models.parallel.guard import Guard
 from wanreel.models.parallel.wire import Message, Wire
-from wanreel.models.ranks.mesh import Mesh, Meshes, join, part
+from wanreel.models.ranks.mesh import Circle, Mesh, Meshes, join, part
 
 _log = logging.getLogger(__name__)
 
@@ -137,11 +137,20 @@ class Crew:
         self._await_answers()
         return True
 
+    @property
+    def everybody(self) -> Circle:
+        """All ranks; nobody must be told."""
+        return self._joined.everybody
+
     def mesh(self, parallel: Any) -> Mesh:
-        """This rank's circles; other ranks must be told to make the same."""
+        """This rank's circles, within an exchange; other ranks must be told to make the same."""
+        return self._joined.of(parallel)
+
+    @property
+    def _joined(self) -> Meshes:
         if self._meshes is None:
             raise RuntimeError("The ranks are not there; gather first.")
-        return self._meshes.of(parallel)
+        return self._meshes
 
     def tell(self, message: Message) -> None:
         """To every other rank, without waiting. Raises what broke the crew."""
@@ -235,8 +244,7 @@ class Crew:
         """What is the matter with a rank, if anything."""
         if rank.ended or rank.process.poll() is not None:
             if rank.said:
-                # Told by whoever awaits the answer, or by the exchange that breaks. One through NCCL does not.
-                return _error_of({"error": rank.said, "code": rank.code}, rank.number) if self._fatal else None
+                return self._untold(rank)
             code = rank.process.poll()
             return DeviceFault(f"Rank {rank.number} ended{'' if code is None else f' with {code}'}.")
         silent = time.monotonic() - rank.heard
@@ -245,6 +253,14 @@ class Crew:
         if silent > patience:
             return DeviceFault(f"Rank {rank.number} gave no sign of life for {silent:.0f} s.")
         return None
+
+    def _untold(self, rank: _Rank) -> WanreelError | None:
+        """What a rank said at its end, unless whoever awaits its answer or the exchange that breaks is about to tell it.
+
+        An exchange through NCCL does not break, nor does meeting at the store to make a group.
+        """
+        waiting = self._exchanging and time.monotonic() - rank.heard > _TELLING
+        return _error_of({"error": rank.said, "code": rank.code}, rank.number) if self._fatal or waiting else None
 
     def _break(self, fault: WanreelError) -> None:
         """Nobody goes on: the ranks are killed, by their numbers."""

@@ -52,7 +52,7 @@ class Lead:
 
     def bands(self, latents: Tensor) -> Bands | None:
         """The rows of the latents by rank; None where they are too few."""
-        return Bands.of(self.crew.mesh(self.parallel).everybody, latents.shape[-2])
+        return Bands.of(self.crew.everybody, latents.shape[-2])
 
     def decoder(self, vae: Any, bands: Bands, *, lean: bool) -> LedDecoder:
         return LedDecoder.of(self.crew, self.model, vae, bands, lean=lean)

@@ -159,7 +159,7 @@ class Rank:
         if self._meshes is None:
             raise ValueError("nobody was met")
         dtype, shape = order["form"]
-        circle = self._meshes.of(Parallel(cfg=self._meshes.ranks)).everybody
+        circle = self._meshes.everybody
         latents = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
         dist.broadcast(latents, 0, group=circle.group)
         bands = Bands.of(circle, latents.shape[-2])

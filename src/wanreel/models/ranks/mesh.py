@@ -73,7 +73,13 @@ class Meshes:
     _made: dict[Parallel, Mesh] = field(default_factory=dict[Parallel, Mesh])
     _groups: dict[tuple[int, ...], Any] = field(default_factory=dict[tuple[int, ...], Any])
 
+    @property
+    def everybody(self) -> Circle:
+        """All ranks. Making it asks nothing of the others, so it needs no order."""
+        return self._circle([tuple(range(self.ranks))])
+
     def of(self, parallel: Parallel) -> Mesh:
+        """May make groups, for which every rank waits until all others make them too: all must be told of `parallel`."""
         if parallel.ranks != self.ranks:
             raise ValueError(f"{parallel} is not of {self.ranks} ranks")
         if parallel not in self._made:
@@ -85,7 +91,7 @@ class Meshes:
         return Mesh(
             parallel,
             self.rank,
-            everybody=self._circle([tuple(range(self.ranks))]),
+            everybody=self.everybody,
             sequence=self._circle(tuple(c * s + i for i in range(s)) for c in range(cfg)),
             ulysses=self._circle(tuple(c * s + j * u + i for i in range(u)) for c in range(cfg) for j in range(r)),
             ring=self._circle(tuple(c * s + j * u + i for j in range(r)) for c in range(cfg) for i in range(u)),

@@ -60,6 +60,16 @@ def test_it_is_interpolation_and_convolution(size: tuple[int, int, int, int]) ->
         assert float((found.float() - plainly(pictures, weight)).abs().max()) < 20 * bound
 
 
+def test_phases_are_put_in_order_where_convolutions_are_not_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, weight = pictures_of(3, 4, 5), drawn(8, 3, 3, 3)
+    expected, conv2d = plainly(pictures, weight), functional.conv2d
+    monkeypatch.setattr(functional, "conv2d", lambda *given: conv2d(*given).contiguous())
+    monkeypatch.setattr(enlarge, "KIND", "phases")
+    found = enlarged(pictures, folded(weight))
+    assert off(found, expected) < 1e-6
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.usefixtures("kind")
 def test_numbers_too_large_stay_to_be_seen() -> None:
     """The guard against overflow looks at what comes out."""

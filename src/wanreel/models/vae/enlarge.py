@@ -58,9 +58,12 @@ def _transposed_weight(weight: Tensor) -> Tensor:
 
 
 def _phases(pictures: Tensor, weight: Tensor, bands: Bands | None) -> Tensor:
-    """The convolution gives [n, h + 1, w + 1, 2, 2, o]: a place in the lower row is one further down, and so for columns."""
+    """The convolution gives [n, h + 1, w + 1, 2, 2, o]: a place in the lower row is one further down, and so for columns.
+
+    They lie like that already but where a device's convolutions are not channels-last.
+    """
     height, width = pictures.shape[-2:]
-    rows = functional.conv2d(*_edged(pictures, bands, weight)).permute(0, 2, 3, 1)
+    rows = functional.conv2d(*_edged(pictures, bands, weight)).permute(0, 2, 3, 1).contiguous()
     count, channels = rows.shape[0], rows.shape[-1] // 4
     size = channels * rows.element_size()
     rows = rows.view(next(word for word in _WORDS if size % word.itemsize == 0))

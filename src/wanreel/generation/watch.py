@@ -133,6 +133,7 @@ class Watch:
             return
         yield from self._written()
         beside = self._is_large(state)
+        # On a CPU that copies nothing. It need not: no step writes into a tensor of a state that was given out.
         kept = state.to(_HOST) if beside else state
         assert self._identity is not None, "a step has begun"
         self._writing = _Write(state.step, self._unsaved, self._beginning(_write, saving.store, self._identity, kept))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from generation.test_render import STEPS, completed, studio_for
 from wanreel.core.errors import InsufficientStorage
 from wanreel.core.events import Exported, Preview, Resumed, Saved, StepCompleted
+from wanreel.generation import watch
+from wanreel.generation.bench.run import Run
 from wanreel.generation.cadence import Cadence
 from wanreel.generation.checkpoint import CheckpointStore
 
@@ -86,3 +90,33 @@ def test_a_state_that_the_disk_refused_is_tried_again(tmp_path: Path, monkeypatc
     saved = [step for kind, step in told(studio_for(tmp_path).events(beside=0)) if kind is Saved]
     assert refused == [1]
     assert saved == list(range(2, STEPS + 1))
+
+
+@pytest.mark.parametrize(("beside", "seconds"), [(0, 2.0), (2**40, 7.0)])
+def test_a_preview_costs_what_the_steps_wait_for(
+    beside: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large latents that is projecting them, as the rest is done beside the next step."""
+    now, stepped = [0.0], threading.Event()
+
+    def frames(latents: Any) -> Any:
+        now[0] += 2.0
+        return np.zeros((1, 8, 8, 3), dtype=np.uint8)
+
+    def encoded(frames: Any, fps: float) -> bytes:
+        assert beside or stepped.wait(10)
+        now[0] += 5.0
+        return b"a preview"
+
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(watch, "previewer_of", lambda model: SimpleNamespace(frames=frames))
+    monkeypatch.setattr(watch, "encode_animation", encoded)
+    run, previews = Run(), list[Preview]()
+    for event in studio_for(tmp_path).events(beside=beside):
+        run.see(event)
+        if isinstance(event, StepCompleted) and event.step == 2:
+            assert not previews or beside
+            stepped.set()
+        previews += [event] if isinstance(event, Preview) else []
+    assert [(it.step, it.data, it.seconds) for it in previews][:1] == [(1, b"a preview", seconds)]
+    assert run.preview == seconds

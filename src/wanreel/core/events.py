@@ -151,6 +151,7 @@ class Preview:
     step: int
     data: bytes
     media_type: str = "image/webp"
+    seconds: float = 0.0  #: that it held up the steps; what was done beside them is not among it
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -63,6 +63,15 @@ class _Write:
     seconds: Future[float | None]  #: that it took; None: the disk refused
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """A preview that was begun."""
+
+    step: int
+    seconds: float  #: that the steps waited for it
+    data: Future[bytes]
+
+
 class Watch:
     """A context for one run. Saves come out as Saved once they are on disk: those of small states before StepCompleted of
     their step, others when they are there, at the latest before Exported."""
@@ -74,7 +83,7 @@ class Watch:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="beside")
         self._identity: Identity | None = None
         self._writing: _Write | None = None
-        self._drawing: tuple[int, Future[bytes]] | None = None
+        self._drawing: _Drawing | None = None
         self._previewer: Previewer | None = None
         self._fps = model.spec.fps / model.spec.temporal_stride
         self._steps: list[float] = []  # seconds of each step of this run
@@ -145,8 +154,12 @@ class Watch:
         began = time.monotonic()
         self._previewer = self._previewer or previewer_of(self._model)
         frames = list(self._previewer.frames(state.latents if state.estimate is None else state.estimate))
-        self._drawing = (state.step, self._beginning(encode_animation, frames, self._fps))
-        if not self._is_large(state):
+        data = self._beginning(encode_animation, frames, self._fps)
+        beside = self._is_large(state)
+        if not beside:
+            wait([data])
+        self._drawing = _Drawing(state.step, time.monotonic() - began, data)
+        if not beside:
             yield from self._drawn()
         self._preview_cost, self._unseen = time.monotonic() - began, 0.0
 
@@ -160,7 +173,7 @@ class Watch:
     def _ready(self) -> Iterator[Event]:
         if self._writing is not None and self._writing.seconds.done():
             yield from self._written()
-        if self._drawing is not None and self._drawing[1].done():
+        if self._drawing is not None and self._drawing.data.done():
             yield from self._drawn()
 
     def _rest(self) -> Iterator[Event]:
@@ -182,7 +195,7 @@ class Watch:
     def _drawn(self) -> Iterator[Event]:
         drawing, self._drawing = self._drawing, None
         if drawing is not None:
-            yield Preview(drawing[0], drawing[1].result())
+            yield Preview(drawing.step, drawing.data.result(), seconds=drawing.seconds)
 
 
 def _write(store: CheckpointStore, identity: Identity, state: DenoiseState) -> float | None:

@@ -7,7 +7,6 @@ tables or files but those of the video, which goes with the folder that it is wr
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -69,12 +68,11 @@ class Run:
     decode: float = 0.0  #: what was waited for frames
     export: float = 0.0  #: with it, until the file was there
     total: float = 0.0
-    preview: float = 0.0  #: of the dearest one
+    preview: float = 0.0  #: that steps waited for the dearest one
     device: str = ""
     plan: str = ""
 
-    def see(self, event: Event, since: float) -> None:
-        """`since`: seconds since the event before."""
+    def see(self, event: Event) -> None:
         match event:
             case ModelLoaded(seconds=seconds, device=device, plan=plan):
                 self.load, self.device, self.plan = seconds, device, plan
@@ -82,8 +80,8 @@ class Run:
                 self.encode = seconds
             case StepCompleted(seconds=seconds):
                 self.steps.append(seconds)
-            case Preview():
-                self.preview = max(self.preview, since)
+            case Preview(seconds=seconds):
+                self.preview = max(self.preview, seconds)
             case Exported(seconds=seconds, decode_seconds=decode):
                 self.decode, self.export = decode, seconds
             case Completed(seconds=seconds):
@@ -148,9 +146,9 @@ class Bench:
         return [line for line in lines if line.seconds > 0]
 
     def _run(self) -> Run:
-        run, marks = Run(), _Marks()
+        run = Run()
         for event in render(self.pool, self.resolution, self.target, self.cancel):
-            run.see(event, marks.next())
+            run.see(event)
             if isinstance(event, Completed):
                 for path in event.video.files().values():
                     path.unlink(missing_ok=True)
@@ -276,15 +274,3 @@ def _told(run: Run) -> str:
         f"{run.total:.1f} s: load {run.load:.1f}, encode {run.encode:.2f}, steps {steps}, frames {run.decode:.2f}, "
         f"file {run.export - run.decode:.2f} ({run.plan})"
     )
-
-
-class _Marks:
-    """Seconds between calls."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def next(self) -> float:
-        now = time.monotonic()
-        since, self._last = now - self._last, now
-        return since

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from bench_cases import GIB, Case, h200, request_of
 from bench_memory import error
-from bench_weights import build_rope, fill
+from bench_weights import build_rope
 from diffusers.hooks.group_offloading import apply_group_offloading
 from diffusers.hooks.hooks import HookRegistry
 from torch import Tensor
@@ -38,6 +38,7 @@ from wanreel.models.components import full_modules
 from wanreel.models.expert import Expert
 from wanreel.models.lean import Rows
 from wanreel.models.offload import BlockStream, tensors_of
+from wanreel.models.random_weights import fill
 from wanreel.models.tiny import build_tiny
 
 HOOKS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
@@ -79,7 +80,7 @@ class Bench:
         with torch.device("meta"):
             self.transformer = full_modules(self.spec)["transformer"]
         rope = build_rope(self.transformer)
-        fill(self.transformer, torch.bfloat16, self.device, self.device, [])
+        fill(self.transformer, torch.bfloat16, self.device, self.device)
         self.transformer.rope = rope.to(self.device)
         self.sync()
         self.note("built", seconds=self.now)

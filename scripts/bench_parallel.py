@@ -27,8 +27,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from bench_weights import fill
-from torch import Tensor, nn
+from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec, tiny
@@ -44,6 +43,7 @@ from wanreel.models.parallel.opening import lead_model
 from wanreel.models.parallel.rank import Rank
 from wanreel.models.parallel.wire import Wire
 from wanreel.models.quantize import quantize
+from wanreel.models.random_weights import fill
 from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
 
@@ -277,8 +277,7 @@ def build(options: argparse.Namespace, device: torch.device, placement: Placemen
         parts = full_modules(spec)
     parts["text_encoder"].encoder.embed_tokens = parts["text_encoder"].shared
     for name in ("transformer", "vae", *(("text_encoder",) if options.fsdp else ())):
-        fill(parts[name], dtypes.for_part(name), device, device, [])
-        nn.Module.to(parts[name], device)  # the buffers
+        fill(parts[name], dtypes.for_part(name), device, device)
     base = build_tiny(spec, device=device)
     return replace(
         base,

@@ -30,7 +30,7 @@ from wanreel.core.vae_work import decode_operations, encode_operations
 from wanreel.media.video import VideoFormat, VideoWriter
 from wanreel.models.clock import timed
 from wanreel.models.components import full_modules
-from wanreel.models.random_weights import _fill
+from wanreel.models.random_weights import fill
 from wanreel.models.tiny import build_tiny
 from wanreel.models.vae import enlarge
 from wanreel.models.vae.guarded import Finish, GuardedDecoder
@@ -72,7 +72,7 @@ def measured(chosen: argparse.Namespace) -> Iterator[Row]:
     if chosen.sizes == "tiny":
         vae = build_tiny(spec).vae
     else:
-        _fill(vae, torch.float32, device, device)
+        fill(vae, torch.float32, device, device)
     for name in chosen.sizes.split(","):
         width, height, frames = SIZES[name]
         shape = (1, 16, (frames - 1) // 4 + 1, height // 8, width // 8)

@@ -6,7 +6,7 @@ What they make is noise. Knows nothing of measuring.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from accelerate import init_empty_weights
@@ -17,7 +17,7 @@ from wanreel.core.catalog import ModelSpec
 from wanreel.core.placement import Placement
 from wanreel.models.components import CLIP_IMAGE_PROCESSOR, full_modules
 from wanreel.models.load import Dtypes, home_of, make_expert, scheme_of
-from wanreel.models.quantize import quantize
+from wanreel.models.quantize import StoredLinear, quantize
 from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
 
@@ -30,7 +30,7 @@ def build_random(spec: ModelSpec, device: torch.device, placement: Placement | N
         parts = full_modules(spec)
     parts["text_encoder"].encoder.embed_tokens = parts["text_encoder"].shared
     for name, part in parts.items():
-        _fill(part, dtypes.for_part(name), device, home_of(name, device, placement))
+        fill(part, dtypes.for_part(name), device, home_of(name, device, placement))
     scheme = scheme_of(placement)
     transformers = [part for name, part in parts.items() if name.startswith("transformer")]
     for transformer in transformers:
@@ -54,8 +54,18 @@ def build_random(spec: ModelSpec, device: torch.device, placement: Placement | N
 
 
 @torch.no_grad()
-def _fill(module: Any, dtype: torch.dtype, device: torch.device, home: torch.device) -> None:
-    """Weights that keep activations about as large as they come in, so that fp8 and fp16 meet numbers of a usual size."""
+def fill(
+    module: nn.Module,
+    dtype: torch.dtype,
+    device: torch.device,
+    home: torch.device,
+    stored: Iterable[StoredLinear] = (),
+) -> None:
+    """Weights that keep activations about as large as they come in, so that fp8 and fp16 meet numbers of a usual size.
+
+    Drawn on `device`, left at `home`; those of `stored`, layers of the module that are empty still, in their own form.
+    Tables on "meta" stay there, a rope's for one: they are computed, not drawn.
+    """
     # transformers' list is for fp16 alone, as in `load`.
     kept: list[str] = (getattr(module, "_keep_in_fp32_modules", None) or []) if isinstance(module, ModelMixin) else []
     generator = torch.Generator(device).manual_seed(0)
@@ -67,7 +77,20 @@ def _fill(module: Any, dtype: torch.dtype, device: torch.device, home: torch.dev
             made[id(parameter)] = nn.Parameter(_drawn(name, drawn, generator).to(home), requires_grad=False)
         owner, _, leaf = name.rpartition(".")
         module.get_submodule(owner).register_parameter(leaf, made[id(parameter)])
-    nn.Module.to(module, home)  # the buffers
+    for layer in stored:
+        drawn = torch.empty(layer.out_features, layer.in_features, dtype=dtype, device=device)
+        layer.store(_drawn("weight", drawn, generator), home)
+    _bring_buffers(module, home)
+
+
+def _bring_buffers(module: nn.Module, home: torch.device) -> None:
+    for name, buffer in list(module.named_buffers(remove_duplicate=False)):
+        owner, _, leaf = name.rpartition(".")
+        if not buffer.is_meta:
+            setattr(module.get_submodule(owner), leaf, buffer.to(home))
+        elif buffer.dtype == torch.int64:  # the numbers of positions
+            numbers = torch.arange(buffer.numel(), device=home).view(buffer.shape)
+            setattr(module.get_submodule(owner), leaf, numbers)
 
 
 def _drawn(name: str, weight: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -18,8 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
-from unittest.mock import patch
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -32,7 +31,7 @@ from wanreel.models.clock import timed
 from wanreel.models.components import full_modules
 from wanreel.models.random_weights import fill
 from wanreel.models.tiny import build_tiny
-from wanreel.models.vae import enlarge
+from wanreel.models.vae.enlarge import enlarged, folded
 from wanreel.models.vae.guarded import Finish, GuardedDecoder
 from wanreel.models.vae.lean import LeanVae
 from wanreel.models.vae.plain import PlainDecoder, frames_of
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         default="decode,encode,write",
-        help="also: profile, what the kernels of one chunk take; upsample, each way to enlarge at the decoder's shapes",
+        help="also: profile, what the kernels of one chunk take; upsample, enlarging at the decoder's shapes",
     )
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
@@ -106,7 +105,6 @@ def decodings(vae: Any, latents: Tensor, size: str, chosen: argparse.Namespace) 
     torch.backends.cudnn.allow_tf32 = True
     kinds: list[tuple[str, Chunks]] = [
         ("decode, lean fp16", lean(torch.float16, 1)),
-        *((f"decode, lean fp16, {kind}", in_kind(kind, lean(torch.float16, 1))) for kind in get_args(enlarge.Kind)),
         ("decode, lean fp16, cuDNN's benchmark", lean(torch.float16, 1)),
         ("decode, Diffusers fp32", plain),
         ("decode, lean fp16, 2 latent frames", lean(torch.float16, 2)),
@@ -120,18 +118,8 @@ def decodings(vae: Any, latents: Tensor, size: str, chosen: argparse.Namespace) 
             torch.backends.cudnn.benchmark = False
 
 
-def in_kind(kind: enlarge.Kind, chunks: Chunks) -> Chunks:
-    """The same with pictures enlarged in another way."""
-
-    def work(finish: Finish) -> Iterator[Tensor]:
-        with patch.object(enlarge, "KIND", kind):
-            yield from chunks(finish)
-
-    return work
-
-
 def enlargings(vae: Any, latents: Tensor) -> Iterator[Row]:
-    """Each enlarging of one latent frame's decoding, with the kernels that cuDNN supposes to be fastest and those it measures."""
+    """Each enlarging of one latent frame's decoding, in one step and in two."""
     frames, height, width = 1, *latents.shape[-2:]
     for place, block in enumerate(vae.decoder.up_blocks):
         if not block.upsamplers:
@@ -141,29 +129,32 @@ def enlargings(vae: Any, latents: Tensor) -> Iterator[Row]:
         conv = sampler.resample[1]
         shape = (frames, conv.in_channels, height, width)
         given = torch.randn(shape, device=latents.device, dtype=torch.float16).to(memory_format=torch.channels_last)
-        for kind, measured in itertools.product(get_args(enlarge.Kind), (False, True)):
-            torch.backends.cudnn.benchmark = measured
-            name = f"up{place}, {conv.in_channels} to {conv.out_channels}, {kind}" + measured * ", cuDNN's benchmark"
-            yield {"name": name, "shape": shape} | enlarging(vae, conv, given, kind)
-            torch.backends.cudnn.benchmark = False
+        for steps in (1, 2):
+            name = f"up{place}, {conv.in_channels} to {conv.out_channels}, steps: {steps}"
+            yield {"name": name, "shape": shape} | enlarging(vae, conv, given, steps)
         height, width = 2 * height, 2 * width
 
 
-def enlarging(vae: Any, conv: Any, given: Tensor, kind: enlarge.Kind) -> Row:
+def enlarging(vae: Any, conv: Any, given: Tensor, steps: int) -> Row:
     """The median of several, and the error of the first frame against fp32."""
+    lean = LeanVae(vae, torch.float16)
+
+    def work() -> Tensor:
+        return enlarged(given, lean._weight(conv, folded)) if steps == 1 else plainly(given, lean._weight(conv))
+
     torch.backends.cudnn.allow_tf32 = False
-    exact = functional.interpolate(given[:1].float(), scale_factor=2.0, mode="nearest-exact")
-    exact = functional.conv2d(exact, conv.weight, padding=1)
+    off = error(work()[:1], plainly(given[:1].float(), conv.weight))
     torch.backends.cudnn.allow_tf32 = True
-    with patch.object(enlarge, "KIND", kind):
-        weight = LeanVae(vae, torch.float16)._weight(conv, enlarge.folded)
-        off = error(enlarge.enlarged(given, weight)[:1], exact)
-        exact = None
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        took = [between_events(lambda: enlarge.enlarged(given, weight)) for _ in range(12)]
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    took = [between_events(work) for _ in range(12)]
     peak = (torch.cuda.max_memory_allocated() - held) / 2**30
     return {"ms": round(statistics.median(took[2:]), 4), "error": off, "peak_gib": round(peak, 3)}
+
+
+def plainly(pictures: Tensor, weight: Tensor) -> Tensor:
+    wide = functional.interpolate(pictures, scale_factor=2.0, mode="nearest-exact")
+    return functional.conv2d(wide, weight, padding=1)
 
 
 def between_events(work: Callable[[], object]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -40,6 +39,7 @@ from wanreel.models.step.block import step_block
 from wanreel.models.step.kernels import KERNELS, Eighths, Kernel, emulated_eight, torch_attend, usable
 from wanreel.models.step.own import Own
 from wanreel.models.step.path import Compiler, Manner, StepPath
+from wanreel.models.step.trial import Rows, fault_of, reference, works
 from wanreel.models.step_bench import Variant, bench_step, error_of
 from wanreel.models.suit import steps_of, suit
 from wanreel.models.tiny import build_tiny
@@ -292,28 +292,16 @@ def test_one_fast_forward_is_within_a_tenth(
     assert rows["fast"].error != rows["middles"].error
 
 
-@cache
-def reference() -> Own:
-    """What our own kernels compute, by torch's operators."""
+@pytest.mark.parametrize("name", ["enter", "add_enter", "gelu", "turn"])
+def test_our_own_kernels_are_tried_before_they_are_taken(name: str) -> None:
+    def wrong(*given: Any) -> Any:
+        found = getattr(reference(), name)(*given)
+        return 2 * found.float() if isinstance(found, Tensor) else (*found[:-1], 2 * found[-1])
 
-    def add_enter(x: Tensor, update: Any, gate: Any, factor: Tensor, offset: Tensor, mean: Any, eps: float) -> Any:
-        hidden = x if update is None else x + update * (1 if gate is None else gate)
-        given = torch.nn.functional.layer_norm(hidden, x.shape[-1:], eps=eps) * factor + offset
-        return (hidden, *by_rows(given, mean))
-
-    def turn(
-        x: Tensor, weight: Tensor, cosine: Tensor, sine: Tensor, mean: Any, scale: Any, step: int, eps: float
-    ) -> Any:
-        cosine, sine = cosine[::step, None], sine[::step, None]
-        normed = torch.nn.functional.rms_norm(x[:, ::step], x.shape[-1:], weight, eps)
-        one, two = normed.unflatten(2, (-1, cosine.shape[-1], 2)).unbind(-1)
-        found = torch.stack([one * cosine - two * sine, one * sine + two * cosine], -1).flatten(2)
-        return found if scale is None else ((found - mean) / scale).clamp(-448, 448).to(FP8)
-
-    def gelu(x: Tensor, mean: Any) -> Any:
-        return by_rows(torch.nn.functional.gelu(x, approximate="tanh"), mean)
-
-    return Own(lambda x, *rest: add_enter(x, None, None, *rest)[1:], add_enter, gelu, turn)
+    device, rows = torch.device("cpu"), Rows(64, 96, 16)
+    assert fault_of(reference(), device, rows) == ""
+    assert fault_of(replace(reference(), **{name: wrong}), device, rows) == f"{name} is off by 1.000"
+    assert not works(device, rows)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo's own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,19 +14,11 @@ from torch import Tensor
 from wanreel.core.catalog import Catalog
 from wanreel.models.ranks.bands import Bands
 from wanreel.models.tiny import build_tiny
-from wanreel.models.vae import enlarge
 from wanreel.models.vae.enlarge import enlarged, folded
 from wanreel.models.vae.lean import LeanVae, Memory
 
-KINDS = get_args(enlarge.Kind)
-#: Channels in and out, height, width. Channels out in fp16: words of 2, 4, 8 and 16 bytes.
+#: Channels in and out, height, width.
 SIZES = [(8, 5, 4, 6), (4, 6, 5, 7), (3, 12, 1, 4), (7, 16, 3, 1), (2, 8, 1, 1)]
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(enlarge, "KIND", request.param)
-    return request.param
 
 
 def drawn(*shape: int) -> Tensor:
@@ -46,7 +38,6 @@ def off(found: Tensor, expected: Tensor) -> float:
     return float((found.float() - expected).norm() / expected.norm())
 
 
-@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_it_is_interpolation_and_convolution(size: tuple[int, int, int, int]) -> None:
     before, after, height, width = size
@@ -60,17 +51,6 @@ def test_it_is_interpolation_and_convolution(size: tuple[int, int, int, int]) ->
         assert float((found.float() - plainly(pictures, weight)).abs().max()) < 20 * bound
 
 
-def test_phases_are_put_in_order_where_convolutions_are_not_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures, weight = pictures_of(3, 4, 5), drawn(8, 3, 3, 3)
-    expected, conv2d = plainly(pictures, weight), functional.conv2d
-    monkeypatch.setattr(functional, "conv2d", lambda *given: conv2d(*given).contiguous())
-    monkeypatch.setattr(enlarge, "KIND", "phases")
-    found = enlarged(pictures, folded(weight))
-    assert off(found, expected) < 1e-6
-    assert found.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.usefixtures("kind")
 def test_numbers_too_large_stay_to_be_seen() -> None:
     """The guard against overflow looks at what comes out."""
     pictures, weight = pictures_of(2, 4, 4), drawn(8, 2, 3, 3)
@@ -95,7 +75,6 @@ class _Band:
         return wide.contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.usefixtures("kind")
 def test_bands_of_a_picture_are_the_picture() -> None:
     whole, weight = pictures_of(4, 6, 3), drawn(8, 4, 3, 3)
     parts: list[Tensor] = []
@@ -110,18 +89,17 @@ def vae() -> Any:
     return build_tiny(Catalog().get("t2v-1.3b")).vae
 
 
-def test_weights_are_summed_before_they_are_rounded_and_once(vae: Any, kind: str) -> None:
+def test_weights_are_summed_before_they_are_rounded_and_once(vae: Any) -> None:
     conv = vae.decoder.up_blocks[0].upsamplers[0].resample[1]
     lean = LeanVae(vae, torch.float16)
     weight = lean._weight(conv, folded)  # pyright: ignore[reportPrivateUsage]
     assert torch.equal(weight, folded(conv.weight).half())
-    assert kind == "copied" or not torch.equal(weight, folded(conv.weight.half()))
+    assert not torch.equal(weight, folded(conv.weight.half()))
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert lean._weight(conv, folded) is weight  # pyright: ignore[reportPrivateUsage]
 
 
 @torch.no_grad()
-@pytest.mark.usefixtures("kind")
 def test_the_decoder_takes_each_of_them(vae: Any) -> None:
     latents = drawn(1, vae.config.z_dim, 2, 2, 3)
     lean, memory = LeanVae(vae, torch.float32), Memory()

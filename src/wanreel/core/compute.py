@@ -21,8 +21,9 @@ FP8_SINCE = (8, 9)
 EDGES = 2
 #: What all tokens have in common enters fp8 matrices in fp32, so that it isn't rounded.
 MIDDLES = True
-#: Compiling the blocks takes about so long where nothing was kept of an earlier time.
-COMPILE_SECONDS = 45.0
+#: What compiling the blocks should gain. It takes 10 to 20 s the first time on a machine, and 2 to 6 s in every process
+#: after that, as what was compiled is kept: the first video waits a little longer, so that all others wait less.
+COMPILE_SECONDS = 8.0
 #: Of the time of all steps, what turbo is planned to need of fast's; what it saves depends on the video.
 TURBO_SHARE = 0.6
 
@@ -38,8 +39,8 @@ class Rates:
 
 EAGER = Rates(1.0, 1.0, 133)
 COMPILED = Rates(1.0, 1.0, 48)
-EIGHT_EAGER = Rates(1.9, 1.4, 160)
-EIGHT = Rates(1.9, 1.4, 40)
+EIGHT_EAGER = Rates(1.9, 1.4, 240)
+EIGHT = Rates(1.9, 1.4, 25)
 
 
 def rates_of(*, eight: bool, compiled: bool) -> Rates:

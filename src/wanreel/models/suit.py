@@ -16,6 +16,7 @@ from wanreel.models.quantize import multiplies_fp8
 from wanreel.models.step.choice import Shape
 from wanreel.models.step.kernels import DEFAULT, Eighths, attend_of, kernel_named
 from wanreel.models.step.path import Manner, StepPath
+from wanreel.models.step.trial import Rows, works
 from wanreel.models.wan_model import WanModel
 
 
@@ -61,6 +62,8 @@ def step_facts(model: Held) -> dict[str, str]:
         facts["edges"] = f"{path.manner.edges} of {path.manner.edge_attention}"
     if smoothed := _smoothed(path.manner):
         facts["smoothed"] = smoothed
+    if path.manner.own:
+        facts["passes"] = "own"
     facts["blocks"] = "not compiled" if not path.manner.compiled or model.compiler.failure else "compiled"
     return facts
 
@@ -100,5 +103,6 @@ def _manner(model: WanModel, tokens: int) -> Manner | None:
         edges=EDGES if rounded is not None else 0,
         eight=placement.precision == "fp8" and multiplies_fp8(device),
         middles=MIDDLES and rounds,
+        own=rounds and works(device, Rows(shape.heads * shape.width, config.ffn_dim, shape.width)),
         compiled=placement.compiled,
     )

@@ -33,7 +33,7 @@ DEEDS = {
     "is stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
     "is killed": "os.kill(os.getpid(), signal.SIGKILL)",
     "does not end in time": "guard.end_within(0.4)\nwhile True:\n    guard.beat(30.0)\n    time.sleep(0.1)",
-    "lets go of its warden": "guard._wire.close()\ntime.sleep(600)",
+    "lets go of its warden": "guard.beat(60.0)\nguard._wire.close()\ntime.sleep(600)",
     "loses its warden": (
         "os.kill(guard.pid, signal.SIGKILL)\nguard._process.wait()\nguard.beat(0.9)\nctypes.PyDLL(None).pause()"
     ),
@@ -120,7 +120,15 @@ def ended() -> dict[str, tuple[int, str, str, list[int]]]:
         pids[name] = [int(word) for word in worker.stdout.readline().split()]
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    said = {name: worker.communicate(timeout=60) for name, worker in workers.items()}
+    try:
+        said = {name: worker.communicate(timeout=30) for name, worker in workers.items()}
+    except subprocess.TimeoutExpired:
+        for pid in (
+            *(worker.pid for worker in workers.values()),
+            *(pid for all_of_them in pids.values() for pid in all_of_them),
+        ):
+            OtherProcess(pid).kill()
+        raise
     return {name: (worker.returncode, *said[name], pids[name]) for name, worker in workers.items()}
 
 

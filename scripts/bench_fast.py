@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from bench_step import Bench, profiled, timed, work_of
 
-from wanreel.core.compute import EDGES
+from wanreel.core.compute import EXACT_END
+from wanreel.core.placement import Placement
 from wanreel.core.workload import Workload
 from wanreel.models import step_bench
 from wanreel.models.eight import by_rows, centred, product, sampled, whole, wide
@@ -160,7 +161,7 @@ def options(bench: Bench) -> Iterator[Variant]:
 
 
 def variant(bench: Bench, words: str) -> Variant:
-    """diffusers | exact [KERNEL] | KERNEL [own] [rounded] [edges=N] [edge=KERNEL]: rounded leaves the middles in."""
+    """diffusers | exact [KERNEL] | KERNEL [own] [rounded] [end=N] [exact=KERNEL]: rounded leaves the middles in."""
     name, *changes = words.split()
     compiled, edge = bench.device.type == "cuda", bench.exact[-1]
     if name == "diffusers":
@@ -171,8 +172,8 @@ def variant(bench: Bench, words: str) -> Variant:
     given = dict(it.split("=") for it in changes if "=" in it)
     manner = Manner(
         name,
-        given.get("edge", edge),
-        edges=int(given.get("edges", EDGES)),
+        given.get("exact", edge),
+        end=int(given.get("end", EXACT_END)),
         eight=True,
         middles="rounded" not in changes,
         own="own" in changes,
@@ -191,7 +192,7 @@ def blocks(bench: Bench) -> None:
     for size, work in works(bench):
         with shortened(bench, work):
             wanted = [it for it in alike(bench) if it.manner is not None]
-            for row in bench_step(work, bench.device, wanted, timed=2):
+            for row in bench_step(work, bench.device, wanted, timed=2, stored_as=Placement(precision="fp8")):
                 bench.add("blocks", size=size, name=row.name, ms_of_a_block=1e3 * row.seconds / work.passes / BLOCKS,
                           first_seconds=row.first_seconds, compilations=row.compilations, note=row.note)  # fmt: skip
 
@@ -204,8 +205,8 @@ def profile(bench: Bench) -> None:
 
 
 def alike(bench: Bench) -> list[Variant]:
-    """The options without edges, so that all blocks are alike."""
-    return [it if it.manner is None else replace(it, manner=replace(it.manner, edges=0)) for it in options(bench)]
+    """The options without an exact end, so that all blocks are alike."""
+    return [it if it.manner is None else replace(it, manner=replace(it.manner, end=0)) for it in options(bench)]
 
 
 @contextmanager
@@ -260,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="sums,passes,blocks,480p")
     parser.add_argument(
-        "--manners", default="", help="what to measure, with commas between: exact,flash3-fp8 own,cudnn-fp8 edges=0"
+        "--manners", default="", help="what to measure, with commas between: exact,flash3-fp8 own,cudnn-fp8 end=0"
     )
     parser.add_argument("--json", default="")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no part is begun")

@@ -197,7 +197,7 @@ def set_manner(expert: Any, manner: str) -> None:
 
     if manner == "fp8":
         quantize(expert.transformer.blocks, "fp8")
-    path = Manner(attention="torch", edge_attention="torch", eight=manner == "fp8")
+    path = Manner(attention="torch", end_attention="torch", eight=manner == "fp8")
     expert.step = None if manner == "eager" else StepPath(expert, path)
 
 

@@ -31,14 +31,15 @@ import torch.nn.functional as F
 
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog
-from wanreel.core.compute import EDGES
+from wanreel.core.compute import EXACT_END
 from wanreel.core.workload import Workload
 from wanreel.models.eight import wide
-from wanreel.models.quantize import quantize
+from wanreel.models.quantize import quantize, stored_of
 from wanreel.models.step.choice import Shape, milliseconds
 from wanreel.models.step.kernels import KERNELS, attend_of, torch_attend, usable
 from wanreel.models.step.path import Compiler, Manner, StepPath
 from wanreel.models.step_bench import (
+    FAST,
     FLOOR_RATE,
     Variant,
     bench_step,
@@ -234,7 +235,7 @@ def latents(bench: Bench) -> None:
         wanted: torch.Tensor | None = None
         for name, manner in manners(bench):
             if name == "fast":
-                quantize(expert.transformer.blocks, "fp8")
+                quantize(stored_of(expert.transformer.blocks, FAST), "fp8")
             expert.step = None if manner is None else StepPath(expert, manner)
             found = denoised(expert, given)
             wanted = found if wanted is None else wanted
@@ -245,7 +246,7 @@ def latents(bench: Bench) -> None:
 def manners(bench: Bench) -> Iterator[tuple[str, Manner | None]]:
     yield "diffusers", None
     yield "exact", Manner("torch", "torch")
-    yield "fast", Manner(bench.rounded[0], "torch", edges=EDGES, eight=True)
+    yield "fast", Manner(bench.rounded[0], "torch", end=EXACT_END, eight=True)
 
 
 @torch.no_grad()
@@ -303,7 +304,7 @@ def profiled(bench: Bench, variants: Sequence[Variant]) -> None:
         if variant.manner is None:
             continue
         if variant.eight and not any("packed" in name for name, _ in expert.transformer.named_buffers()):
-            quantize(expert.transformer.blocks, "fp8")
+            quantize(stored_of(expert.transformer.blocks, FAST), "fp8")
         expert.step = StepPath(expert, variant.manner, Compiler())
         run(expert, given)
         with recording(activities=[ProfilerActivity.CUDA]) as recorded:

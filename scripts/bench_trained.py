@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--runs", type=int, default=2, help="prompts and seeds")
-    parser.add_argument("--edges", default="2,1,0", help="blocks at each end whose attention stays exact")
+    parser.add_argument("--ends", default="1,0", help="last blocks whose attention stays exact")
     parser.add_argument("--json", default="")
     chosen = parser.parse_args()
     torch.set_grad_enabled(False)
@@ -132,11 +132,11 @@ def manners(bench: Bench) -> list[tuple[str, Manner]]:
     mine = has_own() and bench.device.type == "cuda"
     given = Manner("", bench.exact[-1], eight=True, middles=True, own=mine, compiled=False)
     return [
-        (f"{name}, edges {edges}{', middles rounded' * (not middles)}",
-         replace(given, attention=name, edges=int(edges), middles=middles))
+        (f"{name}, end {end}{', middles rounded' * (not middles)}",
+         replace(given, attention=name, end=int(end), middles=middles))
         for name in names
-        for edges in bench.chosen.edges.split(",")
-        for middles in ((True, False) if edges == bench.chosen.edges.split(",")[0] else (True,))
+        for end in bench.chosen.ends.split(",")
+        for middles in ((True, False) if end == bench.chosen.ends.split(",")[0] else (True,))
     ]  # fmt: skip
 
 

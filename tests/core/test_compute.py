@@ -63,9 +63,9 @@ def test_a_cpu_leaves_steps_out_and_no_more() -> None:
 
 def test_blocks_are_compiled_where_that_pays_back() -> None:
     assert plan("H200", "exact", steps=40).placement.compiled
-    assert not plan("H200", "exact", steps=4).placement.compiled
+    assert not plan("H200", "exact", steps=3).placement.compiled
     assert not plan("H200", "exact", compile="off").placement.compiled
-    assert plan("H200", "exact", steps=4, compile="always").placement.compiled
+    assert plan("H200", "exact", steps=3, compile="always").placement.compiled
     assert pays_back("auto", saved=COMPILE_SECONDS + 1) and not pays_back("auto", saved=COMPILE_SECONDS - 1)
     compiled = plan("H200", "exact", steps=40)
     assert compiled.step_seconds < plan("H200", "exact", compile="off").step_seconds

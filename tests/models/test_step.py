@@ -15,6 +15,7 @@ from torch._dynamo.eval_frame import innermost_fn
 from models.architectures import TINY, Inputs, by_name, inputs_for
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import Catalog, ModelSpec
+from wanreel.core.parallel import Parallel
 from wanreel.core.placement import Placement
 from wanreel.core.workload import Workload
 from wanreel.generation.environment import environment_of
@@ -33,7 +34,7 @@ from wanreel.models.eight import (
     wide,
 )
 from wanreel.models.expert import Expert
-from wanreel.models.quantize import quantize
+from wanreel.models.quantize import StoredLinear, quantize
 from wanreel.models.step import kernels, path
 from wanreel.models.step.block import step_block
 from wanreel.models.step.kernels import KERNELS, Eighths, Kernel, emulated_eight, torch_attend, usable
@@ -158,7 +159,7 @@ def test_two_models_keep_their_own_attention(more_kernels: Callable[[Kernel], No
     before = registry._active_backend
     models = [build_tiny(by_name("t2v-14b")) for _ in range(2)]
     for model, name in zip(models, ("first", "second"), strict=True):
-        model.experts[0].step = StepPath(model.experts[0], replace(PLAIN, attention=name, edge_attention=name))
+        model.experts[0].step = StepPath(model.experts[0], replace(PLAIN, attention=name, end_attention=name))
     for number in (0, 1, 0):
         seen.clear()
         predict(models[number].experts[0], inputs_for(models[number]))
@@ -190,9 +191,25 @@ def test_keys_of_a_prompt_and_the_time_of_a_step_are_computed_once() -> None:
     assert ran.count("to_k") == 4
 
 
-def test_edges_take_the_exact_kernel() -> None:
-    manner = Manner("fast", "exact", edges=2)
-    assert [manner.kernel(index, 6) for index in range(6)] == ["exact", "exact", "fast", "fast", "exact", "exact"]
+def test_the_end_takes_the_exact_kernel() -> None:
+    manner = Manner("fast", "exact", end=2)
+    assert [manner.kernel(index, 6) for index in range(6)] == ["fast", "fast", "fast", "fast", "exact", "exact"]
+
+
+def test_matrices_of_the_end_are_not_rounded() -> None:
+    """Where they multiply in fp8. Stored in it alone, or where blocks come in one by one or in shares, all are alike."""
+    fast = Placement(precision="fp8", compute="fast")
+    for placement, kept in (
+        (fast, 1),
+        (replace(fast, compute="turbo", plan="exclusive"), 1),
+        (replace(fast, plan="streamed"), 0),
+        (replace(fast, parallel=Parallel(cfg=2, fsdp=True)), 0),
+        (Placement(precision="fp8"), 0),
+    ):
+        blocks = build_tiny(by_name("i2v-14b-480p"), placement=placement).experts[0].transformer.blocks
+        plain = [not any(isinstance(it, StoredLinear) for it in block.modules()) for block in blocks]
+        assert plain == [False] * (len(blocks) - kept) + [True] * kept
+        assert (placement.loading == replace(placement, compute="exact").loading) == (not kept)
 
 
 def test_fp8_products_are_what_their_numbers_say() -> None:
@@ -280,7 +297,7 @@ def test_one_fast_forward_is_within_a_tenth(
     spec = Catalog().get("i2v-14b-480p")
     small = {"num_attention_heads": 2, "attention_head_dim": 128, "ffn_dim": 512, "num_layers": 4}
     monkeypatch.setattr(step_bench, "TRANSFORMER_SIZES", {spec.parameters: small})
-    fast = Manner("emulated", "torch", edges=1, eight=True, compiled=False)
+    fast = Manner("emulated", "torch", end=1, eight=True, compiled=False)
     middles = Variant("middles", replace(fast, middles=True), eight=True)
     wanted = (Variant("diffusers", None), Variant("exact", PLAIN), Variant("fast", fast, eight=True), middles)
     work = Workload(spec, 96, 64, 5, 10, 2, 1)
@@ -337,7 +354,7 @@ def test_our_own_kernels_stand_where_torch_s_operators_do(
     model = build_tiny(by_name("i2v-14b-480p"))
     expert, given = model.experts[0], inputs_for(model)
     quantize(expert.transformer.blocks, "fp8")
-    manner = Manner("emulated", "torch", edges=0, eight=True, middles=middles, compiled=False)
+    manner = Manner("emulated", "torch", end=0, eight=True, middles=middles, compiled=False)
     expert.step = StepPath(expert, manner)
     wanted = predict(expert, given)
     expert.step = StepPath(expert, replace(manner, own=True))
@@ -350,7 +367,7 @@ def test_our_own_kernels_stand_where_torch_s_operators_do(
 def test_the_record_says_what_goes_without_its_middle(more_kernels: Callable[[Kernel], None]) -> None:
     more_kernels(EMULATED)
     model = build_tiny(by_name("t2v-14b"))
-    fast = Manner("emulated", "torch", edges=1, eight=True, middles=True, compiled=False)
+    fast = Manner("emulated", "torch", end=1, eight=True, middles=True, compiled=False)
     for manner, said in (
         (fast, "keys, values, inputs of matrices"),
         (replace(fast, middles=False), "keys, values"),

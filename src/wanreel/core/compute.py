@@ -17,8 +17,8 @@ Compile = Literal["auto", "always", "off"]
 
 #: Compute capability from which matrices multiply in fp8 (Ada, Hopper, Blackwell).
 FP8_SINCE = (8, 9)
-#: Blocks at each end of a transformer whose attention stays exact in fp8 modes: errors made there travel furthest.
-EDGES = 2
+#: Blocks at the end of a transformer that compute exactly in fp8 modes: what they round goes into the velocity as it is.
+EXACT_END = 1
 #: What all tokens have in common enters fp8 matrices in fp32, so that it isn't rounded.
 MIDDLES = True
 #: What compiling the blocks should gain. It takes 10 to 20 s the first time on a machine, and 2 to 6 s in every process

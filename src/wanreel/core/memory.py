@@ -22,7 +22,7 @@ from wanreel.core.components import (
     transformer_block,
     transformer_ends,
 )
-from wanreel.core.compute import FP8_SINCE, TURBO_SHARE, Compute, effective, pays_back, rates_of
+from wanreel.core.compute import EXACT_END, FP8_SINCE, TURBO_SHARE, Compute, effective, pays_back, rates_of
 from wanreel.core.machines import Machine
 from wanreel.core.memory_plan import STAGES, Learned, MemoryPlan, Stage, StageMemory, gib
 from wanreel.core.placement import PLANS, Placement, Precision, Tile
@@ -179,10 +179,11 @@ class _Weights:
 
     def __init__(self, work: Workload, placement: Placement) -> None:
         spec, plan = work.spec, placement.plan
+        plain = transformer_block(spec).nbytes(2, 2) + work.lora_block
         block = transformer_block(spec).nbytes(ITEMSIZE[placement.precision], 2) + work.lora_block
         ends = transformer_ends(spec).nbytes(2)
         layers = TRANSFORMERS[spec.parameters].layers
-        expert = ends + layers * block
+        expert = ends + layers * block + (EXACT_END * (plain - block) if placement.exact_end else 0)
         self.text = TEXT_ENCODER.nbytes(2)
         self.image = IMAGE_ENCODER.nbytes(4) if spec.clip else 0
         self.vae = VAES[spec.latent_channels].nbytes(4)

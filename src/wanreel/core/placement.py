@@ -73,6 +73,12 @@ class Placement:
         return self.plan == "streamed"
 
     @property
+    def exact_end(self) -> bool:
+        """Whether the matrices of the last blocks are kept as they are where those of the others multiply in fp8. Blocks
+        that come in one by one, or in shares, are all alike."""
+        return self.precision == "fp8" and self.compute != "exact" and not self.streamed and not self.parallel.fsdp
+
+    @property
     def keeps_everything(self) -> bool:
         return self.plan == "resident"
 
@@ -97,7 +103,7 @@ class Placement:
             tile=None,
             pin_limit=None,
             parallel=self.parallel.loading,
-            compute="exact",
+            compute="fast" if self.exact_end else "exact",
             compiled=False,
         )
 

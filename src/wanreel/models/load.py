@@ -24,7 +24,7 @@ from wanreel.models.offload import BlockStream
 from wanreel.models.parts import Part, read_tensors
 from wanreel.models.pretrained import read_module, read_tokenizer
 from wanreel.models.prompt_cache import PromptCache, PromptMemory, SightMemory
-from wanreel.models.quantize import Scheme, StoredLinear, store_in
+from wanreel.models.quantize import Scheme, StoredLinear, store_in, stored_of
 from wanreel.models.shared import SharedParts
 from wanreel.models.wan_model import Later, WanModel
 
@@ -173,7 +173,8 @@ class _Loader:
             return (_load_transformers_module if part.hugging else _load_encoder)(part, dtype).to(home)
         module = meta_module(part)
         scheme = scheme_of(self.placement) if part.name.startswith("transformer") else None
-        stored = {f"blocks.{name}": layer for name, layer in store_in(module.blocks, scheme).items()} if scheme else {}
+        made = store_in(stored_of(module.blocks, self.placement), scheme) if scheme else {}
+        stored = {f"blocks.{name}": layer for name, layer in made.items()}
         _assign(module, part, home, dtype, stored, compute=self.device)
         return module.requires_grad_(False)
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wanreel.core.compute import EXACT_END
+from wanreel.core.placement import Placement
 from wanreel.models.eight import FP8, FP8_MAX, by_rows, product
 
 Scheme = Literal["fp8", "int8", "int4"]
@@ -128,6 +130,11 @@ def quantize(blocks: nn.ModuleList, scheme: Scheme, device: torch.device | str |
     weights = {name: linear.weight.data for name, linear in _linears(blocks)}
     for name, stored in store_in(blocks, scheme).items():
         stored.store(weights[name], device or weights[name].device)
+
+
+def stored_of(blocks: nn.ModuleList, placement: Placement) -> nn.ModuleList:
+    """Those of `blocks` whose matrices are stored as `placement` says; of few blocks one at least."""
+    return blocks[: max(1, len(blocks) - EXACT_END)] if placement.exact_end else blocks
 
 
 def _linears(blocks: nn.ModuleList) -> Iterator[tuple[str, nn.Linear]]:

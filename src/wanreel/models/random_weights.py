@@ -17,7 +17,7 @@ from wanreel.core.catalog import ModelSpec
 from wanreel.core.placement import Placement
 from wanreel.models.components import CLIP_IMAGE_PROCESSOR, full_modules
 from wanreel.models.load import Dtypes, home_of, make_expert, scheme_of
-from wanreel.models.quantize import StoredLinear, quantize
+from wanreel.models.quantize import StoredLinear, quantize, stored_of
 from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
 
@@ -35,7 +35,7 @@ def build_random(spec: ModelSpec, device: torch.device, placement: Placement | N
     transformers = [part for name, part in parts.items() if name.startswith("transformer")]
     for transformer in transformers:
         if scheme is not None:
-            quantize(transformer.blocks, scheme)
+            quantize(stored_of(transformer.blocks, placement), scheme)
     tiny = build_tiny(spec)  # the tokenizer and the scheduler's config
     return WanModel(
         spec=spec,

@@ -20,16 +20,18 @@ from torch import Tensor, nn
 from wanreel.core.cancel import CancelToken
 from wanreel.core.catalog import ModelSpec
 from wanreel.core.components import CLIP_DIM, CLIP_TOKENS, in_channels
-from wanreel.core.compute import EDGES
+from wanreel.core.compute import EXACT_END
+from wanreel.core.placement import Placement
 from wanreel.core.workload import Workload
 from wanreel.models import clock
 from wanreel.models.clock import error_of
 from wanreel.models.components import TRANSFORMER_SIZES
 from wanreel.models.expert import Expert
-from wanreel.models.quantize import quantize
+from wanreel.models.quantize import quantize, stored_of
 from wanreel.models.step.path import Compiler, Manner, StepPath
 
 __all__ = [
+    "FAST",
     "Given",
     "StepRow",
     "Variant",
@@ -45,6 +47,8 @@ __all__ = [
 #: FLOP/s that a floor is counted with: what bf16 matrices reach on an H200.
 FLOOR_RATE = 790e12
 _TEXT_DIM = 4096
+#: How weights are stored where they multiply in fp8.
+FAST = Placement(precision="fp8", compute="fast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def variants(exact: Sequence[str], rounded: Sequence[str]) -> tuple[Variant, ...
         Variant("diffusers", None),
         *(Variant(f"exact {name}", Manner(name, name)) for name in exact),
         Variant("fp8 matrices", Manner(edge, edge, eight=True), eight=True),
-        *(Variant(f"fast {name}", Manner(name, edge, edges=EDGES, eight=True), eight=True) for name in rounded),
+        *(Variant(f"fast {name}", Manner(name, edge, end=EXACT_END, eight=True), eight=True) for name in rounded),
     )
 
 
@@ -162,7 +166,13 @@ def given_for(spec: ModelSpec, work: Workload, expert: Expert, *, smooth: bool =
 
 
 def bench_step(
-    work: Workload, device: torch.device, wanted: Sequence[Variant], *, realistic: bool = False, timed: int = 2
+    work: Workload,
+    device: torch.device,
+    wanted: Sequence[Variant],
+    *,
+    realistic: bool = False,
+    timed: int = 2,
+    stored_as: Placement = FAST,
 ) -> Iterator[StepRow]:
     """A row for each variant, the reference first. Those with weights in fp8 have to come last."""
     expert = random_expert(work.spec, device, outliers=realistic)
@@ -171,7 +181,7 @@ def bench_step(
     stored = False
     for variant in wanted:
         if variant.eight and not stored:
-            quantize(expert.transformer.blocks, "fp8")
+            quantize(stored_of(expert.transformer.blocks, stored_as), "fp8")
             stored = True
         row, found = measured(expert, given, work, variant, timed)
         if reference is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wanreel.core.compute import EDGES, MIDDLES
+from wanreel.core.compute import EXACT_END, MIDDLES
 from wanreel.core.events import StepsChosen
 from wanreel.models.attention import attention_facts
 from wanreel.models.held import Held
@@ -58,8 +58,8 @@ def step_facts(model: Held) -> dict[str, str]:
         return facts
     if path.manner.attention != DEFAULT:
         facts["attention"] = path.manner.attention
-    if path.manner.edges:
-        facts["edges"] = f"{path.manner.edges} of {path.manner.edge_attention}"
+    if path.manner.end:
+        facts["end"] = f"attention {path.manner.end_attention}" + ", matrices exact" * model.placement.exact_end
     if smoothed := _smoothed(path.manner):
         facts["smoothed"] = smoothed
     if path.manner.own:
@@ -96,11 +96,11 @@ def _manner(model: WanModel, tokens: int) -> Manner | None:
     shape = Shape(config.num_attention_heads, config.attention_head_dim, tokens)
     exact = model.kernels.choose(device, shape, "exact")
     rounded = model.kernels.choose(device, shape, "rounded") if rounds else None
-    edge = exact.name if exact is not None else DEFAULT
+    end = exact.name if exact is not None else DEFAULT
     return Manner(
-        attention=rounded.name if rounded is not None else edge,
-        edge_attention=edge,
-        edges=EDGES if rounded is not None else 0,
+        attention=rounded.name if rounded is not None else end,
+        end_attention=end,
+        end=EXACT_END if rounded is not None else 0,
         eight=placement.precision == "fp8" and multiplies_fp8(device),
         middles=MIDDLES and rounds,
         own=rounds and works(device, Rows(shape.heads * shape.width, config.ffn_dim, shape.width)),

@@ -34,7 +34,7 @@ from wanreel.models.components import (
     two_pictures,
 )
 from wanreel.models.load import home_of, make_expert, scheme_of
-from wanreel.models.quantize import quantize
+from wanreel.models.quantize import quantize, stored_of
 from wanreel.models.wan_model import WanModel
 
 _DIM = 32  # text and image width
@@ -58,7 +58,7 @@ def build_tiny(
     scheme = scheme_of(placement)
     for transformer in transformers:
         if scheme is not None:
-            quantize(transformer.blocks, scheme)
+            quantize(stored_of(transformer.blocks, placement), scheme)
     parts = {"text_encoder": text_encoder, "image_encoder": image_encoder, "vae": vae}
     for name, module in [*parts.items(), *(("transformer", it) for it in transformers)]:
         if module is not None:

@@ -6,7 +6,7 @@ torch's operators round to bf16 on the way is rounded once here.
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false, reportUnknownArgumentType=false
 # pyright: reportUntypedFunctionDecorator=false, reportIndexIssue=false, reportMissingTypeStubs=false
-# pyright: reportOptionalMemberAccess=false, reportGeneralTypeIssues=false
+# pyright: reportOptionalMemberAccess=false, reportGeneralTypeIssues=false, reportPossiblyUnboundVariable=false
 # ruff: noqa: PLR0913, ANN001, ANN202, E501
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ Backend = Callable[[Any, Any], Any]
 class Manner:
     """How an expert's blocks are computed."""
 
-    attention: str  #: the kernel of the blocks between the edges
-    edge_attention: str  #: and of the first and last ones
-    edges: int = 0  #: blocks at each end
+    attention: str  #: the kernel of the blocks
+    end_attention: str  #: and of the last ones
+    end: int = 0  #: how many those are
     eight: bool = False  #: matrices stored in fp8 are multiplied in fp8
     middles: bool = False  #: their inputs go without their middle, which takes its own way in fp32
     own: bool = False  #: what stands between fp8 matrices goes by our own kernels, where Triton is
@@ -48,7 +48,7 @@ class Manner:
 
     def kernel(self, index: int, blocks: int) -> str:
         """Of block `index` of `blocks`."""
-        return self.edge_attention if min(index, blocks - 1 - index) < self.edges else self.attention
+        return self.end_attention if index >= blocks - self.end else self.attention
 
 
 @dataclass

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -210,7 +210,7 @@ def alike(bench: Bench) -> list[Variant]:
 
 
 @contextmanager
-def shortened(bench: Bench, work: Workload) -> Iterator[None]:
+def shortened(bench: Bench, work: Workload) -> Generator[None]:
     """Models of `work` have few blocks."""
     sizes: Any = step_bench.TRANSFORMER_SIZES
     few: dict[str, Any] = {**sizes[work.spec.parameters], "num_layers": BLOCKS}

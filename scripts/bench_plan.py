@@ -76,6 +76,12 @@ PORTIONS: dict[str, tuple[Task, ...]] = {
         fast("blocks", 150),
         fast("profile", 60),
         fast("tuned", 200),
+        Task(
+            "trained",
+            script("bench_trained.py", "--json", "{out}/trained.json"),
+            60,
+            script("bench_trained.py", "--steps", "4", "--runs", "1", "--json", "{out}/trained.json"),
+        ),
     ),
     "steps": (fast("480p", 240), fast("outliers", 240)),
     "large": (fast("720p", 420), VAE),

@@ -36,12 +36,15 @@ def fuzz(place: Place, examples: int) -> int:
 
 
 def _fuzz(document: Any, examples: int) -> int:
-    calls = 0
+    """One example of each is brief: ids alone, which take a second to be made wrong, are left right then."""
+    calls, brief = 0, examples == 1
     for result in document.get_all_operations():
         operation = result.ok()
         if operation.path in _ENDLESS or operation.path.endswith("/events") or operation.path.startswith(_UNBUILT):
             continue
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            if brief and mode is GenerationMode.NEGATIVE and not [*operation.body, *operation.query]:
+                continue
 
             @given(case=operation.as_strategy(generation_mode=mode))
             @settings(

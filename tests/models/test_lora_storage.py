@@ -183,7 +183,7 @@ class _Counted:
         return graph.forward
 
 
-@pytest.mark.parametrize("kind", ["native", "int8"])
+@pytest.mark.parametrize("kind", ["native", pytest.param("int8", marks=pytest.mark.deep)])
 def test_compiled_blocks_are_used_as_they_are_after_a_swap(wardrobe: Wardrobe, kind: str) -> None:
     torch._dynamo.reset()
     model, eager = _model_of(kind, "resident"), _model_of(kind, "resident")

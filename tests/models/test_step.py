@@ -288,7 +288,7 @@ def test_rows_are_the_same_in_parts_and_compiled_without_e4m3_constants(monkeypa
     assert called and not {it for it in called if "empty" in it or "setitem" in it}
 
 
-@pytest.mark.parametrize("realistic", [False, True])
+@pytest.mark.parametrize("realistic", [pytest.param(False, marks=pytest.mark.deep), True])
 def test_one_fast_forward_is_within_a_tenth(
     realistic: bool, monkeypatch: pytest.MonkeyPatch, more_kernels: Callable[[Kernel], None]
 ) -> None:

@@ -13,13 +13,13 @@ import argparse
 import gc
 import itertools
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import bench_step
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
@@ -147,24 +147,14 @@ def enlarging(vae: Any, conv: Any, given: Tensor, steps: int) -> Row:
     torch.backends.cudnn.allow_tf32 = True
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
-    took = [between_events(work) for _ in range(12)]
+    took = bench_step.timed(work)
     peak = (torch.cuda.max_memory_allocated() - held) / 2**30
-    return {"ms": round(statistics.median(took[2:]), 4), "error": off, "peak_gib": round(peak, 3)}
+    return {"ms": round(took, 4), "error": off, "peak_gib": round(peak, 3)}
 
 
 def plainly(pictures: Tensor, weight: Tensor) -> Tensor:
     wide = functional.interpolate(pictures, scale_factor=2.0, mode="nearest-exact")
     return functional.conv2d(wide, weight, padding=1)
-
-
-def between_events(work: Callable[[], object]) -> float:
-    """Milliseconds on the device."""
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    before.record()
-    work()
-    after.record()
-    after.synchronize()
-    return before.elapsed_time(after)
 
 
 def decoding(name: str, device: torch.device, chunks: Chunks, truth: Tensor | None) -> Row:

@@ -14,7 +14,7 @@ from wanreel.core.components import known
 from wanreel.core.placement import Placement
 from wanreel.models.components import CLIP_IMAGE_PROCESSOR, full_modules
 from wanreel.models.load import Dtypes, home_of, make_expert, scheme_of
-from wanreel.models.quantize import store_in
+from wanreel.models.quantize import store_in, stored_of
 from wanreel.models.random_weights import fill
 from wanreel.models.tiny import build_tiny
 from wanreel.models.wan_model import WanModel
@@ -32,7 +32,9 @@ def build(spec: ModelSpec, device: torch.device, placement: Placement) -> WanMod
     for name, part in parts.items():
         home = home_of(name, device, placement)
         scheme = scheme_of(placement)
-        stored = store_in(part.blocks, scheme) if scheme and name.startswith("transformer") else {}
+        stored = (
+            store_in(stored_of(part.blocks, placement), scheme) if scheme and name.startswith("transformer") else {}
+        )
         fill(part, dtypes.for_part(name), device, home, stored.values())
         if name in ropes:
             part.rope = ropes[name].to(home)

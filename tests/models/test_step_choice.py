@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -55,6 +58,21 @@ def test_a_kernel_that_fails_is_left_out_and_named(tmp_path: Path) -> None:
     assert found == Chosen("one", {"one": 3.0}, {"two": "RuntimeError: no image for this device"})
     assert choices(tmp_path, Timer(), "three").choose(CPU, SHAPE, "exact") is None
     assert choices(tmp_path, Timer(), "three").choose(CPU, SHAPE, "rounded") is None
+
+
+def test_a_kernel_that_does_not_compile_is_left_out_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's own errors are of no family that others are of."""
+    fault = type("TritonError", (Exception,), {})
+    triton, errors = ModuleType("triton"), ModuleType("triton.errors")
+    triton.__spec__ = ModuleSpec("triton", None)
+    vars(errors)["TritonError"] = fault
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setitem(sys.modules, "triton.errors", errors)
+
+    def timer(kernel: Kernel, shape: Shape, device: torch.device) -> float:
+        raise type("CompilationError", (fault,), {})("at 12:15")
+
+    assert Choices(tmp_path, (row("one"), row("two")), timer).choose(CPU, SHAPE, "exact") is None
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"key": "another"}', "[]"])

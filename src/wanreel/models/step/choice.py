@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from wanreel.host import replace_durably
-from wanreel.models.step.kernels import DEFAULT, KERNELS, Kernel, Numbers, attend_of, usable
+from wanreel.models.step.kernels import DEFAULT, KERNELS, Kernel, Numbers, attend_of, kernel_faults, usable
 
 _log = logging.getLogger(__name__)
 _RUNS = 3  #: timed, after one that is not
 _SMALLEST, _LARGEST = 2048, 131072  #: tokens of the classes of shapes, powers of two
-#: Faults of a kernel that is installed and does not work here. It is left out, and named.
-_FAULTS = (RuntimeError, TypeError, ValueError, AttributeError, ImportError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class Choices:
         for kernel in candidates:
             try:
                 found[kernel.name] = round((self.timer or milliseconds)(kernel, shape, device), 3)
-            except _FAULTS as error:
+            except kernel_faults() as error:
                 refused[kernel.name] = f"{type(error).__name__}: {error}"[:200]
                 _log.warning("attention kernel %s does not work here: %s", kernel.name, error)
         return Chosen(min(found, key=lambda name: found[name], default=""), found, refused)

@@ -27,6 +27,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], "Tensor | Mixed"]
 Numbers = Literal["exact", "rounded"]
 
 ADA, HOPPER, BLACKWELL = (8, 9), (9, 0), (10, 0)
+_FAULTS = (RuntimeError, TypeError, ValueError, AttributeError, ImportError, NotImplementedError)
 DEFAULT = "torch"
 
 
@@ -100,6 +101,15 @@ class Kernel:
 def _installed(module: str) -> bool:
     owner, _, inner = module.rpartition(".")
     return (not owner or _installed(owner)) and find_spec(module if owner else inner) is not None
+
+
+def kernel_faults() -> tuple[type[Exception], ...]:
+    """Faults of a kernel that is installed and does not work here. It is left out, and named."""
+    if not _installed("triton"):
+        return _FAULTS
+    from triton.errors import TritonError  # of no other family: a kernel that does not compile raises it
+
+    return (*_FAULTS, TritonError)
 
 
 def torch_attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

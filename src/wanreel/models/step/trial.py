@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wanreel.models.clock import error_of
 from wanreel.models.eight import FP8, FP8_MAX, by_rows
+from wanreel.models.step.kernels import kernel_faults
 from wanreel.models.step.own import Own, has_own, own
 
 _log = logging.getLogger(__name__)
@@ -40,11 +41,9 @@ def works(device: torch.device, rows: Rows) -> bool:
     """Whether blocks of this shape can take our own kernels on `device`."""
     if device.type != "cuda" or not has_own():
         return False
-    from triton.errors import TritonError  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
-
     try:
         fault = fault_of(own(), device, rows)
-    except (RuntimeError, TypeError, ValueError, AttributeError, ImportError, TritonError) as error:
+    except kernel_faults() as error:
         fault = f"{type(error).__name__}: {error}"[:200]
     if fault:
         _log.warning("our own kernels between fp8 matrices do not work here: %s", fault)

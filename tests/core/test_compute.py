@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from wanreel.core.catalog import Catalog
-from wanreel.core.compute import COMPILE_SECONDS, Compute, effective, pays_back
+from wanreel.core.components import transformer_block
+from wanreel.core.compute import COMPILE_SECONDS, EXACT_END, Compute, effective, pays_back
 from wanreel.core.machines import GIB, Machine, card_named, machine_of_card
-from wanreel.core.memory import plan_memory
+from wanreel.core.memory import plan_memory, price
 from wanreel.core.memory_plan import MemoryPlan
 from wanreel.core.placement import Placement
 from wanreel.core.request import VideoRequest
@@ -18,6 +19,7 @@ from wanreel.core.wishes import Wishes
 from wanreel.core.workload import Workload
 
 SPEC = Catalog().get("t2v-14b")
+FAST = Placement(precision="fp8", compute="fast")
 
 
 def plan(card: str, compute: Compute, steps: int = 40, **wishes: object) -> MemoryPlan:
@@ -59,6 +61,21 @@ def test_a_cpu_leaves_steps_out_and_no_more() -> None:
         "exact", "fast", "turbo")}  # fmt: skip
     assert [it.placement.compute for it in found.values()] == ["exact", "exact", "turbo"]
     assert any("changes nothing" in it for it in found["fast"].reasons)
+
+
+def test_the_exact_end_s_weights_are_counted() -> None:
+    """One block of bf16 instead of fp8 for each expert, where blocks do not come in one by one."""
+    spec = Catalog().get("t2v-a14b")
+    work, machine = Workload(spec, 832, 480, 81, 4, 1), machine_of_card(card_named("H200"), host_gib=128)
+    more = EXACT_END * (transformer_block(spec).nbytes(2, 2) - transformer_block(spec).nbytes(1, 2))
+    for fast, extra in (
+        (FAST, spec.experts * more),
+        (replace(FAST, plan="exclusive"), more),
+        (replace(FAST, plan="streamed"), 0),
+    ):
+        found, plain = (price(work, machine, it).stage("denoise") for it in (fast, replace(fast, compute="exact")))
+        assert found is not None and plain is not None
+        assert found.weights - plain.weights == extra
 
 
 def test_blocks_are_compiled_where_that_pays_back() -> None:

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 
 import httpx
 import pytest
@@ -26,17 +26,36 @@ class Proxy:
     def __init__(self, port: int, *, strip: bool) -> None:
         self._upstream = port
         self._strip = strip
+        self._connections: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+    def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A connection begins. Its task is held here: a stream's own protocol lets go of it when the client leaves."""
+        task = asyncio.get_running_loop().create_task(self._passed_on(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def serve(self, listener: socket.socket, stopped: asyncio.Event) -> None:
+        """Pass connections on until stopped, then end those that are open."""
+        front = await asyncio.start_server(self, sock=listener)
+        await stopped.wait()
+        front.close()
+        await front.wait_closed()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _passed_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with _closed_at_the_end(writer):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
-            up_writer.write(self._rewritten(head).encode())
-            sending = asyncio.create_task(_pump(reader, up_writer))
-            await _pump(up_reader, writer)
-            sending.cancel()
-            up_writer.close()
-        writer.close()
+            async with _closed_at_the_end(up_writer):
+                up_writer.write(self._rewritten(head).encode())
+                sending = asyncio.create_task(_pump(reader, up_writer))
+                try:
+                    await _pump(up_reader, writer)
+                finally:
+                    sending.cancel()
+                    await asyncio.wait([sending])
 
     def _rewritten(self, head: str) -> str:
         line, *headers = head.rstrip().split("\r\n")
@@ -50,39 +69,45 @@ class Proxy:
         return "\r\n".join([line, *kept, "", ""])
 
 
+@contextlib.asynccontextmanager
+async def _closed_at_the_end(writer: asyncio.StreamWriter) -> AsyncGenerator[None]:
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
+            yield
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
 
 
 @contextlib.contextmanager
 def behind(place: Place, *, strip: bool = True, trusted: tuple[str, ...] = ("127.0.0.1",)) -> Generator[httpx.Client]:
     """A client of a proxy in front of the place, both on real sockets."""
     server = build_server(place.app, place.app.begin_to_stop, trusted)
-    loop = asyncio.new_event_loop()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        serving.start()
+    loop, stopped = asyncio.new_event_loop(), asyncio.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as front:
         proxy = Proxy(listener.getsockname()[1], strip=strip)
-        front = loop.run_until_complete(asyncio.start_server(proxy, "127.0.0.1", 0))
-        proxying = threading.Thread(target=loop.run_forever)
+        base = f"http://127.0.0.1:{front.getsockname()[1]}/video"
+        serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        proxying = threading.Thread(target=loop.run_until_complete, args=(proxy.serve(front, stopped),))
+        serving.start()
         proxying.start()
         try:
             while not server.started:
                 time.sleep(0.01)
-            base = f"http://127.0.0.1:{front.sockets[0].getsockname()[1]}/video"
             with httpx.Client(base_url=base, timeout=30) as client:
                 yield client
         finally:
             server.stop()
             serving.join()
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(stopped.set)
             proxying.join()
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            front.close()
-            loop.run_until_complete(asyncio.sleep(0.05))
             loop.close()
 
 

@@ -1,8 +1,8 @@
-"""Photographs that training never saw: those inside the scikit-image and scikit-learn wheels, and fixed cuts of them."""
+"""Photographs that training never saw: those in `photographs`, and fixed cuts of them."""
 
 from __future__ import annotations
 
-import importlib.resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,20 +10,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_SKIMAGE = {"astronaut": "astronaut.png", "coffee": "coffee.png", "cat": "chelsea.png", "rocket": "rocket.jpg"}
-_SKLEARN = {"temple": "china.jpg", "flower": "flower.jpg"}
+#: Where they are; a README beside them names makers and terms.
+FOLDER = Path(__file__).with_name("photographs")
+_FILES = {
+    "astronaut": "astronaut.png", "coffee": "coffee.png", "cat": "chelsea.png", "rocket": "rocket.jpg",
+    "temple": "china.jpg", "flower": "flower.jpg",
+}  # fmt: skip
 #: (left, top, right, bottom) of a cut, in parts of the picture.
 _CUTS = {"": (0.0, 0.0, 1.0, 1.0), " upper left": (0.0, 0.0, 0.6, 0.6), " lower right": (0.4, 0.4, 1.0, 1.0)}
 
 
 def photographs() -> dict[str, Image.Image]:
-    """The six photographs as they are. Needs scikit-image and scikit-learn, which only development installs."""
-    found: dict[str, Image.Image] = {}
-    for package, files in (("skimage.data", _SKIMAGE), ("sklearn.datasets.images", _SKLEARN)):
-        for name, file in files.items():
-            with importlib.resources.as_file(importlib.resources.files(package) / file) as path:
-                found[name] = Image.open(path).convert("RGB")
-    return found
+    """The six photographs as they are."""
+    return {name: Image.open(FOLDER / file).convert("RGB") for name, file in _FILES.items()}
 
 
 def pictures(height: int, width: int, cuts: bool = True) -> dict[str, Image.Image]:

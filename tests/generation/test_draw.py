@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers import scheduling_lms_discrete
 
 from generation.studio import Studio, pixels
 from wanreel.core.cancel import CancelToken
@@ -23,6 +25,7 @@ from wanreel.core.picture_request import PictureRequest, ResolvedPicture
 from wanreel.core.picture_resolve import resolve_picture
 from wanreel.core.placement import Placement, Tile
 from wanreel.generation.draw import draw
+from wanreel.generation.multistep import LinearMultistep
 from wanreel.generation.picture_export import SheetTarget
 from wanreel.generation.picture_steps import make_scheduler
 from wanreel.media.recipe import read_recipe
@@ -42,11 +45,26 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio[PictureModel]:
     )
 
 
+@pytest.fixture(autouse=True)
+def no_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Diffusers' own LMS takes one function of SciPy; here it is a rule of ten points."""
+    nodes, weights = np.polynomial.legendre.leggauss(10)
+
+    def quad(of: Callable[[float], Any], start: float, end: float, **_: Any) -> tuple[float, float]:
+        half, middle = float(end - start) / 2, float(end + start) / 2
+        return half * sum(w * float(of(middle + half * x)) for x, w in zip(nodes, weights)), 0.0
+
+    monkeypatch.setattr(scheduling_lms_discrete, "integrate", SimpleNamespace(quad=quad), raising=False)
+
+
 def theirs(model: PictureModel, solver: str, *, picture: bool = False, **asked: Any) -> Any:
     """What Diffusers' pipeline makes of the same."""
     pipeline = diffusers_pictures(model, picture=picture)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = make_scheduler(solver, model.scheduler_config)  # type: ignore[arg-type]
+    scheduler = make_scheduler(solver, model.scheduler_config)  # type: ignore[arg-type]
+    if isinstance(scheduler, LinearMultistep):
+        scheduler = scheduling_lms_discrete.LMSDiscreteScheduler.from_config(dict(model.scheduler_config))
+    pipeline.scheduler = scheduler
     size = {} if picture else {"height": 64, "width": 64}
     generator = asked.pop("generator", None) or torch.Generator().manual_seed(3)
     return pipeline("a red fox", generator=generator, num_inference_steps=4, **size, **asked).images[0]

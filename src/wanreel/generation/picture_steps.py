@@ -14,35 +14,27 @@ import torch
 from torch import Tensor
 
 from wanreel.core.cancel import CancelToken
-from wanreel.core.errors import MissingDependency, NumericalFault
+from wanreel.core.errors import NumericalFault
 from wanreel.core.picture_models import PictureSolver
 from wanreel.generation.picture_conditioning import PictureConditioning
 from wanreel.models.picture_model import PictureModel
 
-#: Module of diffusers.schedulers and class.
+#: Module and class.
 _SCHEDULERS: Mapping[PictureSolver, tuple[str, str]] = {
-    "euler": ("scheduling_euler_discrete", "EulerDiscreteScheduler"),
-    "euler-a": ("scheduling_euler_ancestral_discrete", "EulerAncestralDiscreteScheduler"),
-    "ddim": ("scheduling_ddim", "DDIMScheduler"),
-    "pndm": ("scheduling_pndm", "PNDMScheduler"),
-    "lms": ("scheduling_lms_discrete", "LMSDiscreteScheduler"),
-    "dpm++": ("scheduling_dpmsolver_multistep", "DPMSolverMultistepScheduler"),
-    "dpm++-single": ("scheduling_dpmsolver_singlestep", "DPMSolverSinglestepScheduler"),
+    "euler": ("diffusers.schedulers.scheduling_euler_discrete", "EulerDiscreteScheduler"),
+    "euler-a": ("diffusers.schedulers.scheduling_euler_ancestral_discrete", "EulerAncestralDiscreteScheduler"),
+    "ddim": ("diffusers.schedulers.scheduling_ddim", "DDIMScheduler"),
+    "pndm": ("diffusers.schedulers.scheduling_pndm", "PNDMScheduler"),
+    "lms": ("wanreel.generation.multistep", "LinearMultistep"),
+    "dpm++": ("diffusers.schedulers.scheduling_dpmsolver_multistep", "DPMSolverMultistepScheduler"),
+    "dpm++-single": ("diffusers.schedulers.scheduling_dpmsolver_singlestep", "DPMSolverSinglestepScheduler"),
 }
 
 
 def make_scheduler(solver: PictureSolver, config: Mapping[str, Any]) -> Any:
-    """The solver with the model's noise levels. Raises MissingDependency for one that needs a package more."""
+    """The solver with the model's noise levels."""
     module, name = _SCHEDULERS[solver]
-    try:
-        kind = getattr(importlib.import_module(f"diffusers.schedulers.{module}"), name)
-        if solver == "lms":
-            importlib.import_module("scipy.integrate")
-    except ImportError as error:
-        raise MissingDependency(
-            f"The solver {solver} needs {error.name}.", hint=f"Install it (pip install {error.name}), or take another."
-        ) from error
-    return kind.from_config(dict(config))
+    return getattr(importlib.import_module(module), name).from_config(dict(config))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -102,6 +103,45 @@ def test_out_names_the_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path
     code, row = run_json(capsys, "generate", "a cat", *QUICK, "--out", tmp_path / "here")
     assert code == 0
     assert Path(row["video"]["path"]).parent == tmp_path / "here"
+
+
+def test_out_names_the_file_which_is_replaced(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    clip = tmp_path / "new" / "my clip.webm"
+    for seed in ("1", "2"):
+        code, row = run_json(capsys, "generate", "a cat", *QUICK, "--seed", seed, "-o", clip)
+        assert code == 0
+        assert row["video"]["path"] == str(clip)
+        assert row["request"]["output_format"] == "webm"
+    names = sorted(path.name for path in clip.parent.iterdir())
+    assert names == ["my clip.last.png", "my clip.poster.jpg", "my clip.webm"]
+    assert row["video"]["last_frame"] == str(clip.parent / "my clip.last.png")
+    assert hashlib.sha256(clip.read_bytes()).hexdigest() == row["video"]["sha256"]
+    _, again = run_json(capsys, "generate", "--from", clip, "-o", tmp_path / "again.webm")
+    assert again["video"]["sha256"] == row["video"]["sha256"]
+
+
+def test_a_folder_that_looks_like_a_file_is_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (folder := tmp_path / "clips.mp4").mkdir()
+    code, row = run_json(capsys, "generate", "a cat", *QUICK, "-o", folder)
+    assert code == 0
+    assert Path(row["video"]["path"]).parent == folder
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("a cat", "-o", "clip.avi"), "not .avi"),
+        (("a cat", "-o", "clip.mp4", "--format", "gif"), "--format says gif"),
+        (("tasks.jsonl", "-o", "clip.mp4"), "name a folder"),
+    ],
+)
+def test_a_file_name_that_means_nothing_is_refused(
+    capsys: pytest.CaptureFixture[str], data_dir: Path, words: tuple[str, ...], said: str
+) -> None:
+    code, _, err = run(capsys, "generate", *words)
+    assert code == 2
+    assert said in err
+    assert not (data_dir / "outputs").exists()
 
 
 def test_from_makes_the_same_file_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,6 +204,11 @@ def test_the_verbs_of_the_command_line(
     assert run("watch", second)["kind"] == "completed"
     saved = Path(run("download", second, "--out", str(tmp_path / "videos"))["path"])
     assert saved.read_bytes() == data and saved.parent == tmp_path / "videos"
+    named = tmp_path / "videos" / "mine.mp4"
+    assert run("download", second, "-o", str(named))["path"] == str(named) and named.read_bytes() == data
+    with pytest.raises(SystemExit):
+        main(["--server", url, "download", second, "-o", str(named.with_suffix(".gif"))])
+    assert "the video is a .mp4" in capsys.readouterr().err
     assert run("cancel", first)["wanreel"]["status"] == "cancelled"
     assert run("show", first)["error"]["code"] == "cancelled"
     assert run("generate", "a star", "--steps", "900", code=2)["error"]["code"] == "invalid_request"
@@ -261,7 +266,8 @@ def said(url: str, capsys: pytest.CaptureFixture[str], *words: str, code: int = 
     return json.loads(out.splitlines()[-1])
 
 
-def test_generate_waits_and_saves(url: str, place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", "the one.mp4"])
+def test_generate_waits_and_saves(name: str, url: str, place: Place, tmp_path: Path) -> None:
     arguments = [
         sys.executable,
         "-m",
@@ -273,7 +279,7 @@ def test_generate_waits_and_saves(url: str, place: Place, tmp_path: Path) -> Non
         "-m",
         "demo",
         "-o",
-        str(tmp_path),
+        str(tmp_path / name),
     ]
     with subprocess.Popen([*arguments, "--json"], stdout=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 60
@@ -281,4 +287,5 @@ def test_generate_waits_and_saves(url: str, place: Place, tmp_path: Path) -> Non
             time.sleep(0.1)
         data = place.hand.complete(place.hand.claim())
         answer, _ = process.communicate(timeout=60)
-    assert Path(json.loads(answer)["path"]).read_bytes() == data
+    path = Path(json.loads(answer)["path"])
+    assert path.read_bytes() == data and (path.name == name or not name)

@@ -387,7 +387,8 @@ def test_the_command_line_asks_runpod(
     code, out, _ = run(f"runpod:{ENDPOINT}", "show", told["id"])
     assert code == 0 and "is completed" in out
     assert run("runpod", "watch", told["id"])[0] == 0
-    assert run("runpod", "download", told["id"], "-o", "again")[0] == 0
+    assert run("runpod", "download", told["id"], "-o", "again/it.mp4")[0] == 0
+    assert (tmp_path / "again" / "it.mp4").stat().st_size == told["video_size_bytes"]
     code, out, _ = run("runpod", "submit", "a red circle", "--steps", "0", "--json")
     assert code == 0
     assert run("runpod", "watch", json.loads(out)["id"])[0] == 5

@@ -12,6 +12,7 @@ from wanreel.core.cancel import CancelToken
 from wanreel.core.errors import WanreelError
 from wanreel.core.resolved import Resolution
 from wanreel.core.video import Video
+from wanreel.frontends.cli.destination import Destination, out_option
 from wanreel.frontends.cli.failure import as_json, exit_code, explain
 from wanreel.frontends.cli.gpus import gpu_options, gpu_settings
 from wanreel.frontends.cli.knobs import asked_values
@@ -27,12 +28,7 @@ SOME_FAILED = 6  #: exit code of a batch of which some items failed
 
 @click.command()
 @request_options
-@click.option(
-    "--out",
-    "-o",
-    type=click.Path(path_type=Path),
-    help="Folder for the results; the data directory's outputs/ by default.",
-)
+@out_option
 @click.option("--device", help="auto, cpu, cuda, cuda:1, …")
 @gpu_options
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
@@ -44,11 +40,12 @@ def generate(inputs: tuple[str, ...], from_video: Path | None, dry_run: bool, js
     and pictures as paths beside the file.
     """
     output = Output.open(json_)
-    values = asked_values(options)
+    destination = Destination.of(options["out"], many=is_batch(inputs))
+    values = destination.settle(asked_values(options))
     may_download = False if options["no_download"] else None
     with (
         open_runtime(
-            out=options["out"], device=options["device"], download=may_download, **gpu_settings(options)
+            out=destination.folder, device=options["device"], download=may_download, **gpu_settings(options)
         ) as runtime,
         interruptible() as cancel,
     ):
@@ -56,18 +53,20 @@ def generate(inputs: tuple[str, ...], from_video: Path | None, dry_run: bool, js
             values = runtime.recipe_values(from_video) | values
         tasks = tasks_of(inputs, options, values)
         if len(tasks) == 1 and not is_batch(inputs):
-            return _one(runtime, tasks[0], output, cancel, dry_run=dry_run)
+            return _one(runtime, tasks[0], output, cancel, destination, dry_run=dry_run)
         return _batch(runtime, tasks, output, cancel, dry_run=dry_run)
 
 
-def _one(runtime: Runtime, task: Task, output: Output, cancel: CancelToken, *, dry_run: bool) -> int:
+def _one(
+    runtime: Runtime, task: Task, output: Output, cancel: CancelToken, destination: Destination, *, dry_run: bool
+) -> int:
     try:
         resolution = resolve_task(runtime, task)
         output.plan(resolution)
         if dry_run:
             output.result(resolution_json(resolution))
             return 0
-        made = _make(runtime, resolution, output, cancel)
+        made = _make(runtime, resolution, output, cancel, destination)
     except WanreelError as error:
         if not output.json:
             raise
@@ -97,9 +96,12 @@ class _Made:
             output.say(f"  [dim]• {copy.kind.replace('_', ' ')} copied to storage as {copy.key}[/dim]")
 
 
-def _make(runtime: Runtime, resolution: Resolution, output: Output, cancel: CancelToken) -> _Made:
+def _make(
+    runtime: Runtime, resolution: Resolution, output: Output, cancel: CancelToken, destination: Destination
+) -> _Made:
     settings = runtime.settings
-    video = show_progress(runtime.generate(resolution, cancel), output.console, settings.data.previews)
+    made = show_progress(runtime.generate(resolution, cancel), output.console, settings.data.previews)
+    video = destination.take(made)
     return _Made(video, copy_video(settings, resolution.storage, video, cancel) if resolution.storage else ())
 
 
@@ -111,7 +113,7 @@ def _batch(runtime: Runtime, tasks: list[Task], output: Output, cancel: CancelTo
         output.say(f"[bold]{number}/{len(tasks)}[/bold] {task.name}")
         try:
             resolution = resolve_task(runtime, task)
-            made = None if dry_run else _make(runtime, resolution, output, cancel)
+            made = None if dry_run else _make(runtime, resolution, output, cancel, Destination(None))
         except WanreelError as error:
             if cancel.cancelled:
                 raise

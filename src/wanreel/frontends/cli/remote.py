@@ -11,6 +11,7 @@ import click
 from wanreel.core.errors import Cancelled, InvalidRequest, JobNotFound, WanreelError
 from wanreel.core.job import JobStatus
 from wanreel.frontends.cli.answer import json_option, say
+from wanreel.frontends.cli.destination import Destination, far_out_option
 from wanreel.frontends.cli.failure import as_json, explain
 from wanreel.frontends.cli.far import show_far
 from wanreel.frontends.cli.generate import SOME_FAILED
@@ -29,12 +30,13 @@ _LOOKED_AT = 100  # videos among which the beginning of an id is looked for
 
 @click.command()
 @request_options
-@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path(), help="Folder for the results.")
+@far_out_option
 @click.option("--dry-run", is_flag=True, help="Show what would run, and stop.")
 @json_option
 @with_client
 def generate(client: Client, inputs: tuple[str, ...], dry_run: bool, json_: bool, **options: Any) -> int:
     """Make a video on the server, wait for it, and save it here."""
+    destination = Destination.of(options["out"], many=is_batch(inputs))
 
     def make(task: Task, output: Output) -> dict[str, Any]:
         if dry_run:
@@ -42,11 +44,11 @@ def generate(client: Client, inputs: tuple[str, ...], dry_run: bool, json_: bool
         video = client.submit("", **asked_of(task))
         show_far((client.get(video.id) for _ in client.events(video.id)), output, lambda: client.cancel(video.id))
         done = client.wait(video.id)
-        path = client.download(done.id, _target(options["out"], done))
+        path = client.download(done.id, _target(destination, done))
         output.say(f"[green]✓[/green] [bold]{path}[/bold] ({path.stat().st_size / 1e6:.2f} MB)")
         return {**done.facts, "path": str(path)}
 
-    return each_task(inputs, options, Output.open(json_), make)
+    return each_task(inputs, options, Output.open(json_), make, destination)
 
 
 @click.command()
@@ -188,13 +190,13 @@ def reexport(client: Client, job: str, json_: bool, **options: Any) -> int:
 
 @click.command()
 @click.argument("job")
-@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path(), help="Folder for the file.")
+@far_out_option
 @json_option
 @with_client
 def download(client: Client, job: str, out: Path, json_: bool) -> int:
     """Save a finished JOB's video here."""
     video = client.get(_find(client, job))
-    path = client.download(video.id, _target(out, video))
+    path = client.download(video.id, _target(Destination.of(out, many=False), video))
     say({"path": str(path)}) if json_ else click.echo(path)
     return 0
 
@@ -246,11 +248,12 @@ def each_task(
     options: Mapping[str, Any],
     output: Output,
     make: Callable[[Task, Output], dict[str, Any]],
+    destination: Destination | None = None,
 ) -> int:
     """Runs `make` on what the words mean; of a batch a bad item is reported and the rest goes on."""
     if options["from_video"] is not None:
         raise click.UsageError("--from reads a recipe at home; leave out --server.")
-    tasks = tasks_of(inputs, options, asked_values(options))
+    tasks = tasks_of(inputs, options, (destination or Destination(None)).settle(asked_values(options)))
     if not is_batch(inputs):
         output.result(make(tasks[0], output))
         return 0
@@ -275,11 +278,10 @@ def asked_of(task: Task) -> dict[str, Any]:
     return dict(task.values) | {"image": task.image, "last_image": task.last_image, "audio": task.audio}
 
 
-def _target(folder: Path, video: RemoteVideo) -> Path:
-    """Where a video is saved: never over another file, as its name holds its id."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _target(destination: Destination, video: RemoteVideo) -> Path:
+    """Where a video is saved. Unless it was named, never over another file, as its name holds its id."""
     suffix = video.facts["wanreel"]["request"].get("output_format", "mp4")
-    return folder / f"wanreel_{video.id[:_SHORT]}.{suffix}"
+    return destination.path(f"wanreel_{video.id[:_SHORT]}.{suffix}")
 
 
 def _find(client: Client, given: str) -> str:

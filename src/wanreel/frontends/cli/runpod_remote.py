@@ -13,10 +13,11 @@ from wanreel.core.errors import SettingsError
 from wanreel.core.settings import load_settings
 from wanreel.core.settings_groups import RunPodAccount
 from wanreel.frontends.cli.answer import json_option, say
+from wanreel.frontends.cli.destination import Destination, far_out_option
 from wanreel.frontends.cli.far import show_far
 from wanreel.frontends.cli.output import Output
 from wanreel.frontends.cli.remote import asked_of, each_task
-from wanreel.frontends.cli.tasks import Task, request_options
+from wanreel.frontends.cli.tasks import Task, is_batch, request_options
 from wanreel.frontends.runpod_client import RunPodClient, RunPodJob
 
 _SHORT = 8  # characters of an id in a file's name
@@ -45,21 +46,22 @@ def _with_client(command: Callable[..., int]) -> Callable[..., int]:
 
 @click.command()
 @request_options
-@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path(), help="Folder for the results.")
+@far_out_option
 @json_option
 @_with_client
 def generate(client: RunPodClient, inputs: tuple[str, ...], json_: bool, **options: Any) -> int:
     """Make a video on RunPod, wait for it, and save it here."""
+    destination = Destination.of(options["out"], many=is_batch(inputs))
 
     def make(task: Task, output: Output) -> dict[str, Any]:
         job = client.submit(**asked_of(task))
         show_far(client.follow(job.id), output, lambda: client.cancel(job.id))
         done = client.wait(job.id)
-        path = client.save(done, _target(options["out"], done))
+        path = client.save(done, _target(destination, done))
         output.say(f"[green]✓[/green] [bold]{path}[/bold] ({path.stat().st_size / 1e6:.2f} MB)")
         return {**_shown(done), "path": str(path)}
 
-    return each_task(inputs, options, Output.open(json_), make)
+    return each_task(inputs, options, Output.open(json_), make, destination)
 
 
 @click.command()
@@ -118,13 +120,13 @@ def retry(client: RunPodClient, job: str, json_: bool) -> int:
 
 @click.command()
 @click.argument("job")
-@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path(), help="Folder for the file.")
+@far_out_option
 @json_option
 @_with_client
 def download(client: RunPodClient, job: str, out: Path, json_: bool) -> int:
     """Save a completed JOB's video here."""
     done = client.get(job)
-    path = client.save(done, _target(out, done))
+    path = client.save(done, _target(Destination.of(out, many=False), done))
     say({"path": str(path)}) if json_ else click.echo(path)
     return 0
 
@@ -135,11 +137,10 @@ COMMANDS: Mapping[str, click.Command] = {
 }
 
 
-def _target(folder: Path, job: RunPodJob) -> Path:
-    """Where a video is saved: never over another file, as its name holds its id."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _target(destination: Destination, job: RunPodJob) -> Path:
+    """Where a video is saved. Unless it was named, never over another file, as its name holds its id."""
     key = str(job.output.get("video_r2_key", ""))
-    return folder / f"wanreel_{job.id[:_SHORT]}{Path(key).suffix or '.mp4'}"
+    return destination.path(f"wanreel_{job.id[:_SHORT]}{Path(key).suffix or '.mp4'}")
 
 
 def _shown(job: RunPodJob) -> dict[str, Any]:

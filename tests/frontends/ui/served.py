@@ -123,7 +123,11 @@ class Visit:
 
 @contextlib.contextmanager
 def visiting(browser: Browser, url: str, **options: Any) -> Generator[Visit]:
-    defaults: dict[str, Any] = {"locale": "en-GB", "viewport": {"width": 1440, "height": 900}}
+    defaults: dict[str, Any] = {
+        "locale": "en-GB",
+        "viewport": {"width": 1440, "height": 900},
+        "reduced_motion": "reduce",
+    }
     context = browser.new_context(**(defaults | options))
     context.set_default_timeout(PATIENCE)
     page = context.new_page()

@@ -17,7 +17,7 @@ class LinearMultistep(LMSDiscreteScheduler):
         """
         levels = [float(self.sigmas[t - back]) for back in range(order)]
         here = levels.pop(current_order)
-        start, end = levels[0] if current_order else here, float(self.sigmas[t + 1])
+        start, end = float(self.sigmas[t]), float(self.sigmas[t + 1])
         middle, half = (start + end) / 2, (end - start) / 2
         points = (middle - half / math.sqrt(3), middle + half / math.sqrt(3))
         return half * sum(math.prod((at - level) / (here - level) for level in levels) for at in points)
